@@ -1,0 +1,85 @@
+"""A model's card: what `models/<name>/` says of itself. Reads no weights and loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import msgspec
+
+from perceiverd.errors import ModelError
+from perceiverd.geometry import Geometry
+from perceiverd.labels import Label, read_labels
+
+DEFAULT = "ear-and-eye-small"
+CARD_FILE, LABELS_FILE, WEIGHTS_FILE = "model.toml", "labels.tsv", "model.safetensors"
+# In an installed package the models lie inside it, in a checkout beside it.
+SHELVES = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
+
+
+class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`model.toml` as it is written."""
+
+    schema: int
+    """Version of this file's form: 1."""
+    name: str
+    licence: str
+    """SPDX expression for the weights."""
+    sha256: str
+    """Of `model.safetensors`."""
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A model that can be loaded."""
+
+    name: str
+    folder: Path
+    licence: str
+    sha256: str
+    """Of the weights, in hexadecimal."""
+    geometry: Geometry
+    labels: tuple[Label, ...]
+
+
+def load_card(model: str | Path = DEFAULT) -> Card:
+    """The card of a bundled model by its name, or of any model folder by its path.
+
+    Raises ModelError where there is no such model, or its card cannot be used.
+    """
+    folder = _folder(model)
+    path = folder / CARD_FILE
+    try:
+        file = msgspec.toml.decode(path.read_bytes(), type=CardFile)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model's card: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except ValueError as error:  # not UTF-8
+        raise ModelError(f"{path}: not a text file ({error})") from error
+    if file.schema != 1:
+        raise ModelError(f"{path}: schema {file.schema}; this perceiverd reads schema 1")
+    labels = read_labels(folder / LABELS_FILE)
+    if len(labels) != file.geometry.classes:
+        raise ModelError(f"{folder}: {len(labels)} labels for {file.geometry.classes} classes")
+    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels)
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the models that come with perceiverd."""
+    return tuple(sorted({card.parent.name for shelf in SHELVES for card in shelf.glob(f"*/{CARD_FILE}")}))
+
+
+def _folder(model: str | Path) -> Path:
+    folders = [shelf / model for shelf in SHELVES if "/" not in str(model)]
+    for folder in [*folders, Path(model)]:
+        if (folder / CARD_FILE).is_file():
+            return folder
+    if Path(model).is_dir():
+        raise ModelError(f"{model}: a folder without {CARD_FILE} is no model")
+    names = bundled()
+    near = get_close_matches(str(model), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"bundled: {', '.join(names) or 'none'}; or give a model's folder"
+    raise ModelError(f"no model {model}; {hint}")

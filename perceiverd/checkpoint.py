@@ -1,0 +1,102 @@
+"""Weights on disk and back: safetensors, checked against the card before anything is built from them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from perceiverd.card import CARD_FILE, LABELS_FILE, WEIGHTS_FILE, Card, CardFile
+from perceiverd.errors import ModelError
+from perceiverd.geometry import Geometry
+from perceiverd.labels import Label
+from perceiverd.perceiver import Perceiver
+
+
+def load_network(card: Card) -> Perceiver:
+    """The network of a card with its weights, on the CPU, in float32 and evaluation mode.
+
+    Raises ModelError in one line where the file's sha256, a tensor's name, shape or a value is not what it should be.
+    """
+    path = card.folder / WEIGHTS_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights: {error.strerror}") from error
+    if (found := hashlib.sha256(data).hexdigest()) != card.sha256:
+        raise ModelError(
+            f"{path}: sha256 is {found[:12]}…, {CARD_FILE} says {card.sha256[:12]}…: fetch the model again"
+        )
+    try:
+        weights = load(data)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    with torch.device("meta"):
+        network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
+    _check(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
+    network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    return network.eval()
+
+
+def _check(path: Path, wanted: dict[str, torch.Size], weights: dict[str, Tensor]) -> None:
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise ModelError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): not this geometry's weights")
+    if extra := sorted(weights.keys() - wanted.keys()):
+        raise ModelError(f"{path}: tensor {extra[0]} is not part of the model ({len(extra)} in all)")
+    for name, shape in wanted.items():
+        if weights[name].shape != shape:
+            raise ModelError(f"{path}: tensor {name} is {tuple(weights[name].shape)}, the geometry says {tuple(shape)}")
+        if not bool(torch.isfinite(weights[name]).all()):
+            raise ModelError(f"{path}: tensor {name} holds values that are no finite numbers")
+
+
+def save_model(
+    folder: Path,
+    network: Perceiver,
+    geometry: Geometry,
+    labels: Sequence[Label],
+    *,
+    name: str,
+    licence: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write `model.safetensors`, `labels.tsv` and, last, `model.toml`; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in network.state_dict().items()}
+    partial = folder / f"{WEIGHTS_FILE}.part"
+    save_file(weights, partial)
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    os.replace(partial, folder / WEIGHTS_FILE)
+
+    partial = folder / f"{LABELS_FILE}.part"
+    with partial.open("w", encoding="utf-8", newline="") as lines:
+        table = csv.writer(lines, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
+        table.writerow(["index", "mid", "name"])
+        table.writerows([label.index, label.mid, label.name] for label in labels)
+    os.replace(partial, folder / LABELS_FILE)
+
+    file = CardFile(schema=1, name=name, licence=licence, sha256=digest, geometry=geometry)
+    partial = folder / f"{CARD_FILE}.part"
+    partial.write_bytes(_toml(msgspec.to_builtins(file)))
+    os.replace(partial, folder / CARD_FILE)
+
+
+def _toml(tree: dict[str, object], path: str = "") -> bytes:
+    """A tree of plain values as TOML (msgspec writes TOML only through a further package)."""
+    lines = [f"[{path}]"] if path else []
+    tables = []
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            tables.append(_toml(value, f"{path}.{key}" if path else key))
+        elif value is not None:
+            lines.append(f"{key} = {msgspec.json.encode(value).decode()}")
+    return "\n".join(lines).encode() + b"\n\n" + b"".join(tables)

@@ -1,0 +1,49 @@
+"""What sources deliver: pictures and sound, each with the time at which it was taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture."""
+
+    start_ns: int
+    """Capture time: CLOCK_MONOTONIC when live, time within the file offline."""
+    pixels: NDArray[np.uint8] = field(repr=False)
+    """(height, width, 3), RGB, 0..255."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
+            raise ValueError(f"pixels are uint8 (H, W, 3), not {self.pixels.dtype} {self.pixels.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """A stretch of mono sound."""
+
+    start_ns: int
+    """Capture time of the first sample, on the clock of `Frame.start_ns`."""
+    samples: NDArray[np.float32] = field(repr=False)
+    """(samples,), -1..1."""
+    rate_hz: int
+
+    def __post_init__(self) -> None:
+        if self.samples.dtype != np.float32 or self.samples.ndim != 1 or not self.samples.size:
+            raise ValueError(f"samples are float32 (S,), S > 0, not {self.samples.dtype} {self.samples.shape}")
+        if self.rate_hz <= 0:
+            raise ValueError(f"rate_hz is positive, not {self.rate_hz}")
+
+    @property
+    def end_ns(self) -> int:
+        """The time just after the last sample."""
+        return self.start_ns + len(self.samples) * NS_PER_S // self.rate_hz
+
+
+Media = Frame | Chunk

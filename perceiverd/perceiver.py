@@ -1,0 +1,138 @@
+"""The Perceiver: latents that read a byte array of any modalities, and score labels.
+
+One network for the family: any number of cross-attends, the published weight sharing, the mean head (Jaegle et al.,
+"Perceiver", ICML 2021) and the label-query head ("Perceiver IO", 2021). Knows tokens and numbers, nothing of
+cameras, seconds or label names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from perceiverd.attention import CrossAttend, SelfAttend, initialise
+from perceiverd.encoding import positions
+from perceiverd.geometry import Modality, Trunk
+
+
+# ---------------------------------------------------------------------------------------------- byte array
+class ByteArray(nn.Module):
+    """Puts content, position and learned modality channels side by side, modality after modality.
+
+    Every token has the same width: the widest modality's content and position, plus `modality_channels`; what a
+    narrower modality lacks are learned channels too.
+    """
+
+    def __init__(self, modalities: tuple[Modality, ...], modality_channels: int) -> None:
+        super().__init__()
+        self.modalities = modalities
+        self.width = max(modality.width for modality in modalities) + modality_channels
+        self.padding = nn.ParameterDict(
+            {m.name: nn.Parameter(0.02 * torch.randn(self.width - m.width)) for m in modalities}
+        )
+        for modality in modalities:
+            self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
+
+    def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
+        """(B, M, width) from contents (B, M_i, content_i); a modality that is left out has no tokens."""
+        parts = []
+        for modality in self.modalities:
+            if (content := contents.get(modality.name)) is None:
+                continue
+            batch, tokens = content.shape[:2]
+            position: Tensor = getattr(self, f"position_{modality.name}")
+            fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)
+            parts.append(torch.cat([content, fixed.to(content.dtype).expand(batch, -1, -1)], dim=2))
+        return torch.cat(parts, dim=1)
+
+    def seen(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+        """(B, M), False at the tokens of windows that lack the modality; None where nothing is lacking."""
+        names = [modality.name for modality in self.modalities if modality.name in contents]
+        if all(name not in present or bool(present[name].all()) for name in names):
+            return None
+        masks = []
+        for name in names:
+            batch, tokens = contents[name].shape[:2]
+            here = present.get(name, torch.ones(batch, dtype=torch.bool, device=contents[name].device))
+            masks.append(here[:, None].expand(batch, tokens))
+        return torch.cat(masks, dim=1)
+
+
+# ---------------------------------------------------------------------------------------------- heads
+class MeanHead(nn.Module):
+    """Mean over the latents, then one linear layer (Perceiver)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.out(latents.mean(dim=1))  # type: ignore[no-any-return] # (B, classes)
+
+
+class QueryHead(nn.Module):
+    """One learned label query attends to the latents, then one linear layer (Perceiver IO)."""
+
+    def __init__(self, width: int, classes: int, widening: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(1, width))
+        nn.init.trunc_normal_(self.query, std=0.02)
+        self.attend = CrossAttend(width, width, width, heads=1, widening=widening)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        query = self.query.expand(latents.shape[0], -1, -1)  # (B, 1, D)
+        return self.out(self.attend(query, latents)[:, 0])  # type: ignore[no-any-return] # (B, classes)
+
+
+# ---------------------------------------------------------------------------------------------- the whole
+class Perceiver(nn.Module):
+    """Logits (B, classes) from the tokens of each modality."""
+
+    def __init__(self, modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.bytes = ByteArray(modalities, trunk.modality_channels)
+        self.latents = nn.Parameter(torch.empty(trunk.latents, trunk.width))
+
+        def cross() -> CrossAttend:
+            width = trunk.cross_width or self.bytes.width
+            return CrossAttend(trunk.width, self.bytes.width, width, trunk.cross_heads, trunk.widening)
+
+        def block() -> nn.ModuleList:
+            return nn.ModuleList(
+                SelfAttend(trunk.width, trunk.heads, trunk.widening) for _ in range(trunk.layers)
+            )
+
+        # Shared: the first cross-attend is its own, all later ones are one; all latent blocks are one.
+        self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
+        self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
+        self.head: MeanHead | QueryHead = (
+            MeanHead(trunk.width, classes)
+            if trunk.head == "mean"
+            else QueryHead(trunk.width, classes, trunk.widening)
+        )
+        self.apply(initialise)
+        nn.init.trunc_normal_(self.latents, std=0.02)
+
+    def encode(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Latents (B, N, D) after all layers; see `forward`."""
+        inputs = self.bytes(contents)
+        seen = self.bytes.seen(contents, present or {})
+        latents = self.latents.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
+        for turn in range(self.trunk.cross_attends):
+            latents = self.crosses[min(turn, len(self.crosses) - 1)](latents, inputs, seen)
+            for layer in self.blocks[min(turn, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
+                latents = layer(latents)
+        return latents
+
+    def forward(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits (B, classes).
+
+        `contents` maps a modality's name to its tokens (B, tokens, content); one that no window has is left out.
+        `present` maps a name to (B,) booleans; the tokens of a window that lacks the modality are masked. Each
+        window has at least one modality.
+        """
+        return self.head(self.encode(contents, present))  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""The tagger: windows in, scores out. Plain arrays outside, tensors inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perceiverd.card import Card
+from perceiverd.checkpoint import load_network
+from perceiverd.encoding import audio_tokens, video_tokens
+from perceiverd.errors import ConfigError
+from perceiverd.window import Window
+
+
+class Tagger:
+    """A loaded model on its device."""
+
+    def __init__(self, card: Card, device: str = "auto", threads: int = 0) -> None:
+        """`device`: `auto`, `cpu`, `cuda` or `cuda:N`; `threads`: of the CPU, 0 leaves torch's choice.
+
+        Raises ModelError for a broken model, ConfigError for a device that is not there.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"device {device}: torch finds no CUDA here; use cpu or auto")
+        self.card = card
+        self.device = torch.device(device)
+        self._network = load_network(card).to(self.device)
+
+    @torch.inference_mode()
+    def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """Scores (windows, classes), 0..1, of windows of any mix of modalities, each with at least one."""
+        geometry = self.card.geometry
+        contents, present = {}, {}
+        if geometry.audio and any(window.audio is not None for window in windows):
+            silence = np.zeros(geometry.audio.samples, dtype=np.float32)  # masked, never read
+            sound = [window.audio if window.audio is not None else silence for window in windows]
+            contents["audio"] = audio_tokens(torch.from_numpy(np.stack(sound)).to(self.device), geometry.audio)
+            present["audio"] = self._mask([window.audio is not None for window in windows])
+        if geometry.video and any(window.video is not None for window in windows):
+            video = geometry.video
+            black = np.zeros((video.frames, video.height, video.width, 3), dtype=np.uint8)  # masked, never read
+            sight = [window.video if window.video is not None else black for window in windows]
+            contents["video"] = video_tokens(torch.from_numpy(np.stack(sight)).to(self.device), video)
+            present["video"] = self._mask([window.video is not None for window in windows])
+        if not contents:
+            return np.zeros((len(windows), geometry.classes), dtype=np.float32)
+        scores: NDArray[np.float32] = self._network(contents, present).sigmoid().float().cpu().numpy()
+        return scores
+
+    def _mask(self, there: list[bool]) -> torch.Tensor:
+        return torch.tensor(there, dtype=torch.bool, device=self.device)

@@ -1,0 +1,317 @@
+"""Windows: what the model sees, cut from irregular frames and chunks on one time line.
+
+The windower is pure: media in, windows out. It knows no clock, socket or file and decides by media time alone: a
+window is cut as soon as every modality is decided (wholly there, or sure to be missing), or when one modality has
+got `wait_ns` past the window's end while the other is still silent.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiverd.geometry import Audio, Geometry, Video
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+
+M = TypeVar("M", Frame, Chunk)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One look at the world. A modality that is not wholly there is None, never zeros or black.
+
+    The one exception is media that ends before it fills a single window: see `Windower.flush`.
+    """
+
+    start_ns: int
+    end_ns: int
+    audio: NDArray[np.float32] | None = field(repr=False)
+    """(samples,), -1..1, at the model's rate."""
+    video: NDArray[np.uint8] | None = field(repr=False)
+    """(frames, height, width, 3), RGB, 0..255."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Which modalities are present."""
+        return tuple(name for name in ("audio", "video") if getattr(self, name) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How irregular media may be."""
+
+    wait_ns: int = NS_PER_S // 2
+    """How much longer one modality waits for the other before a window is cut without it."""
+    chunk_gap_ns: int = NS_PER_S // 50
+    """Chunks further apart than this do not belong together; closer ones are joined as they come."""
+    frame_gap_ns: int = NS_PER_S
+    """Frames further apart than this do not belong together; until then a frame stands for what follows it."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the media; whoever publishes reads them."""
+
+    windows: int = 0
+    late: int = 0
+    """Frames and chunks refused because the time line had passed them."""
+    gaps: int = 0
+    """Tears in either modality, told by `gap` or seen in the times."""
+
+
+class _Track(Generic[M]):
+    """The media of one modality that may still be asked for, in runs that belong together."""
+
+    def __init__(self, gap_ns: int) -> None:
+        self._gap_ns = gap_ns
+        self._items: deque[tuple[M, bool]] = deque()  # (item, whether a run begins with it)
+        self.end_ns: int | None = None
+        """How far this modality has got."""
+        self.torn = True
+        """Whether what comes next does not belong to what was."""
+        self.gaps = 0
+
+    def add(self, item: M) -> bool:
+        """Take what comes next; False where its time has passed already."""
+        ends_ns = item.end_ns if isinstance(item, Chunk) else item.start_ns
+        if self.end_ns is not None:
+            # Chunks may overlap by as much as they may be apart; frames are points and may not be equal.
+            slack_ns = self._gap_ns if isinstance(item, Chunk) else -1
+            if item.start_ns < self.end_ns - slack_ns:
+                return False
+            if not self.torn and item.start_ns > self.end_ns + self._gap_ns:
+                self.tear()
+        self._items.append((item, self.torn))
+        self.end_ns, self.torn = ends_ns, False
+        return True
+
+    def tear(self) -> None:
+        if not self.torn:
+            self.torn = True
+            self.gaps += 1
+
+    def runs(self) -> Iterator[list[M]]:
+        run: list[M] = []
+        for item, begins in self._items:
+            if begins and run:
+                yield run
+                run = []
+            run.append(item)
+        if run:
+            yield run
+
+    def next_run_ns(self, after_ns: int) -> int | None:
+        """When the first run that begins after this time begins."""
+        return next((run[0].start_ns for run in self.runs() if run[0].start_ns > after_ns), None)
+
+
+class _Sound(_Track[Chunk]):
+    def __init__(self, audio: Audio, gap_ns: int) -> None:
+        super().__init__(gap_ns)
+        self._audio = audio
+
+    def add(self, item: Chunk) -> bool:
+        if item.rate_hz != self._audio.rate_hz:
+            raise ValueError(f"a chunk of {item.rate_hz} Hz; the model hears {self._audio.rate_hz} Hz")
+        return super().add(item)
+
+    def decided(self, start_ns: int) -> bool:
+        """Whether more sound could not change what the window from `start_ns` hears."""
+        if self.torn or self.end_ns is None or self.end_ns <= start_ns:
+            return self.torn and self.end_ns is not None
+        *_, last = self.runs()
+        return self._find(last, start_ns) is None or self.cut(start_ns) is not None
+
+    def cut(self, start_ns: int) -> NDArray[np.float32] | None:
+        """The window's samples; None where sound does not cover all of it without a gap."""
+        for run in self.runs():
+            if (place := self._find(run, start_ns)) is not None:
+                first, skip = place
+                samples = np.concatenate([chunk.samples for chunk in run[first:]])[skip:]
+                if len(samples) >= self._audio.samples:
+                    return samples[: self._audio.samples]
+        return None
+
+    def padded(self) -> NDArray[np.float32] | None:
+        """The first run, followed by silence up to a window's length."""
+        for run in self.runs():
+            samples = np.concatenate([chunk.samples for chunk in run])[: self._audio.samples]
+            return np.pad(samples, (0, self._audio.samples - len(samples)))
+        return None
+
+    def _find(self, run: list[Chunk], start_ns: int) -> tuple[int, int] | None:
+        """(chunk, sample within it) at `start_ns`; None where the run begins later or has ended.
+
+        The chunk that holds `start_ns` decides, all that follows is taken by index: device clocks drift, and every
+        chunk's stamp follows the drift, so that nothing has to be resampled.
+        """
+        half_ns = NS_PER_S // (2 * self._audio.rate_hz)
+        if start_ns < run[0].start_ns - half_ns or start_ns >= run[-1].end_ns:
+            return None
+        first = max((i for i, chunk in enumerate(run) if chunk.start_ns - half_ns <= start_ns), default=0)
+        skip = round((start_ns - run[first].start_ns) * self._audio.rate_hz / NS_PER_S)
+        # Where the next chunk is stamped a little late there is a hole: go on with what follows it.
+        return first, min(max(skip, 0), len(run[first].samples))
+
+    def forget(self, before_ns: int) -> None:
+        while self._items and self._items[0][0].end_ns <= before_ns - self._gap_ns:
+            self._items.popleft()
+
+
+class _Sight(_Track[Frame]):
+    def __init__(self, video: Video, gap_ns: int) -> None:
+        super().__init__(gap_ns)
+        self._shape = (video.height, video.width, 3)
+        # A window of T frames has T ticks, each in the middle of its share of the window.
+        self._ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
+
+    def add(self, item: Frame) -> bool:
+        if item.pixels.shape != self._shape:
+            raise ValueError(f"a frame of {item.pixels.shape}; the model sees {self._shape}")
+        return super().add(item)
+
+    def decided(self, start_ns: int) -> bool:
+        """Whether more frames could not change what the window from `start_ns` sees."""
+        if self.end_ns is None:
+            return False
+        return self.torn or self.end_ns >= start_ns + self._ticks_ns[-1]
+
+    def cut(self, start_ns: int) -> NDArray[np.uint8] | None:
+        """The frames nearest to the window's ticks; None where a tick is outside the run that holds the others."""
+        half_tick_ns = self._ticks_ns[0]
+        for run in self.runs():
+            # The last frame lasts as long as the one before it did.
+            lasts_ns = max(half_tick_ns, run[-1].start_ns - run[-2].start_ns if len(run) > 1 else 0)
+            begins = run[0].start_ns - half_tick_ns <= start_ns + self._ticks_ns[0]
+            if begins and start_ns + self._ticks_ns[-1] <= run[-1].start_ns + lasts_ns:
+                return self._pick(run, start_ns)
+        return None
+
+    def padded(self, start_ns: int) -> NDArray[np.uint8] | None:
+        """The first run, its last frame held to the window's end."""
+        return next((self._pick(run, start_ns) for run in self.runs()), None)
+
+    def _pick(self, run: list[Frame], start_ns: int) -> NDArray[np.uint8]:
+        times_ns = np.array([frame.start_ns for frame in run], dtype=np.int64)
+        ticks_ns = np.array([start_ns + tick_ns for tick_ns in self._ticks_ns], dtype=np.int64)
+        after = np.searchsorted(times_ns, ticks_ns).clip(0, len(run) - 1)
+        before = (after - 1).clip(0)
+        nearest = np.where(times_ns[after] - ticks_ns < ticks_ns - times_ns[before], after, before)
+        return np.stack([run[i].pixels for i in nearest])
+
+    def forget(self, before_ns: int) -> None:
+        # The frame before a tick may be nearer than the one after it, so one is kept.
+        while len(self._items) > 1 and self._items[1][0].start_ns <= before_ns + self._ticks_ns[0]:
+            begins = self._items[1][1]
+            self._items.popleft()
+            self._items[0] = (self._items[0][0], begins)
+
+
+class Windower:
+    """Cuts windows of a model's length at any hop, on the grid `first media time + k * hop`.
+
+    Holds no more media than one window, one hop and the patience need, whichever side is silent.
+    """
+
+    def __init__(self, geometry: Geometry, hop_ns: int, patience: Patience | None = None) -> None:
+        if hop_ns <= 0:
+            raise ValueError(f"hop_ns is positive, not {hop_ns}")
+        self._patience = patience or Patience()
+        self._window_ns, self._hop_ns = geometry.window_ns, hop_ns
+        self._sound = _Sound(geometry.audio, self._patience.chunk_gap_ns) if geometry.audio else None
+        self._sight = _Sight(geometry.video, self._patience.frame_gap_ns) if geometry.video else None
+        self._tracks: list[_Sound | _Sight] = [track for track in (self._sound, self._sight) if track is not None]
+        self._first_ns: int | None = None
+        self._next_ns = 0
+        self._last_end_ns: int | None = None
+        self._windows = self._late = 0
+
+    @property
+    def counts(self) -> Counts:
+        """What became of the media so far."""
+        return Counts(self._windows, self._late, sum(track.gaps for track in self._tracks))
+
+    def push(self, item: Media) -> list[Window]:
+        """Take a frame or chunk (each modality in the order of its times); the windows that are due now.
+
+        Media of a modality that the model does not have is ignored. Raises ValueError for sound of another rate or
+        pictures of another size than the model's.
+        """
+        track = self._sound if isinstance(item, Chunk) else self._sight
+        if track is None:
+            return []
+        if self._first_ns is None or (self._last_end_ns is None and item.start_ns < self._first_ns):
+            # Until a window is cut the line may still begin earlier: containers interleave loosely.
+            self._first_ns = self._next_ns = item.start_ns
+        ends_ns = item.end_ns if isinstance(item, Chunk) else item.start_ns
+        if ends_ns < self._next_ns or not track.add(item):  # type: ignore[arg-type]
+            self._late += 1
+            return []
+        return list(self._due(self._patience.wait_ns))
+
+    def gap(self, modality: str) -> None:
+        """What comes next of this modality ("audio", "video") does not belong to what was: its source began anew."""
+        track = self._sound if modality == "audio" else self._sight
+        if track is not None:
+            track.tear()
+
+    def flush(self) -> list[Window]:
+        """The media has ended: the windows that are left.
+
+        The last one ends where the media ends, off the grid, so that no tail goes unseen. Media shorter than one
+        window makes one window all the same: sound followed by silence, the last frame held; its `end_ns` tells.
+        """
+        for track in self._tracks:
+            track.tear()
+        windows = list(self._due(0))
+        ends_ns = [track.end_ns for track in self._tracks if track.end_ns is not None]
+        if not ends_ns:
+            return windows
+        end_ns = max(ends_ns)
+        if self._last_end_ns is None:
+            audio = self._sound.padded() if self._sound else None
+            video = self._sight.padded(self._next_ns) if self._sight else None
+            if audio is not None or video is not None:
+                windows.append(self._made(Window(self._next_ns, end_ns, audio, video)))
+        elif self._next_ns < end_ns and self._last_end_ns < end_ns:
+            tail = self._cut(end_ns - self._window_ns)
+            if tail.modalities:
+                windows.append(self._made(tail))
+        return windows
+
+    def _due(self, wait_ns: int) -> Iterator[Window]:
+        while True:
+            start_ns, end_ns = self._next_ns, self._next_ns + self._window_ns
+            newest_ns = max((track.end_ns for track in self._tracks if track.end_ns is not None), default=start_ns)
+            waited = newest_ns >= end_ns + wait_ns
+            if not waited and not (newest_ns >= end_ns and all(track.decided(start_ns) for track in self._tracks)):
+                return
+            window = self._cut(start_ns)
+            if window.modalities:
+                self._next_ns += self._hop_ns
+                yield self._made(window)
+            else:
+                self._next_ns += self._hop_ns * self._skip(start_ns)
+            for track in self._tracks:
+                # `flush` may yet ask for the last window's length of media.
+                track.forget(min(self._next_ns, newest_ns - self._window_ns))
+
+    def _cut(self, start_ns: int) -> Window:
+        audio = self._sound.cut(start_ns) if self._sound else None
+        video = self._sight.cut(start_ns) if self._sight else None
+        return Window(start_ns, start_ns + self._window_ns, audio, video)
+
+    def _made(self, window: Window) -> Window:
+        self._windows += 1
+        self._last_end_ns = window.end_ns
+        return window
+
+    def _skip(self, start_ns: int) -> int:
+        """How many hops on something may be seen or heard again: an hour's hole is one step, not thousands."""
+        begins_ns = [at for track in self._tracks if (at := track.next_run_ns(start_ns)) is not None]
+        return max(1, -(-(min(begins_ns) - start_ns) // self._hop_ns)) if begins_ns else 1
