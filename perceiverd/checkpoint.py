@@ -42,6 +42,7 @@ def load_network(card: Card) -> Perceiver:
     with torch.device("meta"):
         network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     _check(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
+    # Built a second time for its position tables, which are not weights and were left empty above.
     network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     return network.eval()

@@ -35,7 +35,12 @@ class Tagger:
 
     @torch.inference_mode()
     def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """Scores (windows, classes), 0..1, of windows of any mix of modalities, each with at least one."""
+        """Scores (windows, classes), 0..1, of windows of any mix of modalities.
+
+        Raises ValueError for a window that has neither.
+        """
+        if not all(window.modalities for window in windows):
+            raise ValueError("a window has neither sound nor sight")
         geometry = self.card.geometry
         contents, present = {}, {}
         if geometry.audio and any(window.audio is not None for window in windows):
@@ -49,8 +54,6 @@ class Tagger:
             sight = [window.video if window.video is not None else black for window in windows]
             contents["video"] = video_tokens(torch.from_numpy(np.stack(sight)).to(self.device), video)
             present["video"] = self._mask([window.video is not None for window in windows])
-        if not contents:
-            return np.zeros((len(windows), geometry.classes), dtype=np.float32)
         scores: NDArray[np.float32] = self._network(contents, present).sigmoid().float().cpu().numpy()
         return scores
 

@@ -1,0 +1,181 @@
+"""Batches for a fit: windows of sound from the pool, windows of pictures made on the fly, and what to answer.
+
+A batch is of one kind: sound only, pictures only, or both, so that no time goes into tokens that would be masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perceiverd.encoding import mel_tokens, video_tokens
+from perceiverd.errors import MediaError
+from perceiverd.geometry import Geometry
+from perceiverd.training.pool import dequantise
+
+KINDS = ("audio", "both", "video")
+
+
+class Pictures(Protocol):
+    """What `training.motion.VideoMixer` offers."""
+
+    def has(self, audioset_class: int) -> bool:
+        """Whether there is a picture of this class."""
+
+    def draw(self, index: int, audioset_class: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+        """Frames (T, H, W, 3) and targets (classes,), NaN where nothing is known."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the network sees and what it should say."""
+
+    kind: str
+    contents: dict[str, Tensor]
+    targets: Tensor
+    """(B, classes), 0..1."""
+    weights: Tensor
+    """(B, classes), how much each target counts."""
+    embedding: Tensor | None
+    """(B, 1024) of the sound's teacher, where there is sound."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How often each kind of batch comes. The paper leaves out the video of 30 % of its examples; here sound, of which
+    there is more to learn from, is alone in most."""
+
+    audio: float = 0.6
+    both: float = 0.25
+    video: float = 0.15
+    matched: float = 0.6
+    """Of windows with both: how many have a picture of what is heard, where there is one."""
+
+
+class Sounds:
+    """The pool, as far as it has grown."""
+
+    FIELDS = ("mel", "teacher", "truth", "embedding", "class")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shards: dict[str, dict[str, NDArray[np.generic]]] = {}
+        self.refresh()
+        if not self._shards:
+            raise MediaError(f"{folder}: no shard of mixtures here; make some with `perceiverd train pool`")
+
+    def refresh(self) -> int:
+        """Take in shards that have appeared; returns how many windows there are."""
+        for path in sorted(self._folder.glob("[0-9]*.mel.npy")):
+            stem = path.name.split(".")[0]
+            if stem not in self._shards:
+                self._shards[stem] = {
+                    field: np.load(self._folder / f"{stem}.{field}.npy", mmap_mode="r") for field in self.FIELDS
+                }
+        return sum(len(shard["mel"]) for shard in self._shards.values())
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, NDArray[np.generic]]:
+        """`count` windows from a few shards (reading from all would touch too many pages)."""
+        names = list(self._shards)
+        parts = []
+        for piece in np.array_split(np.arange(count), min(8, count)):
+            shard = self._shards[names[rng.integers(len(names))]]
+            rows = rng.integers(len(shard["mel"]), size=len(piece))
+            parts.append({field: shard[field][rows] for field in self.FIELDS})
+        return {field: np.concatenate([part[field] for part in parts]) for field in self.FIELDS}
+
+
+def sound_targets(teacher: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """(targets, weights), both (B, classes): the truth where it is known, else the teacher's probability.
+
+    A label that neither knows (six classes the teacher lacks) counts a little as absent, else it would drift.
+    """
+    unknown = teacher.isnan() & (truth < 0)
+    targets = torch.where(truth >= 0, truth.float(), teacher.nan_to_num(-20.0).sigmoid())
+    return targets, torch.where(unknown, 0.1, 1.0)
+
+
+def sight_targets(seen: Tensor) -> tuple[Tensor, Tensor]:
+    """(targets, weights) of pictures alone; what can't be told from a picture counts a little as absent."""
+    return seen.nan_to_num(0.0), torch.where(seen.isnan(), 0.1, 1.0)
+
+
+def joint_targets(heard: Tensor, heard_weights: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """What is heard or seen is there: the larger of both; a seen label counts wherever sound knew nothing."""
+    known = ~seen.isnan()
+    sight = seen.nan_to_num(0.0)
+    return torch.maximum(heard, sight), torch.where(known & (sight > 0), 1.0, heard_weights)
+
+
+class Batches:
+    """An endless row of batches, the next one made while the last is learnt from."""
+
+    def __init__(
+        self, geometry: Geometry, sounds: Sounds, pictures: Pictures | None, *, size: int, seed: int, mix: Mix
+    ) -> None:
+        assert geometry.audio is not None
+        self._geometry, self._audio = geometry, geometry.audio
+        self._sounds, self._pictures, self._size, self._seed, self._mix = sounds, pictures, size, seed, mix
+
+    def __call__(self, first: int) -> Iterator[Batch]:
+        """Batches from number `first` on; a number always gives the same batch from the same pool."""
+        with ThreadPoolExecutor(1) as ahead:
+            number, following = first, ahead.submit(self.make, first)
+            while True:
+                batch = following.result()
+                number += 1
+                following = ahead.submit(self.make, number)
+                yield batch
+
+    def refresh(self) -> int:
+        """Take in what the pool has grown by; returns how many windows of sound there are."""
+        return self._sounds.refresh()
+
+    def make(self, number: int) -> Batch:
+        """The batch of this number."""
+        rng = np.random.default_rng([self._seed, number])
+        chances = np.array([self._mix.audio, self._mix.both, self._mix.video])
+        kind = "audio" if self._pictures is None else str(rng.choice(KINDS, p=chances / chances.sum()))
+        contents: dict[str, Tensor] = {}
+        embedding = None
+        drawn = None
+        if kind != "video":
+            drawn = self._sounds.draw(rng, self._size)
+            mel = dequantise(torch.from_numpy(drawn["mel"]))
+            contents["audio"] = mel_tokens(mel, self._audio)
+            embedding = torch.from_numpy(drawn["embedding"]).float()
+            targets, weights = sound_targets(
+                torch.from_numpy(drawn["teacher"]).float(), torch.from_numpy(drawn["truth"])
+            )
+        if kind != "audio":
+            frames, seen = self._draw_pictures(rng, number, None if drawn is None else drawn["class"])
+            assert self._geometry.video is not None
+            contents["video"] = video_tokens(frames, self._geometry.video)
+            targets, weights = sight_targets(seen) if kind == "video" else joint_targets(targets, weights, seen)
+        return Batch(kind, contents, targets, weights, embedding)
+
+    def _draw_pictures(
+        self, rng: np.random.Generator, number: int, classes: NDArray[np.generic] | None
+    ) -> tuple[Tensor, Tensor]:
+        assert self._pictures is not None
+        frames, seen = [], []
+        for row in range(self._size):
+            wanted = -1 if classes is None else int(classes[row])
+            match = wanted >= 0 and rng.random() < self._mix.matched and self._pictures.has(wanted)
+            picture, target = self._pictures.draw(number * self._size + row, wanted if match else None)
+            frames.append(self._thinned(picture))
+            seen.append(target)
+        return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(seen)).float()
+
+    def _thinned(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As many pictures as the model sees, evenly picked from those that were made."""
+        assert self._geometry.video is not None
+        return frames[:: len(frames) // self._geometry.video.frames]

@@ -1,0 +1,154 @@
+"""Fits a Perceiver to the pool: budgeted in minutes, resumable, told in one line every so often.
+
+The learning rate follows the share of the budget that is spent, so that a fit ends well whenever it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceiverd.geometry import Geometry
+from perceiverd.perceiver import Perceiver
+from perceiverd.training.batches import Batch, Batches
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "state.pt"
+EMBEDDING = 1024  # channels of the sound teacher's embedding
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to fit."""
+
+    minutes: float
+    """The whole budget, over all resumptions."""
+    batch: int = 32
+    rate: float = 1e-3
+    """Peak learning rate."""
+    warmup: float = 0.03
+    """Share of the budget over which the rate rises."""
+    decay: float = 0.05
+    """Weight decay of matrices."""
+    average: float = 0.999
+    """Decay of the weights' running mean, which is what is kept; ramped up from the first steps."""
+    embedding: float = 0.5
+    """Weight of imitating the teacher's embedding."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    seed: int = 1
+    save_every_s: float = 120.0
+
+
+class Student(nn.Module):
+    """The Perceiver, and a head that imitates the teacher's embedding and is thrown away afterwards."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.perceiver = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+        # Most labels are absent from most windows; starting there saves the first hundred steps.
+        nn.init.constant_(self.perceiver.head.out.bias, -6.0)
+        self.imitate = nn.Linear(geometry.trunk.width, EMBEDDING)
+
+    def forward(self, contents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and embedding (B, 1024)."""
+        latents = self.perceiver.encode(contents)
+        return self.perceiver.head(latents), self.imitate(latents.mean(dim=1))
+
+
+def loss_of(student: nn.Module, batch: Batch, plan: Plan, *, half: bool) -> tuple[Tensor, float]:
+    """(loss, its label part): cross-entropy summed over labels, plus the embedding's squared distance."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        logits, embedding = student(batch.contents)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), batch.targets, batch.weights, reduction="none")
+    labels = entropy.sum(dim=1).mean()
+    if batch.embedding is None or not plan.embedding:
+        return labels, float(labels.detach())
+    return labels + plan.embedding * F.mse_loss(embedding.float(), batch.embedding), float(labels.detach())
+
+
+def fit(geometry: Geometry, batches: Batches, out: Path, plan: Plan, *, threads: int = 1, half: bool = True) -> Perceiver:
+    """Fit until the budget is spent, going on from `out/state.pt` where there is one; returns the mean weights."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(plan.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    student = Student(geometry)
+    mean = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    optimiser = torch.optim.AdamW(_groups(student, plan), lr=plan.rate, betas=(0.9, 0.98))
+    step, spent_s = 0, 0.0
+    if (out / STATE_FILE).exists():
+        state = torch.load(out / STATE_FILE, weights_only=True)
+        student.load_state_dict(state["student"])
+        optimiser.load_state_dict(state["optimiser"])
+        mean, step, spent_s = state["mean"], state["step"], state["spent_s"]
+        log.info("resumed step=%d spent_min=%.1f", step, spent_s / 60)
+
+    budget_s, begun_s, saved_s = plan.minutes * 60, time.monotonic() - spent_s, time.monotonic()
+    recent: dict[str, list[float]] = {}
+    stream: Iterator[Batch] = batches(step)
+    while (spent_s := time.monotonic() - begun_s) < budget_s:
+        batch = next(stream)
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * _rate(spent_s / budget_s, plan.warmup)
+        loss, labels = loss_of(student, batch, plan, half=half)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), plan.clip)
+        optimiser.step()
+        step += 1
+        keep = min(plan.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, tensor in student.state_dict().items():
+                mean[name].lerp_(tensor, 1 - keep)
+        recent.setdefault(batch.kind, []).append(labels)
+        if time.monotonic() - saved_s > plan.save_every_s:
+            saved_s = time.monotonic()
+            _save(out, student, optimiser, mean, step, spent_s)
+            told = " ".join(f"{kind}={np.mean(values):.3f}" for kind, values in sorted(recent.items()))
+            log.info("step=%d spent_min=%.1f windows=%d pool=%d loss: %s", step, spent_s / 60, step * plan.batch, batches.refresh(), told)
+            recent.clear()
+    _save(out, student, optimiser, mean, step, spent_s)
+    (out / "fit.json").write_text(json.dumps({**asdict(plan), "steps": step, "windows": step * plan.batch}, indent=1))
+    student.load_state_dict(mean)
+    return student.perceiver.eval()
+
+
+def _rate(share: float, warmup: float) -> float:
+    """Share of the peak rate after this share of the budget: a linear rise, then half a cosine down to zero."""
+    if share < warmup:
+        return max(share / warmup, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min((share - warmup) / (1 - warmup), 1.0)))
+
+
+def _groups(student: nn.Module, plan: Plan) -> list[dict[str, object]]:
+    """Matrices decay; biases, normalisations, latents and learned channels do not."""
+    matrices = [p for name, p in student.named_parameters() if p.ndim > 1 and not name.endswith("latents")]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in student.parameters() if id(p) not in chosen]
+    return [{"params": matrices, "weight_decay": plan.decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _save(
+    out: Path, student: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor], step: int, spent_s: float
+) -> None:
+    state = {
+        "student": student.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "mean": mean,
+        "step": step,
+        "spent_s": spent_s,
+    }
+    partial = out / f"{STATE_FILE}.part"
+    torch.save(state, partial)
+    partial.replace(out / STATE_FILE)

@@ -1,0 +1,87 @@
+"""What a model was trained on: packages, folders, and the rules that label their sounds.
+
+A recipe is data (TOML). It knows names, versions, licences and globs; it opens no sound.
+"""
+
+import fnmatch
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from perceiverd.errors import ConfigError
+from perceiverd.labels import ontology
+
+Split = Literal["train", "validation", "test", "never"]
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """One package or folder of sounds, and what its file names tell."""
+
+    kind: Literal["deb", "pypi", "folder", "synthesis"]
+    name: str
+    licence: str
+    version: str = ""
+    """The package's version; empty for folders."""
+    split: Split = "train"
+    recording: Literal["stem", "folder", "source"] = "stem"
+    """What counts as one source recording, the unit that is never divided between splits."""
+    group: Literal["environmental", "extra"] = "extra"
+    only: tuple[str, ...] = ()
+    """Globs of the paths to take; all if empty."""
+    labels: tuple[tuple[str, ...], ...] = ()
+    """Rules (glob, label, ...), first match wins; a sound without a match is unlabelled."""
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    """Globs of paths whose split differs from the source's."""
+
+    def takes(self, path: str) -> bool:
+        return not self.only or _matches(path, self.only)
+
+    def split_of(self, path: str) -> Split:
+        if _matches(path, self.never):
+            return "never"
+        if _matches(path, self.test):
+            return "test"
+        if _matches(path, self.validation):
+            return "validation"
+        return self.split
+
+    def labels_of(self, path: str) -> tuple[str, ...]:
+        """AudioSet names that the path vouches for; empty if it vouches for none."""
+        for glob, *names in self.labels:
+            if _matches(path, (glob,)):
+                return tuple(names)
+        return ()
+
+    def recording_of(self, path: str) -> str:
+        parts = {"stem": Path(path).stem, "folder": str(Path(path).parent), "source": ""}
+        return f"{self.name}:{parts[self.recording]}"
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """All sources of one corpus."""
+
+    source: tuple[Source, ...]
+    exclude: tuple[str, ...] = ()
+    """SHA-256 of files that must never be trained on (what the bundled demonstration clip was made of)."""
+
+
+def load(path: Path) -> Recipe:
+    """Read a recipe and check every label against the ontology; raises ConfigError."""
+    try:
+        recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    known = {label.name for label in ontology().labels}
+    for source in recipe.source:
+        for glob, *names in source.labels:
+            for name in names:
+                if name not in known:
+                    raise ConfigError(f"{path}: source {source.name}: {glob!r}: no AudioSet label {name!r}")
+    return recipe
+
+
+def _matches(path: str, globs: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(path.lower(), glob.lower()) for glob in globs)

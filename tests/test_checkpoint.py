@@ -1,0 +1,120 @@
+"""Models on disk: what is written is read back, and what is broken is refused in one line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perceiverd.card import load_card
+from perceiverd.checkpoint import load_network, save_model
+from perceiverd.errors import ModelError
+from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.labels import Label
+from perceiverd.perceiver import Perceiver
+
+GEOMETRY = Geometry(
+    classes=5,
+    trunk=Trunk(latents=3, width=8, cross_attends=1, layers=1, heads=2),
+    audio=Audio(rate_hz=1000, samples=700, form="raw", patch=(70,), bands=2),
+    video=Video(frames=7, fps=10, height=6, width=10, patch=(7, 3, 5), bands=2),
+)
+LABELS = tuple(Label(i, f"/m/{i}", f"sound “{i}”, of some kind") for i in range(5))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    network = Perceiver(GEOMETRY.modalities, GEOMETRY.trunk, GEOMETRY.classes)
+    save_model(tmp_path / "tiny", network, GEOMETRY, LABELS, name="tiny", licence="CC0-1.0")
+    return tmp_path / "tiny"
+
+
+def test_a_saved_model_is_read_back(tmp_path: Path) -> None:
+    """Geometry, labels and every weight come back as they were written."""
+    network = Perceiver(GEOMETRY.modalities, GEOMETRY.trunk, GEOMETRY.classes)
+    save_model(tmp_path, network, GEOMETRY, LABELS, name="tiny", licence="CC0-1.0")
+    card = load_card(tmp_path)
+    assert (card.name, card.licence, card.geometry, card.labels) == ("tiny", "CC0-1.0", GEOMETRY, LABELS)
+    found = load_network(card).state_dict()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change the weights and sign them anew, so that only the change itself is wrong."""
+    path, card = folder / "model.safetensors", folder / "model.toml"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    card.write_text(re.sub(r'sha256 = "\w+"', f'sha256 = "{digest}"', card.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda w: w.pop("latents"), "tensor latents is missing"),
+        (lambda w: w.update(more=torch.zeros(1)), "tensor more is not part of the model"),
+        (lambda w: w.update(latents=torch.zeros(2, 8)), "tensor latents is (2, 8), the geometry says (3, 8)"),
+        (lambda w: w["latents"].fill_(float("nan")), "tensor latents holds values that are no finite numbers"),
+    ],
+)
+def test_wrong_tensors_are_refused(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], says: str) -> None:
+    """A missing, extra, misshaped or NaN tensor is named in a one-line error."""
+    rewrite(folder, change)
+    with pytest.raises(ModelError, match=re.escape(says)) as error:
+        load_network(load_card(folder))
+    assert "\n" not in str(error.value)
+
+
+def test_changed_weights_are_refused(folder: Path) -> None:
+    """Weights that do not have the card's sha256 are not loaded."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ModelError, match="sha256 is"):
+        load_network(load_card(folder))
+
+
+def test_a_pickle_is_refused(folder: Path) -> None:
+    """A pickle in the weights' place is not executed but refused."""
+    path, card = folder / "model.safetensors", folder / "model.toml"
+    torch.save({"latents": torch.zeros(3, 8)}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    card.write_text(re.sub(r'sha256 = "\w+"', f'sha256 = "{digest}"', card.read_text()))
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        load_network(load_card(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("schema = 2", "model.toml"),
+        ("name = [", "model.toml"),
+        ("\0", "model.toml"),
+    ],
+)
+def test_a_broken_card_is_refused(folder: Path, text: str, says: str) -> None:
+    """A card that is no TOML, or lacks what it must say, is refused in one line with its path."""
+    (folder / "model.toml").write_text(text)
+    with pytest.raises(ModelError, match=says) as error:
+        load_card(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_model_gets_a_hint() -> None:
+    """A name close to a bundled model's is answered with that name, or with what there is."""
+    with pytest.raises(ModelError, match="no model ear-and-eye-smal; "):
+        load_card("ear-and-eye-smal")
+
+
+def test_labels_must_match_the_classes(folder: Path) -> None:
+    """A table of four labels for five classes is refused."""
+    table = folder / "labels.tsv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ModelError, match="4 labels for 5 classes"):
+        load_card(folder)

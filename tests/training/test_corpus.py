@@ -1,0 +1,93 @@
+"""The corpus: what goes in comes out, once, in the right split."""
+
+import hashlib
+import io
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from perceiverd.training import corpus
+from perceiverd.training.corpus import HOP, RATE_HZ, Corpus
+from perceiverd.training.recipe import Recipe, Source
+
+
+def wav(samples: NDArray[np.int16], rate_hz: int = RATE_HZ) -> bytes:
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, rate_hz, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return out.getvalue()
+
+
+def noise(samples: int, seed: int) -> NDArray[np.int16]:
+    return np.random.default_rng(seed).integers(-9000, 9000, samples).astype(np.int16)
+
+
+def build(tmp_path: Path, files: dict[str, bytes], exclude: tuple[str, ...] = ()) -> Corpus:
+    for name, data in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    plan = Recipe(
+        source=(
+            Source(kind="folder", name="train", licence="x", labels=(("dog*", "Dog"),)),
+            Source(kind="folder", name="test", licence="y", split="test"),
+        ),
+        exclude=exclude,
+    )
+    for source in plan.source:
+        (tmp_path / source.name).mkdir(exist_ok=True)
+    corpus.build(plan, cache=tmp_path, root=tmp_path, out=tmp_path / "out", processes=1)
+    return Corpus(tmp_path / "out")
+
+
+def test_silence_at_the_ends_is_cut(tmp_path: Path) -> None:
+    """A clip begins and ends with sound, its samples unchanged, its start on a multiple of 0.16 s."""
+    one, two = noise(5003, 1), noise(7001, 2)
+    zeros = np.zeros(999, np.int16)
+    built = build(tmp_path, {"train/dog.wav": wav(np.concatenate([zeros, one, zeros])), "train/x.wav": wav(two)})
+    assert [clip.samples for clip in built.clips] == [5003, 7001]
+    for clip, samples in zip(built.clips, (one, two), strict=True):
+        np.testing.assert_array_equal(built.samples(clip), samples)
+        assert clip.offset % HOP == 0
+    assert [clip.labels for clip in built.clips] == [("Dog",), ()]
+
+
+def test_twin_of_a_test_sound_is_not_trained_on(tmp_path: Path) -> None:
+    """Of two identical sounds the one in the test split stays, whatever their files look like."""
+    sound = noise(6000, 3)
+    built = build(tmp_path, {"train/a.wav": wav(np.append(sound, np.int16(0))), "test/b.wav": wav(sound)})
+    assert [(clip.source, clip.split) for clip in built.clips] == [("test", "test")]
+
+
+def test_excluded_file_is_left_out(tmp_path: Path) -> None:
+    """A file whose hash is excluded isn't in the corpus."""
+    bad = wav(noise(6000, 4))
+    files = {"train/a.wav": bad, "train/b.wav": wav(noise(6000, 5))}
+    built = build(tmp_path, files, exclude=(hashlib.sha256(bad).hexdigest(),))
+    assert [clip.path for clip in built.clips] == ["b.wav"]
+
+
+def test_long_file_is_kept_in_pieces(tmp_path: Path) -> None:
+    """Of 200 s, four pieces of 30 s stay, from its whole length, all of one recording."""
+    built = build(tmp_path, {"train/a.wav": wav(noise(200 * 8000, 5), 8000)})
+    assert [clip.samples for clip in built.clips] == [30 * RATE_HZ] * 4
+    assert {clip.recording for clip in built.clips} == {"train:a"}
+
+
+def test_what_is_no_sound_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken, empty and silent files leave no clip and don't stop the build."""
+    silent = wav(np.zeros(9000, np.int16))
+    files = {"train/broken.wav": b"RIFFnonsense", "train/silent.wav": silent, "train/good.wav": wav(noise(6000, 6))}
+    assert [clip.path for clip in build(tmp_path, files).clips] == ["good.wav"]
+
+
+def test_levels_are_decibels(tmp_path: Path) -> None:
+    """The loudness of a square wave of half scale is -6 dB, of digital zero -128."""
+    square = np.tile(np.array([16384, -16384], np.int16), HOP)
+    gap = np.zeros(HOP, np.int16)
+    built = build(tmp_path, {"train/a.wav": wav(np.concatenate([square, gap, square[:HOP]]))})
+    assert built.levels(built.clips[0]).tolist() == [-6, -6, -128, -6]

