@@ -54,21 +54,24 @@ def log_mel(samples: Tensor, *, bands: int = 64, hop: int = 160) -> Tensor:
     hann = torch.hann_window(MEL_WINDOW, device=samples.device, dtype=samples.dtype)
     magnitude = torch.fft.rfft(pieces * hann, MEL_FFT).abs()  # (B, frames, 257)
     mel = magnitude @ mel_matrix(bands).to(magnitude)
-    return torch.log(mel + MEL_OFFSET).reshape(*samples.shape[:-1], -1, bands)
+    spectrogram: Tensor = torch.log(mel + MEL_OFFSET)
+    return spectrogram.reshape(*samples.shape[:-1], -1, bands)
 
 
 def mel_tokens(spectrogram: Tensor, audio: Audio) -> Tensor:
     """Tokens (B, M, content) of log-mel spectrograms (B, frames, bands): patches, time-major, bands fastest."""
     rows, columns = audio.patch
-    x = (spectrogram - MEL_CENTRE) / MEL_SPREAD
+    x: Tensor = (spectrogram - MEL_CENTRE) / MEL_SPREAD
     x = x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows))  # (B, T, rows, F, columns)
-    return x.transpose(2, 3).flatten(3).flatten(1, 2)  # (B, T * F, rows * columns)
+    tokens: Tensor = x.transpose(2, 3).flatten(3).flatten(1, 2)
+    return tokens  # (B, T * F, rows * columns)
 
 
 def audio_tokens(samples: Tensor, audio: Audio) -> Tensor:
     """Tokens (B, M, content) of sound (B, samples), -1..1, at the model's rate."""
     if audio.form == "raw":
-        return samples.unflatten(1, (-1, audio.patch[0]))
+        segments: Tensor = samples.unflatten(1, (-1, audio.patch[0]))
+        return segments
     return mel_tokens(log_mel(samples, bands=audio.mel_bands, hop=audio.mel_hop), audio)
 
 
@@ -80,7 +83,8 @@ def video_tokens(frames: Tensor, video: Video) -> Tensor:
     t, h, w = video.patch
     x = frames.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))  # (B, T', t, H', h, W', w, 3)
     x = x.permute(0, 1, 3, 5, 2, 4, 6, 7)  # (B, T', H', W', t, h, w, 3)
-    return x.flatten(4).flatten(1, 3).float() / 255.0  # (B, T' * H' * W', t * h * w * 3)
+    tokens: Tensor = x.flatten(4).flatten(1, 3)  # (B, T' * H' * W', t * h * w * 3)
+    return tokens.float() / 255.0
 
 
 def axis_features(tokens: int, bands: int, mu: int) -> Tensor:

@@ -115,7 +115,7 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shared: bool = False
     """Published weight sharing: every latent block is one, and so is every cross-attend but the first."""
     head: Literal["mean", "query"] = "mean"
-    """`mean`: mean over latents, then linear (Perceiver); `query`: a label query attends to the latents (Perceiver IO)."""
+    """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO)."""
     modality_channels: int = 4
     """Learned channels that the widest modality gets; narrower ones are padded to the common width."""
 

@@ -102,17 +102,13 @@ class Perceiver(nn.Module):
             return CrossAttend(trunk.width, self.bytes.width, width, trunk.cross_heads, trunk.widening)
 
         def block() -> nn.ModuleList:
-            return nn.ModuleList(
-                SelfAttend(trunk.width, trunk.heads, trunk.widening) for _ in range(trunk.layers)
-            )
+            return nn.ModuleList(SelfAttend(trunk.width, trunk.heads, trunk.widening) for _ in range(trunk.layers))
 
         # Shared: the first cross-attend is its own, all later ones are one; all latent blocks are one.
         self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
         self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
         self.head: MeanHead | QueryHead = (
-            MeanHead(trunk.width, classes)
-            if trunk.head == "mean"
-            else QueryHead(trunk.width, classes, trunk.widening)
+            MeanHead(trunk.width, classes) if trunk.head == "mean" else QueryHead(trunk.width, classes, trunk.widening)
         )
         self.apply(initialise)
         nn.init.trunc_normal_(self.latents, std=0.02)

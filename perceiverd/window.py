@@ -64,11 +64,16 @@ class Counts:
     """Tears in either modality, told by `gap` or seen in the times."""
 
 
+def end_of(item: Media) -> int:
+    """How far a frame or chunk brings its modality; a frame is a point in time."""
+    return item.end_ns if isinstance(item, Chunk) else item.start_ns
+
+
 class _Track(Generic[M]):
     """The media of one modality that may still be asked for, in runs that belong together."""
 
-    def __init__(self, gap_ns: int) -> None:
-        self._gap_ns = gap_ns
+    def __init__(self, gap_ns: int, overlap_ns: int) -> None:
+        self._gap_ns, self._overlap_ns = gap_ns, overlap_ns
         self._items: deque[tuple[M, bool]] = deque()  # (item, whether a run begins with it)
         self.end_ns: int | None = None
         """How far this modality has got."""
@@ -78,16 +83,13 @@ class _Track(Generic[M]):
 
     def add(self, item: M) -> bool:
         """Take what comes next; False where its time has passed already."""
-        ends_ns = item.end_ns if isinstance(item, Chunk) else item.start_ns
         if self.end_ns is not None:
-            # Chunks may overlap by as much as they may be apart; frames are points and may not be equal.
-            slack_ns = self._gap_ns if isinstance(item, Chunk) else -1
-            if item.start_ns < self.end_ns - slack_ns:
+            if item.start_ns < self.end_ns - self._overlap_ns:
                 return False
             if not self.torn and item.start_ns > self.end_ns + self._gap_ns:
                 self.tear()
         self._items.append((item, self.torn))
-        self.end_ns, self.torn = ends_ns, False
+        self.end_ns, self.torn = end_of(item), False
         return True
 
     def tear(self) -> None:
@@ -112,7 +114,8 @@ class _Track(Generic[M]):
 
 class _Sound(_Track[Chunk]):
     def __init__(self, audio: Audio, gap_ns: int) -> None:
-        super().__init__(gap_ns)
+        # Chunks may overlap by as much as they may be apart: stamps jitter both ways.
+        super().__init__(gap_ns, overlap_ns=gap_ns)
         self._audio = audio
 
     def add(self, item: Chunk) -> bool:
@@ -165,7 +168,7 @@ class _Sound(_Track[Chunk]):
 
 class _Sight(_Track[Frame]):
     def __init__(self, video: Video, gap_ns: int) -> None:
-        super().__init__(gap_ns)
+        super().__init__(gap_ns, overlap_ns=-1)  # no two frames at one time
         self._shape = (video.height, video.width, 3)
         # A window of T frames has T ticks, each in the middle of its share of the window.
         self._ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
@@ -248,8 +251,7 @@ class Windower:
         if self._first_ns is None or (self._last_end_ns is None and item.start_ns < self._first_ns):
             # Until a window is cut the line may still begin earlier: containers interleave loosely.
             self._first_ns = self._next_ns = item.start_ns
-        ends_ns = item.end_ns if isinstance(item, Chunk) else item.start_ns
-        if ends_ns < self._next_ns or not track.add(item):  # type: ignore[arg-type]
+        if end_of(item) < self._next_ns or not track.add(item):  # type: ignore[arg-type]
             self._late += 1
             return []
         return list(self._due(self._patience.wait_ns))

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from perceiverd.encoding import positions
 from perceiverd.geometry import Audio, Geometry, Modality, Trunk, Video
@@ -59,6 +60,9 @@ def contents(batch: int = 2) -> dict[str, torch.Tensor]:
     return {m.name: torch.randn(batch, m.tokens, m.content, dtype=torch.float64) for m in (SOUND, SIGHT)}
 
 
+Array = NDArray[np.float64]
+
+
 class Slow:
     """The Perceiver once more, from the paper, one window and one query at a time, in numpy."""
 
@@ -66,19 +70,23 @@ class Slow:
         self.trunk = network.trunk
         self.w = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
-    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        return x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+    def linear(self, name: str, x: Array) -> Array:
+        out: Array = x @ self.w[f"{name}.weight"].T + self.w[f"{name}.bias"]
+        return out
 
-    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
+    def norm(self, name: str, x: Array) -> Array:
         centred = x - x.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+        normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        out: Array = normal * self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+        return out
 
-    def mlp(self, name: str, x: np.ndarray) -> np.ndarray:
+    def mlp(self, name: str, x: Array) -> Array:
         hidden = self.linear(f"{name}.0", x)
         return self.linear(f"{name}.2", hidden * 0.5 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2))))
 
-    def attention(self, name: str, queries: np.ndarray, inputs: np.ndarray, heads: int) -> np.ndarray:
-        q, k, v = (self.linear(f"{name}.{part}", x) for part, x in (("query", queries), ("key", inputs), ("value", inputs)))
+    def attention(self, name: str, queries: Array, inputs: Array, heads: int) -> Array:
+        q = self.linear(f"{name}.query", queries)
+        k, v = self.linear(f"{name}.key", inputs), self.linear(f"{name}.value", inputs)
         size = q.shape[1] // heads
         rows = []
         for n in range(len(q)):
@@ -91,25 +99,27 @@ class Slow:
             rows.append(np.concatenate(parts))
         return self.linear(f"{name}.out", np.array(rows))
 
-    def cross(self, name: str, x: np.ndarray, inputs: np.ndarray, heads: int) -> np.ndarray:
+    def cross(self, name: str, x: Array, inputs: Array, heads: int) -> Array:
         x = x + self.attention(
             f"{name}.attention", self.norm(f"{name}.query_norm", x), self.norm(f"{name}.input_norm", inputs), heads
         )
-        return x + self.mlp(f"{name}.mlp", self.norm(f"{name}.mlp_norm", x))
+        out: Array = x + self.mlp(f"{name}.mlp", self.norm(f"{name}.mlp_norm", x))
+        return out
 
-    def layer(self, name: str, x: np.ndarray) -> np.ndarray:
+    def layer(self, name: str, x: Array) -> Array:
         normal = self.norm(f"{name}.norm", x)
         x = x + self.attention(f"{name}.attention", normal, normal, self.trunk.heads)
-        return x + self.mlp(f"{name}.mlp", self.norm(f"{name}.mlp_norm", x))
+        out: Array = x + self.mlp(f"{name}.mlp", self.norm(f"{name}.mlp_norm", x))
+        return out
 
-    def bytes(self, window: dict[str, np.ndarray]) -> np.ndarray:
+    def bytes(self, window: dict[str, Array]) -> Array:
         tokens = []
         for modality in (SOUND, SIGHT):
             for content, position in zip(window.get(modality.name, []), positions(modality).numpy(), strict=False):
                 tokens.append(np.concatenate([content, position, self.w[f"bytes.padding.{modality.name}"]]))
         return np.array(tokens)
 
-    def logits(self, window: dict[str, np.ndarray]) -> np.ndarray:
+    def logits(self, window: dict[str, Array]) -> Array:
         inputs, latents = self.bytes(window), self.w["latents"]
         for turn in range(self.trunk.cross_attends):
             cross, block = (min(turn, 1), 0) if self.trunk.shared else (turn, turn)

@@ -167,7 +167,9 @@ def test_a_drifting_clock_tears_nothing() -> None:
 
 
 media_lists = st.lists(
-    st.tuples(st.sampled_from(["sound", "sight", "gap audio", "gap video"]), st.integers(-300, 900), st.integers(1, 400)),
+    st.tuples(
+        st.sampled_from(["sound", "sight", "gap audio", "gap video"]), st.integers(-300, 900), st.integers(1, 400)
+    ),
     max_size=60,
 )
 

@@ -22,6 +22,7 @@ from perceiverd.geometry import Geometry
 from perceiverd.training.pool import dequantise
 
 KINDS = ("audio", "both", "video")
+REFRESH = 200  # batches between two looks at whether the pool has grown
 
 
 class Pictures(Protocol):
@@ -50,8 +51,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Mix:
-    """How often each kind of batch comes. The paper leaves out the video of 30 % of its examples; here sound, of which
-    there is more to learn from, is alone in most."""
+    """How often each kind of batch comes.
+
+    The paper leaves out the video of 30 % of its examples; here sound, of which there is more, is alone in most.
+    """
 
     audio: float = 0.6
     both: float = 0.25
@@ -125,19 +128,21 @@ class Batches:
         self._geometry, self._audio = geometry, geometry.audio
         self._sounds, self._pictures, self._size, self._seed, self._mix = sounds, pictures, size, seed, mix
 
-    def __call__(self, first: int) -> Iterator[Batch]:
-        """Batches from number `first` on; a number always gives the same batch from the same pool."""
+    def __call__(self, first: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
+        """Every `size`th batch from number `first` + `rank` on, the next one made while the last is learnt from.
+
+        A number always gives the same batch from the same pool. What the pool has grown by is taken in on the way.
+        """
+        number = first + rank
         with ThreadPoolExecutor(1) as ahead:
-            number, following = first, ahead.submit(self.make, first)
+            following = ahead.submit(self.make, number)
             while True:
                 batch = following.result()
-                number += 1
+                number += size
+                if number // size % REFRESH == 0:
+                    self._sounds.refresh()
                 following = ahead.submit(self.make, number)
                 yield batch
-
-    def refresh(self) -> int:
-        """Take in what the pool has grown by; returns how many windows of sound there are."""
-        return self._sounds.refresh()
 
     def make(self, number: int) -> Batch:
         """The batch of this number."""

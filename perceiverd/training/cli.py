@@ -1,8 +1,7 @@
 """`perceiverd train …`: from packages to a model, one step a command; each step can be repeated or gone on with.
 
-    data      recipe -> corpus of sounds        pictures  packages -> pictures and what the teacher sees in them
-    pool      corpus -> taught mixtures         fit       mixtures and pictures -> a model folder
-    held-out  corpus -> windows never trained on    report    model -> its quality on them
+data (recipe to sounds), pool (sounds to taught mixtures), pictures (packages to pictures and what the teacher sees in
+them), fit (mixtures and pictures to a model), held-out (sounds never trained on), report (a model's quality on them).
 """
 
 from __future__ import annotations

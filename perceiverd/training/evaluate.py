@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -122,7 +123,7 @@ def sounds(card: Card, folder: Path, *, details: bool = False) -> str:
 def _sounds(card: Card, folder: Path, details: bool) -> Iterator[str]:
     for split, what in (("validation", "held-out recordings"), ("test", "held-out packages")):
         clips = read_clips(card, folder, split)
-        columns = [c for c in np.flatnonzero(clips.truth.any(axis=0)) if np.isfinite(clips.teacher[:, c]).all()]
+        columns = [int(c) for c in np.flatnonzero(clips.truth.any(axis=0)) if np.isfinite(clips.teacher[:, c]).all()]
         labelled = int(clips.truth.any(axis=1).sum())
         yield f"Sound, {what}: {labelled} labelled clips, {clips.windows} windows, {len(columns)} classes"
         yield ""
@@ -166,9 +167,13 @@ def score_frames(card: Card, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def pictures(card: Card, cache: Path) -> str:
-    """The report on pictures, as Markdown: is a true label among the best five that a picture can have?"""
+    """The report on pictures, as Markdown: how often a true label is among the best five."""
     lines = ["| pictures never trained on | windows | true label in the best 5 |", "|---|--:|--:|"]
-    for split, what in (("validation", "of the same packages"), ("test", "of other packages")):
+    kinds: tuple[tuple[Literal["validation", "test"], str], ...] = (
+        ("validation", "of the same packages"),
+        ("test", "of other packages"),
+    )
+    for split, what in kinds:
         frames, targets = picture_windows(cache, split)
         labelled = (targets == 1).any(axis=1)
         visual = ~np.isnan(targets).all(axis=0)

@@ -1,21 +1,22 @@
 """Fits a Perceiver to the pool: budgeted in minutes, resumable, told in one line every so often.
 
-The learning rate follows the share of the budget that is spent, so that a fit ends well whenever it ends.
+The learning rate follows the share of the budget that is spent, so that a fit ends well whenever it ends. Under
+`torchrun` every process takes its own batches, and all take the same step: the mean of their gradients.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from perceiverd.geometry import Geometry
@@ -78,7 +79,9 @@ def loss_of(student: nn.Module, batch: Batch, plan: Plan, *, half: bool) -> tupl
     return labels + plan.embedding * F.mse_loss(embedding.float(), batch.embedding), float(labels.detach())
 
 
-def fit(geometry: Geometry, batches: Batches, out: Path, plan: Plan, *, threads: int = 1, half: bool = True) -> Perceiver:
+def fit(
+    geometry: Geometry, batches: Batches, out: Path, plan: Plan, *, threads: int = 1, half: bool = True
+) -> Perceiver:
     """Fit until the budget is spent, going on from `out/state.pt` where there is one; returns the mean weights."""
     torch.set_num_threads(threads)
     torch.manual_seed(plan.seed)
@@ -94,34 +97,69 @@ def fit(geometry: Geometry, batches: Batches, out: Path, plan: Plan, *, threads:
         mean, step, spent_s = state["mean"], state["step"], state["spent_s"]
         log.info("resumed step=%d spent_min=%.1f", step, spent_s / 60)
 
+    crew = Crew.join()
     budget_s, begun_s, saved_s = plan.minutes * 60, time.monotonic() - spent_s, time.monotonic()
     recent: dict[str, list[float]] = {}
-    stream: Iterator[Batch] = batches(step)
-    while (spent_s := time.monotonic() - begun_s) < budget_s:
+    stream: Iterator[Batch] = batches(step, crew.rank, crew.size)
+    while spent_s < budget_s:
         batch = next(stream)
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate * _rate(spent_s / budget_s, plan.warmup)
         loss, labels = loss_of(student, batch, plan, half=half)
         optimiser.zero_grad()
         loss.backward()
+        spent_s = crew.average(student, time.monotonic() - begun_s)
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * _rate(spent_s / budget_s, plan.warmup)
         nn.utils.clip_grad_norm_(student.parameters(), plan.clip)
         optimiser.step()
-        step += 1
+        step += crew.size
         keep = min(plan.average, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, tensor in student.state_dict().items():
                 mean[name].lerp_(tensor, 1 - keep)
         recent.setdefault(batch.kind, []).append(labels)
-        if time.monotonic() - saved_s > plan.save_every_s:
+        if crew.rank == 0 and time.monotonic() - saved_s > plan.save_every_s:
             saved_s = time.monotonic()
             _save(out, student, optimiser, mean, step, spent_s)
             told = " ".join(f"{kind}={np.mean(values):.3f}" for kind, values in sorted(recent.items()))
-            log.info("step=%d spent_min=%.1f windows=%d pool=%d loss: %s", step, spent_s / 60, step * plan.batch, batches.refresh(), told)
+            log.info("batches=%d spent_min=%.1f windows=%d loss: %s", step, spent_s / 60, step * plan.batch, told)
             recent.clear()
-    _save(out, student, optimiser, mean, step, spent_s)
-    (out / "fit.json").write_text(json.dumps({**asdict(plan), "steps": step, "windows": step * plan.batch}, indent=1))
+    if crew.rank == 0:
+        _save(out, student, optimiser, mean, step, spent_s)
     student.load_state_dict(mean)
     return student.perceiver.eval()
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes that fit together; alone where `torchrun` did not start them."""
+
+    rank: int
+    size: int
+
+    @classmethod
+    def join(cls) -> Crew:
+        """Meet the others, where there are any."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(0, 1)
+        distributed.init_process_group("gloo")
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def average(self, student: nn.Module, spent_s: float) -> float:
+        """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.
+
+        A head that a batch did not use has no gradient there; it counts as zero.
+        """
+        if self.size == 1:
+            return spent_s
+        parameters = list(student.parameters())
+        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), torch.tensor([spent_s])])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        *grads, spent = flat.split([*(p.numel() for p in parameters), 1])
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad.reshape(parameter.shape)
+        return float(spent)
 
 
 def _rate(share: float, warmup: float) -> float:
