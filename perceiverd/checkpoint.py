@@ -75,6 +75,7 @@ def save_model(
     weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in network.state_dict().items()}
     partial = folder / f"{WEIGHTS_FILE}.part"
     save_file(weights, partial)
+    partial.chmod(0o644)  # safetensors makes it 0600, which no service's own user could read
     digest = hashlib.sha256(partial.read_bytes()).hexdigest()
     os.replace(partial, folder / WEIGHTS_FILE)
 

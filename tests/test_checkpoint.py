@@ -45,6 +45,11 @@ def test_a_saved_model_is_read_back(tmp_path: Path) -> None:
         assert torch.equal(found[name], tensor), name
 
 
+def test_a_saved_model_can_be_read_by_any_user(folder: Path) -> None:
+    """A service runs as a user of its own, who must be able to read the weights."""
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in folder.iterdir())
+
+
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change the weights and sign them anew, so that only the change itself is wrong."""
     path, card = folder / "model.safetensors", folder / "model.toml"

@@ -1,0 +1,209 @@
+"""What the operator decides, read from one TOML file. What the weights decide is in `geometry`.
+
+Config is data: nothing is opened, logged or read from the environment while it is built. `configs/perceiverd.toml`
+shows every option with its default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, inspect
+
+from perceiverd.card import DEFAULT
+from perceiverd.errors import ConfigError
+from perceiverd.sources import File, Source
+
+LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(?P<port>\*|\d{1,5})")
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+Section = TypeVar("Section")
+
+
+class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[model]`: who listens and looks, and on what."""
+
+    name: str = DEFAULT
+    """A model that comes with perceiverd, or the path of a model's folder (with a slash in it)."""
+    device: str = "auto"
+    """`auto` (the first GPU, else the processor), `cpu`, `cuda` or `cuda:N`."""
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """Processor threads for the network; 0 leaves the choice to torch."""
+
+    def __post_init__(self) -> None:
+        if not DEVICE.fullmatch(self.device):
+            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
+        if not self.name:
+            raise ValueError("name is empty")
+
+
+class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[window]`: how often a stream is looked at, and how patiently."""
+
+    hop_s: Annotated[float, Meta(gt=0, le=3600)] = 0.5
+    """Seconds from the start of one window to the start of the next."""
+    wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    """Seconds that sound waits for late pictures, or they for it, before a window goes out without."""
+    chunk_gap_s: Annotated[float, Meta(gt=0, le=10)] = 0.02
+    """Seconds of missing sound over which no window reaches."""
+    frame_gap_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    """Seconds without a picture over which no window reaches; until then the last picture stands."""
+
+
+class Publish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[publish]`: where labels go out."""
+
+    endpoint: str = "ipc:///run/perceiverd/labels"
+    """ZeroMQ endpoint to bind: `ipc://PATH`, `ipc://@ABSTRACT`, or `tcp://` on loopback (port * takes a free one)."""
+    top: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """Labels in a message, best first."""
+    high_water_mark: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Messages kept for a subscriber that does not read; what comes on top is dropped for it alone."""
+    status_interval_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    """Seconds between two statuses of a stream."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint.startswith("tcp://"):
+            address = LOOPBACK.fullmatch(self.endpoint)
+            if not address:
+                raise ValueError(
+                    f"endpoint {self.endpoint} could be reached from other machines, unencrypted; "
+                    "use ipc://PATH or tcp://127.0.0.1:PORT"
+                )
+            if address["port"] != "*" and int(address["port"]) > 65535:  # ZeroMQ would take it modulo 65536
+                raise ValueError(f"endpoint {self.endpoint} has a port above 65535")
+        elif not self.endpoint.startswith("ipc://") or self.endpoint == "ipc://":
+            raise ValueError(f"endpoint is ipc://PATH or tcp://127.0.0.1:PORT, not {self.endpoint!r}")
+
+
+class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[streams.NAME]`: one thing that is watched."""
+
+    sources: Annotated[tuple[Source, ...], Meta(min_length=1)]
+    """What it is watched with: one source with sound and pictures, or one of each."""
+    enabled: bool = True
+    """False leaves the stream out without deleting it."""
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    model: Model = Model()
+    window: Window = Window()
+    publish: Publish = Publish()
+    streams: dict[str, Stream] = {}
+
+
+def load(path: Path) -> Config:
+    """The config in this file; relative paths in it are taken from its folder.
+
+    Raises ConfigError: one line with the file, the place in it (`$.streams.door.sources[0].pth`) and what to do.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        return _rooted(_parse(table), path.resolve().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _parse(table: dict[str, Any]) -> Config:
+    # Streams are converted one by one, because msgspec's places leave out the keys of a dict: `$.streams[...]`.
+    streams = table.get("streams", {})
+    config = _convert({key: value for key, value in table.items() if key != "streams"}, Config, "$")
+    if not isinstance(streams, dict):
+        raise ConfigError("$.streams: expected tables [streams.NAME]")
+    for name, stream in streams.items():
+        if not STREAM_NAME.fullmatch(name):
+            raise ConfigError(f"$.streams: {name!r} is no name of a stream: up to 64 letters, digits, _ and -")
+        if not isinstance(stream, dict):
+            raise ConfigError(f"$.streams.{name}: not a setting of all streams; expected a table [streams.NAME]")
+    parsed = {name: _convert(stream, Stream, f"$.streams.{name}") for name, stream in streams.items()}
+    return msgspec.structs.replace(config, streams=parsed)
+
+
+def _convert(raw: dict[str, Any], section: type[Section], where: str) -> Section:
+    try:
+        return msgspec.convert(raw, section)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        place = place.rstrip("`")
+        raise ConfigError(f"{where}{_explain(what, place, section, raw)}") from error
+
+
+def _explain(what: str, place: str, section: type, raw: dict[str, Any]) -> str:
+    """What msgspec said, with the offending key at the end of its place, and what may have been meant."""
+    steps: list[str | int] = [int(i) if i else key for key, i in re.findall(r"\.(\w+)|\[(\d+)\]", place)]
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
+        known = _keys(inspect.type_info(section), raw, steps)
+        return f"{place}.{unknown[1]}: no such option; {_meant(unknown[1], known)}"
+    if wrong := re.fullmatch(r"Invalid value '(.*)'", what):  # only a tag is refused with these words
+        known = [str(kind.tag) for kind in _structs(_follow(inspect.type_info(section), raw, steps[:-1])[0])]
+        return f"{place}: {wrong[1]!r} is none; {_meant(wrong[1], known)}"
+    return f"{place}: {what[:1].lower()}{what[1:]}"
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+
+
+def _keys(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> list[str]:
+    """The options of the table to which these steps lead."""
+    kind, raw = _follow(kind, raw, steps)
+    return [field.encode_name for struct in _structs(kind, raw) for field in struct.fields] + [
+        struct.tag_field for struct in _structs(kind, raw)[:1] if struct.tag_field
+    ]
+
+
+def _follow(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> tuple[inspect.Type, Any]:
+    """The type and the value to which these steps lead."""
+    for step in steps:
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+        if isinstance(step, int):
+            assert isinstance(kind, inspect.VarTupleType | inspect.ListType)
+            kind = kind.item_type
+        else:
+            kind = next(f.type for struct in _structs(kind, raw) for f in struct.fields if f.encode_name == step)
+        raw = raw[step]
+    return kind, raw
+
+
+def _structs(kind: inspect.Type, raw: Any = None) -> list[inspect.StructType]:
+    """The struct that this type is, or those of a union; only the one that is meant, where the value says it."""
+    members = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    structs = [member for member in members if isinstance(member, inspect.StructType)]
+    if isinstance(raw, dict) and len(structs) > 1:
+        return [struct for struct in structs if struct.tag == raw.get(struct.tag_field)] or structs
+    return structs
+
+
+def _rooted(config: Config, root: Path) -> Config:
+    """The config with its relative paths made absolute."""
+    model, publish = config.model, config.publish
+    if "/" in model.name:
+        model = msgspec.structs.replace(model, name=str(root / model.name))
+    scheme, _, address = publish.endpoint.partition("://")
+    if scheme == "ipc" and not address.startswith(("/", "@")):
+        publish = msgspec.structs.replace(publish, endpoint=f"ipc://{root / address}")
+    streams = {
+        name: msgspec.structs.replace(stream, sources=tuple(_source_rooted(source, root) for source in stream.sources))
+        for name, stream in config.streams.items()
+    }
+    return msgspec.structs.replace(config, model=model, publish=publish, streams=streams)
+
+
+def _source_rooted(source: Source, root: Path) -> Source:
+    return msgspec.structs.replace(source, path=str(root / source.path)) if isinstance(source, File) else source

@@ -1,0 +1,80 @@
+"""What several test modules need: a model small enough to be built in a moment, and a way to run the real program."""
+
+import os
+import subprocess
+import sys
+import wave
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.labels import ontology
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with a real, untrained Perceiver: 0.5 s of sound at 16 kHz, 4 pictures of 16 by 24."""
+    import torch
+
+    from perceiverd.checkpoint import save_model
+    from perceiverd.perceiver import Perceiver
+
+    geometry = Geometry(
+        classes=527,
+        trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
+        audio=Audio(rate_hz=16_000, samples=8_000, form="raw", patch=(160,), bands=2),
+        video=Video(frames=4, fps=8.0, height=16, width=24, patch=(1, 8, 8), bands=2),
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+    save_model(folder, network, geometry, ontology().labels, name="tiny", licence="CC0-1.0")
+    return folder
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Callable[[float], Path]:
+    """Writes a sound file of so many seconds."""
+
+    def write(seconds: float) -> Path:
+        path = tmp_path / f"{seconds:g}.wav"
+        noise = np.random.default_rng(0).integers(-9000, 9000, round(16_000 * seconds), dtype=np.int16)
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(noise.tobytes())
+        return path
+
+    return write
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    """Starts `perceiverd ARGUMENTS` as a process; what still runs at the end of the module is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def popen(*arguments: str, log: Path, **environment: str) -> subprocess.Popen[str]:
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "perceiverd", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                text=True,
+            )
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        process.kill()
+        process.wait()

@@ -1,0 +1,396 @@
+"""The daemon: real source processes, a real (tiny) Perceiver, real sockets and signals."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from perceiverd import config, daemon, messages
+from perceiverd.client import Subscription, subscribe
+from perceiverd.clock import now_ns
+from perceiverd.config import Config, Model, Publish
+from perceiverd.daemon import Daemon, Stream, best
+from perceiverd.errors import ConfigError
+from perceiverd.geometry import Audio, Geometry, Trunk
+from perceiverd.labels import Label
+from perceiverd.media import NS_PER_S
+from perceiverd.messages import Hello, Message, Scores, Status
+from perceiverd.sources import File, Synthetic
+from perceiverd.window import Window, Windower
+
+DEADLINE_S = 40
+
+
+def listen(subscription: Subscription, done: Callable[[Message], bool]) -> list[Message]:
+    """What is heard until a message for which `done` holds, that one included."""
+    heard: list[Message] = []
+    end_s = time.monotonic() + DEADLINE_S
+    while not heard or not done(heard[-1]):
+        assert time.monotonic() < end_s, f"not heard in time; {len(heard)} messages"
+        if message := subscription.receive(1):
+            heard.append(message)
+    return heard
+
+
+@dataclass
+class Running:
+    """A daemon at work with three streams: two are good, the file of the third is missing."""
+
+    process: "subprocess.Popen[str]"
+    endpoint: str
+    log: Path
+
+
+@pytest.fixture(scope="module")
+def running(start: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The daemon of this module, once it has published scores."""
+    folder = tmp_path_factory.mktemp("d")
+    path, log = folder / "c.toml", folder / "log"
+    path.write_text(f"""
+        model = {{ name = "{tiny_model}", threads = 1 }}
+        window.hop_s = 0.25
+        publish = {{ endpoint = "ipc://labels", top = 3, status_interval_s = 0.2 }}
+        streams.one.sources = [{{ kind = "synthetic" }}]
+        streams.two.sources = [{{ kind = "synthetic" }}]
+        streams.bad.sources = [{{ kind = "file", path = "missing.mp4" }}]
+        streams.off = {{ enabled = false, sources = [{{ kind = "synthetic" }}] }}
+    """)
+    process = start("run", "--config", str(path), log=log)
+    endpoint = f"ipc://{folder}/labels"
+    try:
+        with subscribe(endpoint) as subscription:
+            listen(subscription, lambda m: isinstance(m, Scores))
+        yield Running(process, endpoint, log)
+        assert process.poll() is None, log.read_text()
+    except AssertionError as error:
+        raise AssertionError(log.read_text()) from error
+
+
+def test_scores_are_published_as_they_should_be(running: Running) -> None:
+    """Both good streams give windows on the hop's grid, with the best labels first and a latency that can be true."""
+    with subscribe(running.endpoint, (messages.scores_topic("one"), messages.scores_topic("two"))) as subscription:
+        heard = [subscription.receive(DEADLINE_S) for _ in range(12)]
+    scores = [message for message in heard if isinstance(message, Scores)]
+    assert len(scores) == 12
+    assert {each.stream for each in scores} == {"one", "two"}
+    for each in scores:
+        assert each.model.name == "tiny"
+        assert each.modalities == ("audio", "video")
+        assert [tag.score for tag in each.labels] == sorted((tag.score for tag in each.labels), reverse=True)
+        assert len(each.labels) == 3
+        assert each.end_s - each.start_s == pytest.approx(0.5)
+        assert each.start_s / 0.25 == pytest.approx(round(each.start_s / 0.25), abs=1e-3)
+        assert (each.end - each.start).total_seconds() == pytest.approx(0.5, abs=1e-3)
+        assert 0 < each.latency_ms < 20_000
+        assert abs(time.time() - each.end.timestamp()) < 60
+    for stream in ("one", "two"):
+        numbers = [each.seq for each in scores if each.stream == stream]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_two_plain_subscribers_see_the_same(running: Running) -> None:
+    """Written with nothing but pyzmq."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as first, context.socket(zmq.SUB) as second:
+        heard: list[dict[bytes, bytes]] = [{}, {}]
+        for reader in (first, second):
+            reader.connect(running.endpoint)
+            reader.subscribe(b"scores/one/")
+        end_s = time.monotonic() + DEADLINE_S
+        while len(heard[0].keys() & heard[1].keys()) < 3:
+            assert time.monotonic() < end_s
+            for reader, bodies in zip((first, second), heard, strict=True):
+                if reader.poll(100):
+                    topic, body = reader.recv_multipart()
+                    assert topic == b"scores/one/"
+                    bodies[body] = topic
+
+
+def test_a_late_subscriber_is_greeted(running: Running) -> None:
+    """Hello names the streams that are enabled; the status of each follows at its interval."""
+    with subscribe(running.endpoint, (messages.HELLO, "status/")) as subscription:
+        heard = listen(subscription, lambda m: isinstance(m, Hello))
+        streams = {m.stream for m in (subscription.receive(DEADLINE_S) for _ in range(9)) if isinstance(m, Status)}
+    assert streams == {"one", "two", "bad"}
+    hellos = [message for message in heard if isinstance(message, Hello)]
+    assert [hello.streams for hello in hellos] == [("one", "two", "bad")]
+    assert hellos[0].hop_s == 0.25
+
+
+def test_one_bad_stream_harms_no_other(running: Running) -> None:
+    """The missing file is told with its reason's count; the others are up."""
+    with subscribe(running.endpoint, ("status/",)) as subscription:
+        heard = listen(subscription, lambda m: isinstance(m, Status) and m.stream == "bad" and m.state == "backing off")
+        bad = heard[-1]
+        assert isinstance(bad, Status)
+        assert bad.sources[0].restarts["failed"] >= 1
+        assert bad.sources[0].source.endswith("missing.mp4")
+        assert bad.data_age_s is None
+        good = listen(subscription, lambda m: isinstance(m, Status) and m.stream == "one")[-1]
+    assert isinstance(good, Status)
+    assert good.state == "up"
+    assert good.windows > 0
+    assert good.data_age_s is not None
+    assert good.subscriptions >= 1
+
+
+def test_a_killed_source_is_back_and_nothing_else_restarts(running: Running) -> None:
+    """SIGKILL of one source's process: status says so, its windows come again, the other stream saw nothing."""
+    children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
+    victim = int(children[0])  # of `one`, the first that was started
+    with subscribe(running.endpoint) as subscription:
+        listen(subscription, lambda m: isinstance(m, Status) and m.stream == "one" and m.state == "up")
+        os.kill(victim, signal.SIGKILL)
+        lost = listen(
+            subscription,
+            lambda m: isinstance(m, Status) and sum(m.sources[0].restarts.values()) > 0 and m.stream != "bad",
+        )[-1]
+        assert isinstance(lost, Status)
+        assert lost.sources[0].restarts == {"exited": 1}
+        back = listen(subscription, lambda m: isinstance(m, Status) and m.stream == lost.stream and m.state == "up")[-1]
+        again = listen(subscription, lambda m: isinstance(m, Scores) and m.stream == lost.stream)[-1]
+        other = listen(subscription, lambda m: isinstance(m, Status) and m.stream not in (lost.stream, "bad"))[-1]
+    assert isinstance(back, Status)
+    assert isinstance(other, Status)
+    assert isinstance(again, Scores)
+    assert again.boot_id == lost.boot_id
+    assert other.sources[0].restarts == {}
+    assert other.state == "up"
+    assert back.gaps >= 1
+
+
+def test_sighup_ends_nothing(running: Running) -> None:
+    """It is answered with a line in the log."""
+    running.process.send_signal(signal.SIGHUP)
+    end_s = time.monotonic() + DEADLINE_S
+    while "SIGHUP ignored=true" not in running.log.read_text():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    assert running.process.poll() is None
+
+
+def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """READY, STATUS and WATCHDOG while it works; after SIGTERM a STOPPING, status 0, no socket and no child left."""
+    path, log = tmp_path / "c.toml", tmp_path / "log"
+    path.write_text(f"""
+        model = {{ name = "{tiny_model}", threads = 1 }}
+        publish.endpoint = "ipc://labels"
+        streams.one.sources = [{{ kind = "synthetic" }}]
+    """)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(DEADLINE_S)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+        process = start("run", "--config", str(path), log=log, **environment)
+        try:
+            told = [systemd.recv(4096).decode()]
+            while not any("1 up" in each for each in told) or told.count("WATCHDOG=1") < 2:
+                told.append(systemd.recv(4096).decode())
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+        finally:
+            print(log.read_text())
+        systemd.setblocking(False)
+        rest: list[str] = []
+        while not rest or rest[-1] != "STOPPING=1":
+            rest.append(systemd.recv(4096).decode())
+    assert told[0] == "READY=1"
+    assert not (tmp_path / "labels").exists()
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def status_and_line(*arguments: str) -> tuple[int, str]:
+    """The exit status and the last line of a daemon that fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "perceiverd", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout
+    return done.returncode, done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[windw]", "$.windw: no such option; did you mean `window`?"),
+        ("", "$.streams: no stream is enabled"),
+        ('model.name = "no/where"\nstreams.a.sources = [{kind = "synthetic"}]', "no model"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_78(tmp_path: Path, text: str, line: str) -> None:
+    """One line with the file's name; systemd does not start it again."""
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    status, told = status_and_line("run", "--config", str(path))
+    assert status == 78
+    assert f"{path}: {line}" in told
+
+
+def test_an_endpoint_that_is_taken_ends_with_1(tiny_model: Path, tmp_path: Path) -> None:
+    """It may be free the next time."""
+    (tmp_path / "labels").write_text("mine")
+    path = tmp_path / "c.toml"
+    path.write_text(f"""
+        model.name = "{tiny_model}"
+        publish.endpoint = "ipc://labels"
+        streams.a.sources = [{{ kind = "synthetic" }}]
+    """)
+    status, told = status_and_line("run", "--config", str(path))
+    assert status == 1
+    assert "cannot publish at" in told
+
+
+def settings(model: Path, endpoint: str, hop_s: float = 0.25, **streams: File | Synthetic) -> Config:
+    return Config(
+        model=Model(name=str(model), threads=1),
+        window=config.Window(hop_s=hop_s),
+        publish=Publish(endpoint=endpoint, status_interval_s=0.1),
+        streams={name: config.Stream((source,)) for name, source in streams.items()},
+    )
+
+
+def test_the_end_of_all_files_is_the_end(tiny_model: Path, tmp_path: Path, wav: Callable[[float], Path]) -> None:
+    """Clips that are not looped are tagged to their last window; then run returns, and the last status says `ended`."""
+    endpoint = f"ipc://{tmp_path}/labels"
+    with subscribe(endpoint) as subscription:
+        Daemon(settings(tiny_model, endpoint, long=File(str(wav(3.1))), short=File(str(wav(0.3))))).run()
+        heard = []
+        while message := subscription.receive(1):
+            heard.append(message)
+    last = {m.stream: m for m in heard if isinstance(m, Status)}
+    assert {name: status.state for name, status in last.items()} == {"long": "ended", "short": "ended"}
+    # Starts at 0, 0.25 ... 2.5, and a last one that ends with the clip.
+    assert last["long"].windows + last["long"].dropped == 12
+    assert last["short"].windows == 1
+    scores = [m for m in heard if isinstance(m, Scores) and m.stream == "long"]
+    assert scores[-1].end_s == pytest.approx(3.1, abs=0.01)
+    assert {m.modalities for m in scores} == {("audio",)}
+
+
+def test_windows_that_are_overtaken_are_dropped_and_counted(
+    tiny_model: Path, tmp_path: Path, wav: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a network that is too slow the labels stay fresh, and every loss is told once."""
+    from perceiverd.tagger import Tagger
+
+    quick = Tagger.tag
+
+    def slow(self: Tagger, windows: list[Window]) -> Any:
+        time.sleep(0.4)
+        return quick(self, windows)
+
+    monkeypatch.setattr(Tagger, "tag", slow)
+    endpoint = f"ipc://{tmp_path}/labels"
+    with subscribe(endpoint) as subscription:
+        Daemon(settings(tiny_model, endpoint, hop_s=0.1, clip=File(str(wav(3))))).run()
+        heard = []
+        while message := subscription.receive(1):
+            heard.append(message)
+    last = next(m for m in reversed(heard) if isinstance(m, Status))
+    scores = [m for m in heard if isinstance(m, Scores)]
+    assert last.dropped >= 5
+    assert last.windows + last.dropped == 26
+    assert scores[-1].seq + 1 == last.windows
+    if scores[0].seq == 0:  # otherwise the subscriber came too late for the first
+        assert sum(m.dropped for m in scores) == last.dropped
+    # Never older than an inference, the wait for one under way, and the patience of the windower.
+    assert max(m.latency_ms for m in scores) < 5000
+
+
+def test_only_the_newest_window_is_kept_until_the_end() -> None:
+    """A stream that is live keeps one; one that has ended keeps all that are left."""
+    geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
+    stream = Stream(Windower(geometry, NS_PER_S))
+    windows = [Window(i, i + 1, None, None) for i in range(5, 9)]
+    stream.take(windows)
+    stream.drop_overtaken()
+    assert stream.due == windows[-1:]
+    assert (stream.dropped, stream.untold, stream.begin_ns) == (3, 3, 5)
+    stream.flushed = True
+    stream.take(windows)
+    stream.drop_overtaken()
+    assert len(stream.due) == 5
+
+
+def test_signals_ask_and_are_put_back(tmp_path: Path) -> None:
+    """The first SIGINT or SIGTERM asks; a second SIGINT would be the kernel's; afterwards all is as it was."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    first, second = (Daemon(settings(tmp_path, "ipc://x", a=Synthetic())) for _ in range(2))
+    asked = []
+    with first._signals():
+        signal.raise_signal(signal.SIGHUP)
+        asked.append(first.should_exit)
+        signal.raise_signal(signal.SIGINT)
+        asked.append(first.should_exit)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    with second._signals():
+        signal.raise_signal(signal.SIGTERM)
+        asked.append(second.should_exit)
+    assert asked == [False, True, True]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_a_signal_during_startup_is_heeded(tiny_model: Path, tmp_path: Path) -> None:
+    """The loop is never entered, and what was opened is closed."""
+    stopped = Daemon(settings(tiny_model, f"ipc://{tmp_path}/labels", a=Synthetic()))
+    stopped.should_exit = True
+    stopped.run()
+    assert not (tmp_path / "labels").exists()
+
+
+def test_the_watchdog_is_fed_by_progress_alone(tmp_path: Path) -> None:
+    """A stream that is up and gives no windows any more stops it; one that is down, or never gave one, does not."""
+    watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
+    geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
+    stream = Stream(Windower(geometry, NS_PER_S))
+    watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
+    now, long_ago = now_ns(), now_ns() - 600 * NS_PER_S
+    assert watched._progressing(now)
+    stream.up_ns = long_ago
+    assert watched._progressing(now)  # never gave a window
+    stream.sent_ns = now - NS_PER_S
+    assert watched._progressing(now)
+    stream.sent_ns = long_ago
+    assert not watched._progressing(now)
+    stream.up_ns = now - NS_PER_S
+    assert watched._progressing(now)  # only just up again
+    stream.up_ns = None
+    assert watched._progressing(now)  # down
+
+
+def test_a_daemon_without_streams_is_a_config_error() -> None:
+    """Nothing to do is no reason to run."""
+    with pytest.raises(ConfigError, match="no stream is enabled"):
+        Daemon(Config())
+
+
+def test_the_best_labels_come_first() -> None:
+    """Sorted by score, ties by index, and no more than asked for."""
+    labels = tuple(Label(i, f"/m/{i}", f"label {i}") for i in range(7))
+    row = np.array([0.1, 0.9, 0.3, 0.9, 0.0, 1.0, 0.2], dtype=np.float32)
+    assert [tag.index for tag in best(row, labels, 4)] == [5, 1, 3, 2]
+    assert best(row, labels, 1) == (messages.Tag("/m/5", 5, "label 5", 1.0),)
+    assert len(best(row, labels, 99)) == 7
+
+
+def test_reading_the_module_loads_no_torch() -> None:
+    """Torch is loaded when a model is."""
+    code = "import perceiverd.daemon, sys; print('torch' in sys.modules, 'av' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == ["False", "False"]
+    assert daemon.run.__doc__

@@ -1,0 +1,115 @@
+"""The wire: messages to bytes and back, and what is refused."""
+
+import json
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+
+from perceiverd import messages
+from perceiverd.errors import WireError
+from perceiverd.messages import Hello, Message, Model, Scores, SourceStatus, Status, Tag
+
+WHEN = datetime(2026, 7, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+MODEL = Model("tiny", "ab" * 32)
+SCORES = Scores(
+    stream="door",
+    start=WHEN,
+    end=WHEN,
+    start_s=1.5,
+    end_s=2.78,
+    latency_ms=140.5,
+    modalities=("audio", "video"),
+    model=MODEL,
+    labels=(Tag("/m/0bt9lr", 74, "Dog", 0.875), Tag("/m/05tny_", 75, "Bark", 0.5)),
+    dropped=2,
+    boot_id="b",
+    seq=7,
+)
+STATUS = Status(
+    stream="door",
+    time=WHEN,
+    state="up",
+    sources=(SourceStatus("a.mp4", "up", 0.02, {"stalled": 1}, 0),),
+    data_age_s=None,
+    windows=3,
+    dropped=1,
+    late=0,
+    gaps=2,
+    subscriptions=1,
+    up_since=WHEN,
+    model=MODEL,
+)
+HELLO = Hello(version="1", streams=("door",), model=MODEL, hop_s=0.5, status_interval_s=1.0, up_since=WHEN)
+
+
+@pytest.mark.parametrize("message", [SCORES, STATUS, HELLO])
+def test_what_is_encoded_is_decoded(message: Message) -> None:
+    """Bytes and back is the same value."""
+    assert messages.decode(messages.encode(message)) == message
+
+
+def test_scores_on_the_wire() -> None:
+    """A program without this package finds plain JSON, times in UTC, labels best first."""
+    topic, body = messages.encode(SCORES)
+    assert topic == b"scores/door/"
+    assert json.loads(body) == {
+        "type": "scores",
+        "schema": 1,
+        "boot_id": "b",
+        "seq": 7,
+        "stream": "door",
+        "start": "2026-07-01T12:00:00.250000Z",
+        "end": "2026-07-01T12:00:00.250000Z",
+        "start_s": 1.5,
+        "end_s": 2.78,
+        "latency_ms": 140.5,
+        "modalities": ["audio", "video"],
+        "model": {"name": "tiny", "sha256": "ab" * 32},
+        "labels": [
+            {"mid": "/m/0bt9lr", "index": 74, "name": "Dog", "score": 0.875},
+            {"mid": "/m/05tny_", "index": 75, "name": "Bark", "score": 0.5},
+        ],
+        "dropped": 2,
+    }
+
+
+def test_topics_end_in_a_slash() -> None:
+    """A subscription to cam1 does not match cam10."""
+    assert messages.topic(STATUS) == messages.status_topic("door") == "status/door/"
+    assert messages.topic(HELLO) == messages.HELLO == "hello/"
+    assert not messages.scores_topic("cam10").startswith(messages.scores_topic("cam1"))
+
+
+def test_a_key_of_a_later_version_is_ignored() -> None:
+    """Additions don't break readers."""
+    topic, body = messages.encode(SCORES)
+    later = json.dumps(json.loads(body) | {"skew_ms": 3}).encode()
+    assert messages.decode([topic, later]) == SCORES
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ([], "0 parts"),
+        ([b"scores/door/"], "1 parts"),
+        ([b"scores/door/", b"{}", b""], "3 parts"),
+        ([b"scores/door/", b"\xff\x00"], "not perceiverd's"),
+        ([b"scores/door/", b"[1, 2]"], "not perceiverd's"),
+        ([b"scores/door/", b'{"type": "scores", "schema": 1}'], "missing required field"),
+        ([b"scores/door/", b'{"type": "weather", "schema": 1}'], "weather"),
+        ([b"scores/door/", b'{"type": "scores", "schema": 2, "labels": 3}'], "schema 2; this version reads 1"),
+        ([b"scores/gate/", messages.encode(SCORES)[1]], "came under b'scores/gate/'"),
+    ],
+)
+def test_what_is_not_ours_is_a_wire_error(parts: list[bytes], why: str) -> None:
+    """Anything else over the socket is one line, not a traceback."""
+    with pytest.raises(WireError, match=why):
+        messages.decode(parts)
+
+
+def test_every_message_is_numbered_alike() -> None:
+    """Each kind carries schema, boot_id and seq, which the publisher fills in."""
+    for kind in (Hello, Scores, Status):
+        assert set(kind.__struct_fields__) >= {"schema", "boot_id", "seq"}
+    assert msgspec.structs.replace(HELLO, seq=3).seq == 3
