@@ -1,0 +1,110 @@
+"""One source in a process of its own: `python -m perceiverd.sources.child`, with an order on standard input.
+
+It may hang, leak or crash inside a driver or FFmpeg; the runner sees its data grow old, kills it and starts another.
+It ends when it is told to (SIGTERM), when its parent dies or closes its standard input, and when its source does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import zmq
+
+from perceiverd.errors import MediaError
+from perceiverd.media import Media
+from perceiverd.sources import Source, Wanted
+from perceiverd.sources.link import CHILD_QUEUED, Header, Order, packed
+
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+CONNECT_MS = 5000
+LINGER_MS = 2000
+"""How long what is queued at the end may take to be fetched."""
+
+
+class Sender:
+    """A PUSH socket that never blocks: what finds no room is dropped, counted, and told in the next header."""
+
+    def __init__(self, order: Order) -> None:
+        self._order, self._dropped = order, 0
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(zmq.PUSH)
+        self._socket.setsockopt(zmq.SNDHWM, CHILD_QUEUED)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # without a connection there is no queue that hides it
+
+    def __enter__(self) -> Self:
+        self._socket.connect(self._order.endpoint)
+        self._socket.poll(CONNECT_MS, zmq.POLLOUT)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+        self._context.term()
+
+    def send(self, item: Media | None) -> None:
+        """Send an item, or with None a sign of life, or drop it."""
+        try:
+            self._socket.send_multipart(packed(self._order, self._dropped, item), zmq.NOBLOCK)
+        except zmq.Again:
+            if item is not None:
+                self._dropped += 1
+
+    def last(self, header: Header) -> None:
+        """Send the last word, for which there is time."""
+        self._socket.setsockopt(zmq.SNDTIMEO, LINGER_MS)
+        with contextlib.suppress(zmq.Again):  # the exit status says the same, less exactly
+            self._socket.send(msgspec.json.encode(msgspec.structs.replace(header, dropped=self._dropped)))
+
+
+def media(source: Source, wanted: Wanted) -> Iterator[Media | None]:
+    """What this source delivers, from the module that is named like its kind."""
+    kind = type(source).__struct_config__.tag
+    opened: Iterator[Media | None] = importlib.import_module(f"perceiverd.sources.{kind}").media(source, wanted)
+    return opened
+
+
+def main() -> int:
+    """Deliver until the end; 0 where a file has ended, 1 where the source failed."""
+    # The daemon decides when to stop; a Ctrl-C in its terminal is for it alone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The default action ends the process even while it hangs in foreign code. Both may be inherited otherwise.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    with Sender(order) as sender:
+        try:
+            for item in media(order.source, order.wanted):
+                sender.send(item)
+        except MediaError as error:
+            sender.last(Header(order.token, order.incarnation, "failed", 0, message=str(error)))
+            return 1
+        sender.last(Header(order.token, order.incarnation, "ended", 0))
+        return 0
+
+
+def _exit_with_parent() -> None:
+    """Exit when standard input closes: the parent may have died before the kernel was asked to tell.
+
+    A daemon thread, since the other one may hang where nothing but the end of the process gets it out.
+    """
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""A clip replayed in real time: its own time line laid on CLOCK_MONOTONIC, each item sent when its time has come."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from perceiverd.clock import Clock, now_ns
+from perceiverd.errors import MediaError
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.sources import File, Wanted, container
+
+AHEAD_NS = NS_PER_S
+"""Containers interleave sound and pictures loosely: so much is read ahead and put in order."""
+AHEAD_ITEMS = 512
+"""And never more than this is held."""
+SIGN_OF_LIFE_NS = NS_PER_S // 2
+"""While nothing is due for longer than this, say that all is well."""
+
+Sleep = Callable[[float], None]
+
+
+def media(spec: File, wanted: Wanted, clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
+    """Yield the clip's media at their time, live-stamped; None while nothing is due. Raises MediaError."""
+    begin_ns: int | None = None
+    while True:
+        extent = _Extent(wanted)
+        items = extent.over(container.read(Path(spec.path), wanted))
+        first = next(items)  # opens the file; container.read raises where there is nothing in it
+        if begin_ns is None:
+            begin_ns = clock()
+        yield from paced(_all_later(first, items, begin_ns), clock, sleep)
+        if not spec.loop:
+            return
+        begin_ns += extent.length_ns
+
+
+def due_ns(item: Media) -> int:
+    """When a device would have delivered the item: sound once its last sample is taken, a picture at once."""
+    return item.end_ns if isinstance(item, Chunk) else item.start_ns
+
+
+def later(item: Media, by_ns: int) -> Media:
+    """The same item on another time line."""
+    return replace(item, start_ns=item.start_ns + by_ns)
+
+
+def paced(items: Iterable[Media], clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
+    """Yield live-stamped items in the order in which they are due, each not before; None during long waits."""
+    heap: list[tuple[int, int, Media]] = []
+    newest_ns = -(1 << 63)
+    fault: MediaError | None = None
+    for number, item in enumerate(_until_fault(items)):
+        if isinstance(item, MediaError):
+            fault = item
+            break
+        due = due_ns(item)
+        newest_ns = max(newest_ns, due)
+        heapq.heappush(heap, (due, number, item))
+        # What is due already goes out at once: the next item may be long in coming from a network.
+        while heap and (newest_ns - heap[0][0] > AHEAD_NS or len(heap) > AHEAD_ITEMS or heap[0][0] <= clock()):
+            yield from _in_time(heapq.heappop(heap), clock, sleep)
+    while heap:
+        yield from _in_time(heapq.heappop(heap), clock, sleep)
+    if fault is not None:
+        raise fault
+
+
+def _until_fault(items: Iterable[Media]) -> Iterator[Media | MediaError]:
+    """The items and, instead of raising it, the error that ends them: what was read before it still has its time."""
+    try:
+        yield from items
+    except MediaError as error:
+        yield error
+
+
+def _in_time(entry: tuple[int, int, Media], clock: Clock, sleep: Sleep) -> Iterator[Media | None]:
+    due, _, item = entry
+    while (wait_ns := due - clock()) > 0:
+        sleep(min(wait_ns, SIGN_OF_LIFE_NS) / NS_PER_S)
+        if wait_ns > SIGN_OF_LIFE_NS:
+            yield None
+    yield item
+
+
+def _all_later(first: Media, rest: Iterator[Media], by_ns: int) -> Iterator[Media]:
+    yield later(first, by_ns)
+    for item in rest:
+        yield later(item, by_ns)
+
+
+class _Extent:
+    """How long a clip is, found out while it passes."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._end_ns = 0
+        self._frame: Frame | None = None
+        self._period_ns = round(NS_PER_S / wanted.video.fps) if wanted.video else 0
+
+    def over(self, items: Iterable[Media]) -> Iterator[Media]:
+        for item in items:
+            if isinstance(item, Chunk):
+                self._end_ns = max(self._end_ns, item.end_ns)
+            else:
+                if self._frame is not None and item.start_ns > self._frame.start_ns:
+                    self._period_ns = item.start_ns - self._frame.start_ns
+                self._frame = item
+            yield item
+
+    @property
+    def length_ns(self) -> int:
+        """To the end of the sound or of the last picture, which lasts as long as the one before; whichever is later."""
+        sight_ns = self._frame.start_ns + self._period_ns if self._frame else 0
+        return max(self._end_ns, sight_ns)

@@ -1,0 +1,141 @@
+"""When a source's process is started, given up and started again. Pure: it is told the time and what happened."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Literal
+
+from perceiverd.media import NS_PER_S
+
+Reason = Literal["exited", "stalled", "failed"]
+"""Why a process was lost: it died, it was killed for its silence, or it told what is wrong."""
+
+
+class State(StrEnum):
+    """What a source is doing."""
+
+    STARTING = "starting"
+    UP = "up"
+    STALLED = "stalled"
+    """Silent for too long and killed; the kernel may need a while where a driver hangs."""
+    BACKING_OFF = "backing off"
+    """Lost; waits before the next try."""
+    ENDED = "ended"
+    """A file that isn't looped is over."""
+
+
+class Do(Enum):
+    """What is to be done to the process."""
+
+    LAUNCH = "launch"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long is too long."""
+
+    open_s: float = 10.0
+    """From the start to the first data."""
+    read_s: float = 3.0
+    """From data to data."""
+    backoff_first_s: float = 0.25
+    backoff_cap_s: float = 30.0
+    good_s: float = 10.0
+    """After so much time with data the back-off begins anew."""
+
+
+class Supervision:
+    """The life of one source: starting, up, and over and over again if need be."""
+
+    def __init__(self, limits: Limits = Limits(), jitter: Callable[[], float] = random.random) -> None:
+        self.state = State.STARTING
+        self.detail = ""
+        """Why the last process was lost; empty before the first loss."""
+        self.losses: Counter[Reason] = Counter()
+        self._limits, self._jitter = limits, jitter
+        self._alive = False
+        self._retry_ns: int | None = None
+        self._heard_ns = self._up_ns = 0
+        self._tries = 0
+
+    def due(self, now_ns: int) -> Do | None:
+        """What is to be done now. KILL is said once, and the state is STALLED from then on."""
+        if not self._alive:
+            waiting = self._retry_ns is not None and now_ns < self._retry_ns
+            return None if waiting or self.state is State.ENDED else Do.LAUNCH
+        if self.state not in (State.STARTING, State.UP) or now_ns < self._deadline_ns:
+            return None
+        silent_s = (now_ns - self._heard_ns) / NS_PER_S
+        self.detail = f"no data for {silent_s:.1f} s while {self.state}"
+        self.state = State.STALLED
+        return Do.KILL
+
+    def next_ns(self) -> int | None:
+        """When `due` may want something next, if nothing happens until then."""
+        if not self._alive:
+            return None if self.state is State.ENDED else self._retry_ns or 0
+        return self._deadline_ns if self.state in (State.STARTING, State.UP) else None
+
+    def launched(self, now_ns: int) -> None:
+        """A process was started."""
+        self._alive, self.state, self._heard_ns = True, State.STARTING, now_ns
+
+    def heard(self, now_ns: int, *, data: bool) -> None:
+        """A message came; `data` is False for a mere sign of life."""
+        self._heard_ns = now_ns
+        if data and self.state is State.STARTING:
+            self.state, self._up_ns = State.UP, now_ns
+
+    def ended(self) -> None:
+        """The source is over for good."""
+        self._alive, self.state = False, State.ENDED
+
+    def lost(self, now_ns: int, reason: Reason, detail: str) -> float:
+        """The process is no more and was not to end; returns the seconds until the next try.
+
+        The wait doubles from try to try, to the cap; half of it is left to chance, so that sources that were lost
+        together don't come back in step.
+        """
+        if self._up_ns and self._heard_ns - self._up_ns >= self._limits.good_s * NS_PER_S:
+            self._tries = 0
+        # The exponent is bounded, or months of failures would overflow.
+        wait_s = min(self._limits.backoff_cap_s, self._limits.backoff_first_s * 2.0 ** min(self._tries, 30))
+        wait_s *= 0.5 + 0.5 * self._jitter()
+        self._tries += 1
+        self._alive, self._up_ns = False, 0
+        self._retry_ns = now_ns + round(wait_s * NS_PER_S)
+        self.state, self.detail = State.BACKING_OFF, detail
+        self.losses[reason] += 1
+        return wait_s
+
+    @property
+    def _deadline_ns(self) -> int:
+        limit_s = self._limits.open_s if self.state is State.STARTING else self._limits.read_s
+        return self._heard_ns + round(limit_s * NS_PER_S)
+
+
+class LogLimit:
+    """Lets a burst of lines through, then one a minute: a source that flaps for a year must not fill a disk."""
+
+    BURST = 10
+    EACH_NS = 60 * NS_PER_S
+
+    def __init__(self) -> None:
+        self._left, self._since_ns = float(self.BURST), 0
+        self.suppressed = 0
+        """Lines that were held back since the last one that was let through, itself included in none."""
+
+    def allows(self, now_ns: int) -> bool:
+        """Whether a line may be written now; counts it as held back where not."""
+        self._left = min(self.BURST, self._left + (now_ns - self._since_ns) / self.EACH_NS)
+        self._since_ns = now_ns
+        if self._left < 1:
+            self.suppressed += 1
+            return False
+        self._left -= 1
+        return True

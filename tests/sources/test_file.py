@@ -1,0 +1,97 @@
+"""Replay, on a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from perceiverd.errors import MediaError
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.sources import File, Wanted, WantedVideo, file
+
+WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
+
+
+class Hands:
+    """A clock that goes on only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.ns = 5_000 * NS_PER_S
+
+    def now(self) -> int:
+        return self.ns
+
+    def sleep(self, seconds: float) -> None:
+        assert 0 < seconds <= 0.5
+        self.ns += round(seconds * NS_PER_S) + 1
+
+
+def grey(_: float) -> NDArray[np.uint8]:
+    return np.full((60, 84, 3), 128, np.uint8)
+
+
+def hum(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.3 * np.sin(2 * np.pi * 100 * t)
+
+
+def test_nothing_comes_before_its_time(clip: Callable[..., Path]) -> None:
+    """Each item is sent when its last sample or its picture is taken, neither sooner nor much later."""
+    hands = Hands()
+    path = clip("a.mp4", picture=grey, sound=hum)
+    count = 0
+    for item in file.media(File(str(path)), WANTED, hands.now, hands.sleep):
+        if item is not None:
+            count += 1
+            assert 0 <= hands.ns - file.due_ns(item) < NS_PER_S // 10
+    assert count > 60
+    assert hands.ns - 5_000 * NS_PER_S == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 10)
+
+
+def test_a_loop_has_no_seam(clip: Callable[..., Path]) -> None:
+    """Over three repeats time goes on: sound follows on sound within 20 ms and pictures at their rate."""
+    hands = Hands()
+    path = clip("a.mp4", picture=grey, sound=hum, seconds=1.0)
+    endless = file.media(File(str(path), loop=True), WANTED, hands.now, hands.sleep)
+    items = [item for item in islice(endless, 150) if item is not None]
+    chunks = [item for item in items if isinstance(item, Chunk)]
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert frames[-1].start_ns - frames[0].start_ns > 3 * NS_PER_S
+    assert all(abs(after.start_ns - before.end_ns) <= NS_PER_S // 50 for before, after in pairwise(chunks))
+    assert all(0.02 < (b.start_ns - a.start_ns) / NS_PER_S < 0.08 for a, b in pairwise(frames))
+
+
+def test_long_waits_give_signs_of_life(clip: Callable[..., Path]) -> None:
+    """While a clip shows nothing new for seconds, None says that the replay is alive."""
+    hands = Hands()
+    path = clip("a.mkv", picture=grey, times_s=[0.0, 4.0])
+    items = list(file.media(File(str(path)), WANTED, hands.now, hands.sleep))
+    assert sum(item is None for item in items) >= 7
+    assert sum(item is not None for item in items) == 2
+
+
+def test_loose_interleaving_is_put_in_order() -> None:
+    """Sound that stands half a second ahead of the pictures in the file does not hold them up."""
+    hands = Hands()
+    begin_ns = hands.ns
+
+    def loose() -> Iterator[Media]:
+        for half in range(4):
+            start_ns = begin_ns + half * NS_PER_S // 2
+            yield Chunk(start_ns, np.zeros(8000, np.float32), 16000)
+            for i in range(5):
+                yield Frame(start_ns + i * NS_PER_S // 10, grey(0))
+
+    for item in file.paced(loose(), hands.now, hands.sleep):
+        if item is not None:
+            assert hands.ns - file.due_ns(item) < NS_PER_S // 100
+
+
+def test_a_missing_clip(tmp_path: Path) -> None:
+    """What cannot be opened is a MediaError, before anything is sent."""
+    with pytest.raises(MediaError, match="no such file"):
+        next(file.media(File(str(tmp_path / "no.mp4")), WANTED))

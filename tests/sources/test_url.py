@@ -1,0 +1,189 @@
+"""Live URLs: the mapping of clocks as arithmetic, and real sockets on the loopback."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from perceiverd.errors import MediaError
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.sources import Url, Wanted, WantedVideo, url
+
+WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
+
+
+@pytest.mark.parametrize("drift_ppm", [-100, 0, 100])
+def test_a_day_of_drift(drift_ppm: int) -> None:
+    """Over 24 hours at 100 ppm with a jittering network, media stay within 40 ms of their times."""
+    line, chance = url.ArrivalLine(), random.Random(1)
+    for step in range(24 * 3600):
+        media_ns = step * NS_PER_S
+        taken_ns = 777 * NS_PER_S + round(media_ns * (1 + drift_ppm * 1e-6))
+        at_ns = taken_ns + round(chance.expovariate(1 / 0.02) * NS_PER_S)
+        if line.arrived(media_ns, at_ns) and step > 100:
+            assert abs(media_ns + line.offset_ns - taken_ns) < 40_000_000
+
+
+def test_the_burst_at_the_opening() -> None:
+    """What was buffered while the URL was opened is not taken for late: the freshest arrival counts."""
+    line = url.ArrivalLine()
+    for step in range(40):  # 1.6 s come at once
+        assert not line.arrived(step * 40_000_000, 10 * NS_PER_S)
+    for step in range(40, 60):
+        line.arrived(step * 40_000_000, 10 * NS_PER_S + (step - 39) * 40_000_000)
+    assert line.offset_ns == 10 * NS_PER_S - 39 * 40_000_000
+
+
+def test_a_long_burst() -> None:
+    """A burst that a slow machine takes a second and a half to work off is waited out."""
+    line, settled = url.ArrivalLine(), False
+    for step in range(200):
+        taken_ns = 10 * NS_PER_S + step * 40_000_000
+        at_ns = max(taken_ns, 12 * NS_PER_S + step * 10_000_000)
+        settled = line.arrived(step * 40_000_000, at_ns) or settled
+        if settled:
+            assert line.offset_ns == pytest.approx(10 * NS_PER_S, abs=20_000_000)
+    assert settled
+
+
+def grey(_: float) -> NDArray[np.uint8]:
+    return np.full((60, 84, 3), 128, np.uint8)
+
+
+def hum(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.3 * np.sin(2 * np.pi * 100 * t)
+
+
+@contextmanager
+def serving(body: bytes, *, hangs: bool = False) -> Iterator[str]:
+    """An HTTP server for one request, which may go silent instead of closing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-matroska\r\n\r\n" + body)
+                if hangs:
+                    peer.settimeout(20)
+                    while peer.recv(4096):
+                        pass
+
+        thread = Thread(target=serve)
+        thread.start()
+        yield f"http://user:hunter2@127.0.0.1:{server.getsockname()[1]}/a.mkv?key=hunter2"
+        thread.join(20)
+
+
+def in_time(live: Iterator[Media | None]) -> Iterator[Media]:
+    """Pass media on, and hold that none comes before the time it bears."""
+    for item in live:
+        if item is not None:
+            assert (item.end_ns if isinstance(item, Chunk) else item.start_ns) <= time.monotonic_ns() + 1_000_000
+            yield item
+
+
+def test_the_end_of_a_live_url_is_a_loss(clip: Callable[..., Path]) -> None:
+    """Media come live-stamped and in real time; when the server closes, that is a MediaError without the password."""
+    body = clip("a.mkv", picture=grey, sound=hum, seconds=1.5).read_bytes()
+    began_ns, items = time.monotonic_ns(), list[Media]()
+    with serving(body) as address, pytest.raises(MediaError, match=r"the stream ended|cannot be read on") as caught:
+        items.extend(in_time(url.media(Url(address), WANTED)))
+    assert items[0].start_ns > began_ns
+    assert items[-1].start_ns - items[0].start_ns > NS_PER_S
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_server_that_falls_silent(clip: Callable[..., Path]) -> None:
+    """When no data come for read_timeout_s, that is a MediaError, not a wait for ever."""
+    body = clip("a.mkv", picture=grey, sound=hum, seconds=4).read_bytes()
+    began_s = time.monotonic()
+    with serving(body[: len(body) // 2], hangs=True) as address, pytest.raises(MediaError, match="no data"):
+        list(url.media(Url(address, read_timeout_s=1.0), WANTED))
+    assert time.monotonic() - began_s < 15
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_server_that_says_nothing(scheme: str) -> None:
+    """When a URL does not open within open_timeout_s, that is a MediaError."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"{scheme}://user:hunter2@127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(MediaError, match=r"does not answer within 0\.5 s") as caught:
+            next(url.media(Url(address, open_timeout_s=0.5), WANTED))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_nobody_listens() -> None:
+    """A refused connection is a MediaError at once, in FFmpeg's words and without the password."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(MediaError, match="refused") as caught:
+        next(url.media(Url(f"rtsp://user:hunter2@127.0.0.1:{port}/x"), WANTED))
+    assert "hunter2" not in str(caught.value)
+
+
+SEND = """
+import sys, time
+from pathlib import Path
+import av
+with av.open(sys.argv[1]) as clip, av.open(sys.argv[2], "w", format="mpegts") as out:
+    streams = {stream.index: out.add_stream_from_template(stream) for stream in clip.streams}
+    begin = time.monotonic()
+    for packet in clip.demux():
+        if packet.dts is not None:
+            time.sleep(max(0, begin + float(packet.dts * packet.time_base) - time.monotonic()))
+            packet.stream = streams[packet.stream_index]
+            out.mux(packet)
+"""
+
+
+def prompt(live: Iterator[Media | None]) -> Iterator[Media]:
+    """Pass media on, and hold that each is stamped close to when it came."""
+    for item in live:
+        if item is not None:
+            assert abs(time.monotonic_ns() - item.start_ns) < 3 * NS_PER_S
+            yield item
+
+
+def test_a_stream_pushed_over_udp(clip: Callable[..., Path]) -> None:
+    """A live transport stream keeps flash and beep within 40 ms, stamped close to when they came."""
+    path = clip(
+        "a.ts",
+        picture=lambda t: np.full((60, 84, 3), 255 if t % 1 < 0.1 else 0, np.uint8),
+        sound=lambda t: 0.5 * np.sin(2 * np.pi * 1000 * t) * (t % 1 < 0.1),
+        rate_hz=48000,
+        seconds=4.5,
+    )
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"udp://127.0.0.1:{probe.getsockname()[1]}"
+    items = list[Media]()
+    with subprocess.Popen([sys.executable, "-c", SEND, str(path), address + "?pkt_size=1316"]) as sender:
+        with pytest.raises(MediaError, match="no data"):
+            items.extend(prompt(url.media(Url(address, read_timeout_s=1.0), WANTED)))
+        assert sender.wait(10) == 0
+    frames = [item for item in items if isinstance(item, Frame)]
+    flashes = [b.start_ns for a, b in pairwise(frames) if a.pixels.mean() <= 127 < b.pixels.mean()]
+    beeps, last_ns = list[int](), 0
+    for chunk in (item for item in items if isinstance(item, Chunk)):
+        for loud in np.flatnonzero(np.abs(chunk.samples) > 0.2):
+            at_ns = chunk.start_ns + int(loud) * NS_PER_S // chunk.rate_hz
+            if at_ns - last_ns > NS_PER_S // 2:
+                beeps.append(at_ns)
+            last_ns = at_ns
+    assert len(flashes) >= 2
+    # The clip's own encoder delays AAC by 21 ms in a transport stream, which has no field to say so.
+    pairs = [min(beeps, key=lambda beep: abs(beep - flash)) - flash for flash in flashes]
+    assert np.abs(pairs).max() < 40_000_000
