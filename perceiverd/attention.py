@@ -78,8 +78,9 @@ class SelfAttend(nn.Module):
 
 def initialise(module: nn.Module) -> None:
     """Weights as the paper's code draws them: truncated normal, variance 1 / fan-in; biases zero."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear | nn.Conv2d):
         # A normal truncated at two sigma has a standard deviation of 0.8796.
-        sigma = module.in_features**-0.5 / 0.87962566103423978
+        sigma = module.weight[0].numel() ** -0.5 / 0.87962566103423978
         nn.init.trunc_normal_(module.weight, std=sigma, a=-2 * sigma, b=2 * sigma)
-        torch.nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)

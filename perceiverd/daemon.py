@@ -29,9 +29,8 @@ from perceiverd.card import Card, load_card
 from perceiverd.clock import now_ns, utc_ns
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
-from perceiverd.labels import Label
 from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.messages import Hello, Scores, SourceStatus, Status, Tag
+from perceiverd.messages import Hello, Scores, SourceStatus, Status, best
 from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
 from perceiverd.sources import Wanted
@@ -355,12 +354,6 @@ class Daemon:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def best(row: NDArray[np.float32], labels: tuple[Label, ...], top: int) -> tuple[Tag, ...]:
-    """The labels with the highest scores, best first; of equal ones the lower index first."""
-    order = np.argsort(-row, kind="stable")[:top]
-    return tuple(Tag(labels[i].mid, int(i), labels[i].name, round(float(row[i]), 6)) for i in order)
 
 
 def _windower(card: Card, settings: Config) -> Windower:

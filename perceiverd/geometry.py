@@ -19,17 +19,29 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     grid: tuple[int, ...]
     """Tokens along each axis, slowest first."""
-    content: int
-    """Channels of a token before its position."""
+    patch: tuple[int, ...]
+    """Values of one token along each axis of the grid, then its colours if it has any."""
     bands: int
     """Fourier bands along each axis."""
     resolution: tuple[int, ...] = ()
     """Max resolution (mu) along each axis; the grid itself where empty."""
+    stem: tuple[int, ...] = ()
+    """Channels of the convolutions that make a token from its patch and what surrounds it; none: the patch itself."""
 
     @property
     def tokens(self) -> int:
         """How many tokens one window has."""
         return math.prod(self.grid)
+
+    @property
+    def values(self) -> int:
+        """How many values one token is given."""
+        return math.prod(self.patch)
+
+    @property
+    def content(self) -> int:
+        """Channels of a token before its position."""
+        return self.stem[-1] if self.stem else self.values
 
     @property
     def mu(self) -> tuple[int, ...]:
@@ -53,6 +65,8 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch: tuple[int, ...]
     """raw: (samples,) of one token; mel: (spectrogram frames, mel bands) of one token."""
     bands: int
+    stem: tuple[int, ...] = ()
+    """Channels of 3 x 3 convolutions of stride 2 over the spectrogram; they halve both axes of `patch` each to 1."""
     mel_bands: int = 64
     mel_hop: int = 160
     """Samples between two spectrogram frames."""
@@ -62,7 +76,7 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The token grid: (segments,) or (time, frequency)."""
         extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
         grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
-        return Modality("audio", grid, math.prod(self.patch), self.bands)
+        return Modality("audio", grid, self.patch, self.bands, stem=self.stem)
 
     def __post_init__(self) -> None:
         extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
@@ -70,6 +84,10 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"audio.patch {self.patch} does not divide {extent}")
         if self.form == "mel" and self.samples % self.mel_hop:
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
+        if self.stem and self.patch != (2 ** len(self.stem),) * 2:
+            raise ValueError(
+                f"audio.stem of {len(self.stem)} layers needs form mel and patch {(2 ** len(self.stem),) * 2}"
+            )
 
 
 class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,17 +101,21 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch: tuple[int, int, int]
     """(frames, rows, columns) of one token; its channels run in that order, colour fastest."""
     bands: int
+    stem: tuple[int, ...] = ()
+    """Channels of 3 x 3 convolutions of stride 2 over each picture; they halve rows and columns of `patch` to 1."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (time, y, x)."""
         extent = (self.frames, self.height, self.width)
         grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
-        return Modality("video", grid, 3 * math.prod(self.patch), self.bands)
+        return Modality("video", grid, (*self.patch, 3), self.bands, stem=self.stem)
 
     def __post_init__(self) -> None:
         if any(n % p for n, p in zip((self.frames, self.height, self.width), self.patch, strict=True)):
             raise ValueError(f"video.patch {self.patch} does not divide {(self.frames, self.height, self.width)}")
+        if self.stem and self.patch != (1, 2 ** len(self.stem), 2 ** len(self.stem)):
+            raise ValueError(f"video.stem of {len(self.stem)} layers needs patch {(1, *(2 ** len(self.stem),) * 2)}")
 
 
 class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,12 +7,16 @@ Readers ignore keys they don't know; `schema` grows when a key changes its meani
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from perceiverd.errors import WireError
+from perceiverd.labels import Label
 
 SCHEMA = 1
 
@@ -38,6 +42,15 @@ class Tag(msgspec.Struct, frozen=True):
     name: str
     score: float
     """Probability that the label holds in the window, 0..1."""
+
+
+def best(scores: NDArray[np.floating], labels: Sequence[Label], top: int) -> tuple[Tag, ...]:
+    """The `top` best labels, or all where there are fewer; equal scores in the order of the labels.
+
+    A score is rounded to 6 decimals: float32 holds no more.
+    """
+    order = np.argsort(-scores, kind="stable")[:top]
+    return tuple(Tag(labels[i].mid, labels[i].index, labels[i].name, round(float(scores[i]), 6)) for i in order)
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

@@ -7,10 +7,13 @@ cameras, seconds or label names.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perceiverd.attention import CrossAttend, SelfAttend, initialise
 from perceiverd.encoding import positions
@@ -18,6 +21,34 @@ from perceiverd.geometry import Modality, Trunk
 
 
 # ---------------------------------------------------------------------------------------------- byte array
+class Stem(nn.Module):
+    """Makes a token's content from its patch and what surrounds it: 3 x 3 convolutions of stride 2, GELU between.
+
+    Perceiver IO's "2D conv" preprocessing in small (Jaegle et al. 2021, ImageNet): where data is scarce it learns from
+    a fraction of the windows that bare patches need.
+    """
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        # A picture has (time, y, x) tokens and colours; a spectrogram is one picture with (time, frequency) tokens.
+        *times, self.rows, self.columns = modality.grid
+        self.pictures = math.prod(times)
+        self.patch, colours = 2 ** len(modality.stem), 3 if len(modality.patch) == 4 else 1
+        widths = [colours, *modality.stem]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Content (B, M, stem[-1]) of tokens (B, M, values)."""
+        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.pictures, self.rows, self.columns))
+        x = x.permute(0, 1, 6, 2, 4, 3, 5)  # (B, T, colours, Y', y, X', x)
+        x = x.flatten(5, 6).flatten(3, 4).flatten(0, 1)  # (B * T, colours, Y, X)
+        for layer in self.layers:
+            x = layer(x) if layer is self.layers[0] else layer(F.gelu(x))  # (B * T, channels, Y / 2, X / 2)
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
+        content: Tensor = x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        return content
+
+
 class ByteArray(nn.Module):
     """Puts content, position and learned modality channels side by side, modality after modality.
 
@@ -32,15 +63,18 @@ class ByteArray(nn.Module):
         self.padding = nn.ParameterDict(
             {m.name: nn.Parameter(0.02 * torch.randn(self.width - m.width)) for m in modalities}
         )
+        self.stems = nn.ModuleDict({m.name: Stem(m) for m in modalities if m.stem})
         for modality in modalities:
             self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
 
     def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
-        """(B, M, width) from contents (B, M_i, content_i); a modality that is left out has no tokens."""
+        """(B, M, width) from the values (B, M_i, values_i) of each token; a modality left out has no tokens."""
         parts = []
         for modality in self.modalities:
             if (content := contents.get(modality.name)) is None:
                 continue
+            if modality.name in self.stems:
+                content = self.stems[modality.name](content)
             batch, tokens = content.shape[:2]
             position: Tensor = getattr(self, f"position_{modality.name}")
             fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)
@@ -127,7 +161,7 @@ class Perceiver(nn.Module):
     def forward(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes).
 
-        `contents` maps a modality's name to its tokens (B, tokens, content); one that no window has is left out.
+        `contents` maps a modality's name to its tokens (B, tokens, values); one that no window has is left out.
         `present` maps a name to (B,) booleans; the tokens of a window that lacks the modality are masked. Each
         window has at least one modality.
         """

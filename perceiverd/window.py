@@ -20,6 +20,9 @@ from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 
 M = TypeVar("M", Frame, Chunk)
 
+TAIL = 16
+"""A tail of less than this part of a window gets none of its own: codecs round a file's end up by some samples."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
@@ -265,8 +268,9 @@ class Windower:
     def flush(self) -> list[Window]:
         """The media has ended: the windows that are left.
 
-        The last one ends where the media ends, off the grid, so that no tail goes unseen. Media shorter than one
-        window makes one window all the same: sound followed by silence, the last frame held; its `end_ns` tells.
+        The last one ends where the media ends, off the grid, so that no tail worth a look goes unseen. Media shorter
+        than one window makes one window all the same: sound followed by silence, the last frame held; its `end_ns`
+        tells.
         """
         for track in self._tracks:
             track.tear()
@@ -280,7 +284,7 @@ class Windower:
             video = self._sight.padded(self._next_ns) if self._sight else None
             if audio is not None or video is not None:
                 windows.append(self._made(Window(self._next_ns, end_ns, audio, video)))
-        elif self._next_ns < end_ns and self._last_end_ns < end_ns:
+        elif self._next_ns < end_ns and end_ns - self._last_end_ns > self._window_ns // TAIL:
             tail = self._cut(end_ns - self._window_ns)
             if tail.modalities:
                 windows.append(self._made(tail))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import zmq
 
@@ -19,10 +18,9 @@ from perceiverd import config, daemon, messages
 from perceiverd.client import Subscription, subscribe
 from perceiverd.clock import now_ns
 from perceiverd.config import Config, Model, Publish
-from perceiverd.daemon import Daemon, Stream, best
+from perceiverd.daemon import Daemon, Stream
 from perceiverd.errors import ConfigError
 from perceiverd.geometry import Audio, Geometry, Trunk
-from perceiverd.labels import Label
 from perceiverd.media import NS_PER_S
 from perceiverd.messages import Hello, Message, Scores, Status
 from perceiverd.sources import File, Synthetic
@@ -377,15 +375,6 @@ def test_a_daemon_without_streams_is_a_config_error() -> None:
     """Nothing to do is no reason to run."""
     with pytest.raises(ConfigError, match="no stream is enabled"):
         Daemon(Config())
-
-
-def test_the_best_labels_come_first() -> None:
-    """Sorted by score, ties by index, and no more than asked for."""
-    labels = tuple(Label(i, f"/m/{i}", f"label {i}") for i in range(7))
-    row = np.array([0.1, 0.9, 0.3, 0.9, 0.0, 1.0, 0.2], dtype=np.float32)
-    assert [tag.index for tag in best(row, labels, 4)] == [5, 1, 3, 2]
-    assert best(row, labels, 1) == (messages.Tag("/m/5", 5, "label 5", 1.0),)
-    assert len(best(row, labels, 99)) == 7
 
 
 def test_reading_the_module_loads_no_torch() -> None:

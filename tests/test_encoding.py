@@ -14,7 +14,7 @@ from perceiverd.geometry import Audio, Modality, Video
 
 def test_fourier_features_are_the_papers() -> None:
     """Position features equal sin and cos of pi f_k x, element by element, in the published channel order."""
-    modality = Modality("video", (2, 3, 5), content=1, bands=4, resolution=(7, 11, 13))
+    modality = Modality("video", (2, 3, 5), patch=(1, 1, 1), bands=4, resolution=(7, 11, 13))
     found = positions(modality).numpy()
     assert found.shape == (30, 3 * 9)
     row = 0

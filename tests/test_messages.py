@@ -4,12 +4,15 @@ import json
 from datetime import UTC, datetime
 
 import msgspec
+import numpy as np
 import pytest
 
 from perceiverd import messages
 from perceiverd.errors import WireError
-from perceiverd.messages import Hello, Message, Model, Scores, SourceStatus, Status, Tag
+from perceiverd.labels import Label
+from perceiverd.messages import Hello, Message, Model, Scores, SourceStatus, Status, Tag, best
 
+LABELS = (Label(0, "/m/a", "Animal"), Label(1, "/m/b", "Bow, wow"), Label(2, "/m/c", "Cat"))
 WHEN = datetime(2026, 7, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MODEL = Model("tiny", "ab" * 32)
 SCORES = Scores(
@@ -113,3 +116,24 @@ def test_every_message_is_numbered_alike() -> None:
     for kind in (Hello, Scores, Status):
         assert set(kind.__struct_fields__) >= {"schema", "boot_id", "seq"}
     assert msgspec.structs.replace(HELLO, seq=3).seq == 3
+
+
+def test_best_comes_first() -> None:
+    """Labels are sorted by falling score and cut to as many as are asked for."""
+    tags = best(np.array([0.25, 0.125, 0.75], dtype=np.float32), LABELS, top=2)
+    assert tags == (Tag("/m/c", 2, "Cat", 0.75), Tag("/m/a", 0, "Animal", 0.25))
+
+
+def test_equal_scores_keep_the_order_of_labels() -> None:
+    """Labels with one score stand by index, so that output is the same every time."""
+    assert [tag.index for tag in best(np.full(3, 0.5), LABELS, top=3)] == [0, 1, 2]
+
+
+def test_more_than_all_is_all() -> None:
+    """Asking for more labels than there are gives them all."""
+    assert len(best(np.zeros(3), LABELS, top=527)) == 3
+
+
+def test_scores_are_rounded() -> None:
+    """A score has 6 decimals at most, which is what float32 holds."""
+    assert best(np.array([1 / 3], dtype=np.float32), LABELS, top=1)[0].score == 0.333333

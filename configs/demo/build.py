@@ -1,0 +1,373 @@
+"""Builds the demo clip, its truth and its credits from three Debian packages.
+
+Real photographs, moved by pan and zoom, under real recordings: nobody filmed these scenes, and the truth
+table says what is heard apart from what is seen. Nothing used here may be used for training.
+
+    python configs/demo/build.py [folder with the .deb files, or where to download them]
+"""
+
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+import soxr
+
+Picture = npt.NDArray[np.uint8]
+Sound = npt.NDArray[np.float32]
+
+PACKAGES = ("gcompris-qt-data", "scratch", "lomiri-wallpapers-16.04")
+
+WIDTH, HEIGHT = 640, 360
+FRAME_RATE = 25
+SAMPLE_RATE = 48_000
+SEGMENT_FRAMES = 80
+SEGMENT_S = SEGMENT_FRAMES / FRAME_RATE  # 3.2 s
+SEGMENT_SAMPLES = SEGMENT_FRAMES * SAMPLE_RATE // FRAME_RATE  # 153600
+
+LOUDNESS = 0.1
+"""RMS of the loudest 0.4 s of each segment, full scale 1: close-miked farmyard, no clipping."""
+ROOM_NOISE = 3e-4
+"""RMS of the hiss under everything, about -70 dBFS: a microphone is never digitally silent."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Somebody's picture or sound, as the package's own files credit it."""
+
+    package: str
+    path: str
+    """Inside the package; for gcompris after `archive.rcc:`."""
+    title: str
+    author: str
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A 16:9 crop of a picture: centre and width, in fractions of the picture's width and height.
+
+    The model sees only the middle square, so that is where the animal's head has to be.
+    """
+
+    x: float
+    y: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """3.2 s of one picture, crop moving from `start` to `end`, under one sound."""
+
+    picture: Work
+    start: View
+    end: View
+    sound: Work | None
+    """None: only room noise."""
+    begins_s: tuple[float, ...]
+    """When the sound is played, seconds after the segment's start; later ones wait for a natural pause."""
+    heard: str
+    """AudioSet names, the most special ones; their ancestors hold as well."""
+    seen: str
+    offset_s: float = 0.0
+    """Where in the sound to begin."""
+
+
+def commons(title: str, author: str, licence: str, archive: str, path: str) -> Work:
+    source = "https://commons.wikimedia.org/wiki/File:" + title.replace(" ", "_")
+    return Work("gcompris-qt-data", f"{archive}.rcc:gcompris/src/activities/{path}", title, author, licence, source)
+
+
+def scratch(path: str) -> Work:
+    author = "Massachusetts Institute of Technology (Scratch 1.4)"
+    source = "http://download.scratch.mit.edu/scratch-1.4.0.6.src.tar.gz"
+    return Work("scratch", f"usr/share/scratch/Media/Sounds/{path}", path, author, "CC BY-SA 3.0", source)
+
+
+def farm(name: str, title: str, author: str, licence: str) -> Work:
+    path = f"explore_farm_animals/resource/animals/{name}.webp"
+    return commons(title, author, licence, "explore_farm_animals", path)
+
+
+def erase(name: str, title: str, author: str, licence: str) -> Work:
+    return commons(title, author, licence, "erase", f"erase/resource/{name}.webp")
+
+
+def music(name: str, title: str, author: str, licence: str) -> Work:
+    return commons(title, author, licence, "explore_world_music", f"explore_world_music/resource/music/{name}")
+
+
+MOUNTAINS = Work(
+    "lomiri-wallpapers-16.04",
+    "usr/share/backgrounds/picosdeeuropa_by_Aitzol_Berasategi.jpg",
+    "Picos de Europa",
+    "Aitzol Berasategi",
+    "CC BY 4.0",
+    "https://gitlab.com/ubports/development/core/lomiri-wallpapers",
+)
+
+SEGMENTS = (
+    Segment(
+        farm("chicken", "Chickens at Tranquilles B&B.JPG", "Tranquilles", "public domain"),
+        View(0.50, 0.52, 1.0), View(0.52, 0.45, 0.82),
+        scratch("Animal/Rooster.wav"), (0.1, 1.75),
+        "Chicken, rooster|Crowing, cock-a-doodle-doo", "Chicken, rooster",
+    ),
+    Segment(
+        farm("dog", "German-shepherd-4040871920. (2).jpg", "Hans Kemperman", "public domain"),
+        View(0.72, 0.40, 0.56), View(0.76, 0.32, 0.46),
+        scratch("Animal/Dog1.wav"), (0.15, 0.5, 0.85, 1.5, 1.82, 2.4, 2.75),
+        "Dog|Bark", "Dog",
+    ),
+    Segment(
+        MOUNTAINS, View(0.45, 0.38, 0.75), View(0.60, 0.38, 0.75),
+        scratch("Animal/Goose.wav"), (0.2, 0.75, 1.7, 2.2, 2.7),
+        "Goose|Honk", "",
+    ),
+    Segment(
+        erase("horse", "Zaniskari Horse in Ladakh.jpg", "Eatcha", "CC BY-SA 4.0"),
+        View(0.56, 0.46, 0.80), View(0.52, 0.50, 1.0),
+        scratch("Animal/Horse.wav"), (0.1, 1.75),
+        "Neigh, whinny", "Horse",
+    ),
+    Segment(
+        erase("kitten", "A posing kitten (Flickr).jpg", "GalgenTX", "CC BY 2.0"),
+        View(0.50, 0.50, 1.0), View(0.50, 0.45, 0.65),
+        scratch("Animal/Kitten.wav"), (0.2, 1.8),
+        "Meow", "Cat",
+    ),
+    Segment(
+        farm("sheep", "Sheep (33625876592).jpg", "Rob Mitchell", "CC0 1.0"),
+        View(0.45, 0.45, 1.0), View(0.48, 0.42, 0.88),
+        None, (), "", "Sheep",
+    ),
+    Segment(
+        music("africa.webp", "Bata drums.jpg", "Kenneth Ritchards", "public domain"),
+        View(0.50, 0.52, 0.80), View(0.50, 0.50, 1.0),
+        music("africa.ogg", "Djembe accompaniment.ogg", "Michi Henning", "CC0 1.0"), (0.0,),
+        "Drum", "Drum", offset_s=7.2,
+    ),
+    Segment(
+        music("australia.webp", "Australia Aboriginal Culture 009.jpg", "Steve Evans", "CC BY 2.0"),
+        View(0.50, 0.34, 1.0), View(0.50, 0.22, 0.92),
+        scratch("Instruments/Dijjeridoo.mp3"), (0.0,),
+        "Didgeridoo", "Didgeridoo",
+    ),
+    Segment(
+        music("mexico.webp", "Wikipedia 10 Guadalajara - Mariachi.jpg", "Elidealista", "CC0 1.0"),
+        View(0.34, 0.36, 0.68), View(0.31, 0.34, 0.52),
+        scratch("Instruments/Trumpet1.wav"), (0.0,),
+        "Trumpet", "Trumpet",
+    ),
+    Segment(
+        music("america.webp", "Onalaska-Practice6.jpg", "Tom Harpel", "CC BY 2.0"),
+        View(0.60, 0.50, 0.85), View(0.55, 0.50, 0.92),
+        music("america.ogg", "08-rock-n-roll.ogg", "Karel Schmiedberger", "CC BY 3.0"), (0.0,),
+        "Drum kit", "Drum kit|Electric guitar", offset_s=2.4,
+    ),
+)  # fmt: skip
+
+
+def read_rcc(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    """Path and content of each file in a Qt resource archive, stored or zlib-compressed."""
+    magic, version, tree, data, names = struct.unpack_from(">4sIIII", archive)
+    if magic != b"qres":
+        raise ValueError("not a Qt resource archive")
+    entry_bytes = 14 if version == 1 else 22  # later versions add a time of change
+
+    def name(offset: int) -> str:
+        (length,) = struct.unpack_from(">H", archive, names + offset)
+        start = names + offset + 6  # a 32-bit hash stands between length and text
+        return archive[start : start + 2 * length].decode("utf-16-be")
+
+    def walk(node: int, parents: str) -> Iterator[tuple[str, bytes]]:
+        at = tree + node * entry_bytes
+        name_offset, flags = struct.unpack_from(">IH", archive, at)
+        path = parents + name(name_offset) if node else ""
+        if flags & 2:
+            count, first = struct.unpack_from(">II", archive, at + 6)
+            for child in range(first, first + count):
+                yield from walk(child, path + "/" if node else "")
+            return
+        (offset,) = struct.unpack_from(">I", archive, at + 10)
+        (length,) = struct.unpack_from(">I", archive, data + offset)
+        content = archive[data + offset + 4 : data + offset + 4 + length]
+        if flags & 4:
+            return  # zstd: none of the pictures and sounds used here are
+        yield path, zlib.decompress(content[4:]) if flags & 1 else content
+
+    return walk(0, "")
+
+
+def unpack(debs: Path) -> Path:
+    """A folder that holds every file of PACKAGES; .deb files missing from `debs` are downloaded there."""
+    root = debs / "unpacked"
+    for package in PACKAGES:
+        if not list(debs.glob(f"{package}_*.deb")):
+            subprocess.run(["apt-get", "download", package], cwd=debs, check=True)
+        (deb,) = debs.glob(f"{package}_*.deb")
+        subprocess.run(["dpkg-deb", "-x", deb, root], check=True)
+    return root
+
+
+def content(work: Work, root: Path) -> bytes:
+    archive, colon, inside = work.path.partition(":")
+    if not colon:
+        return (root / work.path).read_bytes()
+    return dict(read_rcc((root / "usr/share/gcompris-qt/rcc" / archive).read_bytes()))[inside]
+
+
+def decode_sound(encoded: bytes, scratch_file: Path) -> Sound:
+    """Mono samples (N,) at SAMPLE_RATE, full scale 1."""
+    scratch_file.write_bytes(encoded)
+    with av.open(str(scratch_file)) as container:
+        resampler = av.AudioResampler(format="flt", layout="mono")
+        parts = [out.to_ndarray()[0] for frame in container.decode(audio=0) for out in resampler.resample(frame)]
+        rate = container.streams.audio[0].rate
+    return np.asarray(soxr.resample(np.concatenate(parts), rate, SAMPLE_RATE), np.float32)
+
+
+def loudest_rms(sound: Sound) -> float:
+    """RMS of the loudest 0.4 s, so that pauses don't make a short bark louder than a long neigh."""
+    window = 2 * SAMPLE_RATE // 5
+    energy = np.cumsum(np.pad(sound.astype(np.float64) ** 2, (window, window)))
+    return float(np.sqrt((energy[window:] - energy[:-window]).max() / window))
+
+
+def render_sound(segment: Segment, sound: Sound, rng: np.random.Generator) -> Sound:
+    """The segment's SEGMENT_SAMPLES samples: sound at its begins, faded at the edges, over room noise."""
+    out = np.zeros(SEGMENT_SAMPLES, np.float32)
+    for begin_s in segment.begins_s:
+        begin = int(begin_s * SAMPLE_RATE)
+        part = sound[int(segment.offset_s * SAMPLE_RATE) :][: SEGMENT_SAMPLES - begin]
+        out[begin : begin + len(part)] += part
+    if segment.begins_s:
+        out *= min(LOUDNESS / loudest_rms(out), 0.8 / float(np.abs(out).max()))
+    fade = SAMPLE_RATE // 50  # 20 ms against clicks
+    ramp = np.linspace(0, 1, fade, dtype=np.float32)
+    out[:fade] *= ramp
+    out[-fade:] *= ramp[::-1]
+    return out + rng.normal(0, ROOM_NOISE, SEGMENT_SAMPLES).astype(np.float32)
+
+
+def render_pictures(segment: Segment, picture: Picture, rng: np.random.Generator) -> Iterator[Picture]:
+    """SEGMENT_FRAMES BGR frames (HEIGHT, WIDTH, 3) of a slow pan and zoom with a hand's small shake."""
+    height, width = picture.shape[:2]
+    shrink = max(1.0, min(segment.start.width, segment.end.width) * width / WIDTH)
+    # Shrunk first, by areas: warpAffine alone would alias on a picture five times too large.
+    picture = np.asarray(
+        cv2.resize(picture, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA), np.uint8
+    )
+    height, width = picture.shape[:2]
+    shake = np.cumsum(rng.normal(0, 0.12, (SEGMENT_FRAMES, 2)), axis=0)
+    shake -= np.linspace(0, 1, SEGMENT_FRAMES)[:, None] * shake[-1]
+    for frame in range(SEGMENT_FRAMES):
+        t = frame / (SEGMENT_FRAMES - 1)
+        t = t * t * (3 - 2 * t)
+        a, b = segment.start, segment.end
+        crop = (a.width + (b.width - a.width) * t) * width
+        crop = min(crop, width, height * WIDTH / HEIGHT)
+        x = (a.x + (b.x - a.x) * t) * width + shake[frame, 0]
+        y = (a.y + (b.y - a.y) * t) * height + shake[frame, 1]
+        scale = WIDTH / crop
+        x = float(np.clip(x, crop / 2, width - crop / 2))
+        y = float(np.clip(y, crop * HEIGHT / WIDTH / 2, height - crop * HEIGHT / WIDTH / 2))
+        matrix = np.array([[scale, 0, WIDTH / 2 - scale * x], [0, scale, HEIGHT / 2 - scale * y]])
+        yield np.asarray(
+            cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE),
+            np.uint8,
+        )
+
+
+def encode(path: Path, frames: Iterator[Picture], sound: Sound) -> None:
+    """H.264 and AAC in an MP4 whose index comes first, so that it plays while it loads."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "24", "preset": "medium", "g": "50"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        audio = container.add_stream("aac", rate=SAMPLE_RATE, options={"b": "96k"}, layout="mono")
+        step = SAMPLE_RATE // FRAME_RATE
+        for number, picture in enumerate(frames):
+            image = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            image.pts, image.time_base = number, Fraction(1, FRAME_RATE)
+            container.mux(video.encode(image))
+            samples = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(sound[None, number * step : (number + 1) * step]), format="fltp", layout="mono"
+            )
+            samples.sample_rate, samples.pts, samples.time_base = SAMPLE_RATE, number * step, Fraction(1, SAMPLE_RATE)
+            container.mux(audio.encode(samples))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+
+
+def file_credit(work: Work | None) -> str:
+    return f"{work.title} by {work.author}, {work.licence}" if work else ""
+
+
+def write_truth(path: Path) -> None:
+    lines = ["start_s\tend_s\theard\tseen\tpicture\tsound"]
+    for number, segment in enumerate(SEGMENTS):
+        start_s, end_s = number * SEGMENT_S, (number + 1) * SEGMENT_S
+        works = f"{file_credit(segment.picture)}\t{file_credit(segment.sound)}"
+        lines.append(f"{start_s:.1f}\t{end_s:.1f}\t{segment.heard}\t{segment.seen}\t{works}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+CREDITS_HEAD = """\
+# Credits of the demo clip
+
+`clip.mp4` is put together by `build.py` from the works below: photographs cropped, panned and zoomed;
+recordings cut, repeated with pauses, levelled, mixed to mono. The clip as a whole is under
+[CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); each work stays under its own licence.
+Authors and licences are as the Debian packages' copyright and attribution files give them.
+
+| when | what | title | author | licence | source | package and file |
+|--:|---|---|---|---|---|---|
+"""
+
+
+def write_credits(path: Path) -> None:
+    rows = [
+        f"| {number * SEGMENT_S:.1f} s | {kind} | {work.title} | {work.author} | {work.licence} | <{work.source}> "
+        f"| {work.package}: `{work.path}` |\n"
+        for number, segment in enumerate(SEGMENTS)
+        for kind, work in (("picture", segment.picture), ("sound", segment.sound))
+        if work is not None
+    ]
+    path.write_text(CREDITS_HEAD + "".join(rows), encoding="utf-8")
+
+
+def main(debs: Path, here: Path) -> None:
+    debs.mkdir(parents=True, exist_ok=True)
+    root = unpack(debs)
+    rng = np.random.default_rng(0)
+
+    def sound_of(segment: Segment) -> Sound:
+        if segment.sound is None:
+            return np.zeros(0, np.float32)
+        return decode_sound(content(segment.sound, root), debs / ("decode" + Path(segment.sound.path).suffix))
+
+    def frames() -> Iterator[Picture]:
+        for segment in SEGMENTS:
+            encoded = np.frombuffer(content(segment.picture, root), np.uint8)
+            picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+            if picture is None:
+                raise ValueError(segment.picture.path)
+            yield from render_pictures(segment, np.asarray(picture, np.uint8), rng)
+
+    sound = np.concatenate([render_sound(segment, sound_of(segment), rng) for segment in SEGMENTS])
+    encode(here / "clip.mp4", frames(), sound)
+    write_truth(here / "truth.tsv")
+    write_credits(here / "CREDITS.md")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("/tmp/perceiverd-demo"), Path(__file__).parent)

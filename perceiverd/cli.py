@@ -1,0 +1,205 @@
+"""The command line. Every command imports what it needs when it is called, so that `--help` answers at once.
+
+It turns options into arguments, and PerceiverdError into one line and an exit status; it does nothing else.
+"""
+
+import errno
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from perceiverd import __version__
+from perceiverd.errors import ConfigError, PerceiverdError
+
+FAILED, CONFIG, BROKEN_PIPE = 1, 78, 141
+"""Exit statuses: a fault; a configuration or model that can't be used (EX_CONFIG, after which systemd does not start
+again); what a shell reports for SIGPIPE. Wrong usage is 2 and Ctrl-C 130, by typer."""
+
+# Plain help: it is read in logs too, and rich alone takes longer to import than all the rest.
+app = typer.Typer(
+    help="Cameras and microphones in, AudioSet labels out, over ZeroMQ.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="The models that come with perceiverd.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
+
+ModelName = typer.Option(help="A model that comes with perceiverd, or a model's folder.", metavar="NAME|FOLDER")
+DeviceName = typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit."""
+    try:
+        app(prog_name="perceiverd")
+    except PerceiverdError as error:
+        tell(error)
+        sys.exit(FAILED)
+
+
+def tell(error: PerceiverdError) -> None:
+    print(f"perceiverd: {error}", file=sys.stderr)
+
+
+@contextmanager
+def output() -> Iterator[None]:
+    """End in silence when whoever reads our output has seen enough (`| head`), in a line when the disk is full."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is still held for standard output must have somewhere to go at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            raise typer.Exit(BROKEN_PIPE) from error
+        raise PerceiverdError(f"the output cannot be written: {error.strerror}") from error
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"perceiverd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Option(help="See configs/perceiverd.toml.", metavar="FILE")],
+) -> None:
+    """Watch streams and publish their labels, until SIGTERM or Ctrl-C."""
+    from perceiverd import daemon
+
+    try:
+        status = daemon.run(config)
+    except ConfigError as error:
+        tell(error)
+        status = CONFIG
+    raise typer.Exit(status)
+
+
+@app.command()
+@output()
+def watch(
+    endpoint: Annotated[
+        str, typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
+    ],
+    stream: Annotated[str | None, typer.Option(help="This stream alone.", metavar="NAME")] = None,
+    top: Annotated[int, typer.Option(min=1, help="Labels a stream, best first.", metavar="K")] = 5,
+) -> None:
+    """Show the labels of a daemon as they come, until Ctrl-C."""
+    from perceiverd import watch
+
+    raise typer.Exit(watch.watch(endpoint, stream, top))
+
+
+@app.command()
+@output()
+def tag(
+    files: Annotated[list[str], typer.Argument(help="Sound and video files, or URLs.", metavar="FILE")],
+    form: Annotated[Literal["text", "jsonl"], typer.Option("--format", help="For people or for programs.")] = "text",
+    top: Annotated[int, typer.Option(min=1, help="Labels a line, best first.", metavar="K")] = 5,
+    hop: Annotated[
+        float | None,
+        typer.Option(help="Seconds from one window to the next; by default they follow each other.", metavar="S"),
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="One line a file: the mean over its windows.")] = False,
+    model: Annotated[str | None, ModelName] = None,
+    device: Annotated[str, DeviceName] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.", metavar="N")] = 16,
+    into: Annotated[
+        Path | None, typer.Option("--output", help="Write here, not to standard output.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Label what is heard and seen in files."""
+    # A hop of under a millisecond would be thousands of windows a second, and surely is a slip.
+    if hop is not None and not (math.isfinite(hop) and hop >= 0.001):
+        raise typer.BadParameter(f"{hop:g} is not a number of seconds from 0.001 on", param_hint="'--hop'")
+    from perceiverd import offline
+    from perceiverd.card import DEFAULT, load_card
+    from perceiverd.tagger import Tagger
+    from perceiverd.writers import FORMATS
+
+    logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
+    card = load_card(model or DEFAULT)
+    hop_ns = card.geometry.window_ns if hop is None else round(hop * 1e9)
+    wish = offline.Wish(top=top, hop_ns=hop_ns, batch=batch, summary=summary)
+    raise typer.Exit(offline.tag(files, Tagger(card, device), wish, FORMATS[form](), into))
+
+
+@app.command()
+@output()
+def demo() -> None:
+    """Play the bundled clip as a live stream and print its labels."""
+    from perceiverd import demo
+
+    raise typer.Exit(demo.demo())
+
+
+# What follows `train` belongs to its own command line, which is loaded only when it is called.
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Make a model: corpus, teachers, training, report. Needs the extra `train`."""
+    try:
+        import perceiverd.training.cli as training
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("perceiverd"):  # a fault of ours, not a missing extra
+            raise
+        raise PerceiverdError(f"training needs more: pip install 'perceiverd[train]' ({error})") from error
+    training.app(context.args, prog_name="perceiverd train")
+
+
+@models.command("list")
+@output()
+def list_models() -> None:
+    """The models' names and what they take, a line each."""
+    from perceiverd import card
+
+    for found in map(card.load_card, card.bundled()):
+        geometry = found.geometry
+        inputs = " and ".join(part.name for part in geometry.modalities)
+        print(f"{found.name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
+
+
+@models.command()
+@output()
+def info(
+    name: Annotated[str | None, typer.Argument(help="A model's name or folder.", metavar="NAME|FOLDER")] = None,
+) -> None:
+    """What a model is: its folder, what it takes, its weights."""
+    from perceiverd import card
+
+    found = card.load_card(name or card.DEFAULT)
+    print(f"name      {found.name}")
+    print(f"folder    {found.folder}")
+    print(f"licence   {found.licence}")
+    print(f"weights   sha256 {found.sha256}")
+    print(f"labels    {len(found.labels)}")
+    print(f"window    {found.geometry.window_ns / 1e9:g} s")
+    for part in found.geometry.modalities:
+        print(f"{part.name:9} {part.tokens} tokens of {part.width} channels, {'x'.join(map(str, part.grid))}")
+    trunk = found.geometry.trunk
+    print(f"network   {trunk.latents} latents of {trunk.width} channels, {trunk.cross_attends} cross-attends")

@@ -1,0 +1,223 @@
+"""The command line: what is loaded, what is refused, and with which exit status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_offline import write_clip
+
+from perceiverd import __version__, cli
+
+PROGRAM = [sys.executable, "-m", "perceiverd"]
+HELP_S = 0.3
+COMMANDS = [[], ["run"], ["watch"], ["tag"], ["demo"], ["models"], ["models", "list"], ["models", "info"]]
+
+Perceiverd = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def perceiverd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Perceiverd:
+    """Runs the command line in this process: exit status, standard output and standard error."""
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perceiverd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code is None or isinstance(exit_.value.code, int)
+        return exit_.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(perceiverd: Perceiverd, command: list[str]) -> None:
+    """`--help` describes each command, and its options, on standard output."""
+    status, out, err = perceiverd(*command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(" ".join(["Usage: perceiverd", *command]))
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """The command line loads neither torch nor numpy, FFmpeg, ZeroMQ, rich or msgspec to answer."""
+    code = "import sys, perceiverd.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "av", "zmq", "rich", "msgspec"} & set(loaded)
+
+
+def test_help_answers_at_once() -> None:
+    """`--help` takes less than 0.3 s of a processor beyond Python's own start, however busy the machine is."""
+
+    def seconds(*command: str) -> float:
+        before = os.times()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    python = min(seconds(sys.executable, "-c", "pass") for _ in range(5))
+    assert min(seconds(*PROGRAM, "--help") for _ in range(5)) - python < HELP_S
+
+
+def test_version_is_printed(perceiverd: Perceiverd) -> None:
+    """`--version` prints the package's version."""
+    assert perceiverd("--version") == (0, f"perceiverd {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["--nonsense"],
+        ["run"],
+        ["run", "--nonsense"],
+        ["watch"],
+        ["watch", "tcp://127.0.0.1:1", "--top", "0"],
+        ["tag"],
+        ["tag", "a.wav", "--top", "0"],
+        ["tag", "a.wav", "--top", "many"],
+        ["tag", "a.wav", "--hop", "0"],
+        ["tag", "a.wav", "--hop", "-1"],
+        ["tag", "a.wav", "--hop", "nan"],
+        ["tag", "a.wav", "--hop", "inf"],
+        ["tag", "a.wav", "--hop", "1e-12"],
+        ["tag", "a.wav", "--batch", "0"],
+        ["tag", "a.wav", "--format", "xml"],
+        ["models", "nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(perceiverd: Perceiverd, arguments: list[str]) -> None:
+    """What the command line can't mean ends with status 2, an explanation on standard error, and no traceback."""
+    status, out, err = perceiverd(*arguments)
+    assert (status, out) == (2, "")
+    assert "Usage: perceiverd" in err
+    assert "Traceback" not in err
+
+
+def test_no_command_shows_the_help(perceiverd: Perceiverd) -> None:
+    """Called with nothing it shows what there is, and counts as wrong usage."""
+    status, out, err = perceiverd()
+    assert status == 2
+    assert "Commands:" in out + err
+
+
+def test_a_fault_is_one_line(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """A model that is not there is told in a line on standard error, with status 1."""
+    status, out, err = perceiverd("tag", tmp_path / "a.wav", "--model", tmp_path / "no")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"perceiverd: no model {tmp_path}/no")
+    assert err.count("\n") == 1
+
+
+def test_a_config_that_cannot_be_used_is_78(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """A missing configuration ends `run` with the status at which systemd does not start it again."""
+    status, out, err = perceiverd("run", "--config", tmp_path / "no.toml")
+    assert (status, out) == (78, "")
+    assert err.startswith(f"perceiverd: {tmp_path}/no.toml")
+    assert err.count("\n") == 1
+
+
+def test_tag_prints_lines_of_json(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """Every window is a line with as many labels as were asked for."""
+    path = write_clip(tmp_path / "film.mp4", video_s=2, audio_s=2)
+    status, out, err = perceiverd("tag", path, "--model", tiny_model, "--format", "jsonl", "--top", 527, "--hop", 0.5)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert (status, err) == (0, "")
+    assert [record["start_s"] for record in records[:3]] == [0, 0.5, 1]
+    for record in records:
+        assert record["type"] == "scores"
+        assert sorted(label["index"] for label in record["labels"]) == list(range(527))
+
+
+def test_tag_prints_text(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """By default windows follow each other under the file's name, with five labels each."""
+    path = write_clip(tmp_path / "a.wav", audio_s=1)
+    status, out, _ = perceiverd("tag", path, "--model", tiny_model)
+    name, *lines = out.splitlines()
+    assert (status, name) == (0, str(path))
+    assert [line.split()[0] for line in lines] == ["0.00-0.50", "0.50-1.00"]
+
+
+def test_tag_sums_up(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """With `--summary` there is one line a file."""
+    paths = [write_clip(tmp_path / name, audio_s=2) for name in ("a.wav", "b.wav")]
+    _, out, _ = perceiverd("tag", *paths, "--model", tiny_model, "--format", "jsonl", "--summary")
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [str(path) for path in paths]
+
+
+def test_models_are_told_of(perceiverd: Perceiverd, tiny_model: Path) -> None:
+    """`models info` prints what a model's card says."""
+    status, out, _ = perceiverd("models", "info", tiny_model)
+    assert status == 0
+    assert dict(line.split(maxsplit=1) for line in out.splitlines())["labels"] == "527"
+
+
+def test_bundled_models_are_listed(perceiverd: Perceiverd) -> None:
+    """`models list` prints a line for each model, each of which `models info` knows."""
+    status, out, _ = perceiverd("models", "list")
+    assert status == 0
+    for line in out.splitlines():
+        assert perceiverd("models", "info", line.split()[0])[0] == 0
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def test_ctrl_c_is_quiet(tiny_model: Path, tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a file ends with status 130 and no traceback."""
+    path = write_clip(tmp_path / "long.wav", audio_s=60)
+    with start("tag", path, "--model", tiny_model, "--hop", "0.002") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "")
+
+
+def test_a_reader_that_leaves_is_no_fault(tiny_model: Path, tmp_path: Path) -> None:
+    """`| head` ends the program without a word, with the status that a shell gives for SIGPIPE."""
+    path = write_clip(tmp_path / "long.wav", audio_s=60)
+    with start("tag", path, "--model", tiny_model, "--hop", "0.002") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=60)
+    assert (process.returncode, err) == (cli.BROKEN_PIPE, "")
+
+
+def test_a_full_disk_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    """Output that can't be written, on standard output or into a file, is told in a line, with status 1."""
+    path = write_clip(tmp_path / "a.wav", audio_s=1)
+    tag = [*PROGRAM, "tag", str(path), "--model", str(tiny_model)]
+    for command in (tag, [*tag, "--output", "/dev/full"]):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.stderr == "perceiverd: the output cannot be written: No space left on device\n"
+        assert done.returncode == 1
+
+
+def test_progress_is_for_terminals(tiny_model: Path, tmp_path: Path) -> None:
+    """A bar is drawn on a terminal while the records go elsewhere."""
+    path = write_clip(tmp_path / "a.wav", audio_s=2)
+    terminal, end = os.openpty()
+    with subprocess.Popen(
+        [*PROGRAM, "tag", str(path), "--model", str(tiny_model)], stdout=subprocess.PIPE, stderr=end
+    ) as process:
+        os.close(end)
+        assert process.stdout
+        out = process.stdout.read()
+    drawn = os.read(terminal, 65536).decode()
+    os.close(terminal)
+    assert process.returncode == 0
+    assert path.name in drawn
+    assert b"\x1b" not in out

@@ -1,0 +1,76 @@
+"""Labels and the ontology that comes with the package."""
+
+from pathlib import Path
+
+import pytest
+
+from perceiverd.errors import ModelError
+from perceiverd.labels import Label, ontology, read_labels
+
+
+def names(mids: frozenset[str]) -> set[str]:
+    known = {label.mid: label.name for label in ontology().labels}
+    return {known[mid] for mid in mids if mid in known}
+
+
+def table(folder: Path, *lines: str) -> Path:
+    path = folder / "labels.tsv"
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_classes_are_audiosets() -> None:
+    """The ontology has AudioSet's 527 classes in the order of their indices, and 632 nodes."""
+    labels = ontology().labels
+    assert [label.index for label in labels] == list(range(527))
+    assert len({label.mid for label in labels}) == 527
+    assert len(ontology().parents) == 632
+    assert (labels[0].name, labels[74].name, labels[526].name) == ("Speech", "Dog", "Field recording")
+
+
+def test_ancestors_reach_the_top() -> None:
+    """A bark is a dog's, a pet's and an animal's sound, and none of its own ancestors."""
+    bark = ontology().find("Bark")
+    above = ontology().ancestors(bark.mid)
+    assert {"Dog", "Domestic animals, pets", "Animal"} == names(above)
+    assert bark.mid not in above
+
+
+def test_a_label_may_have_several_parents() -> None:
+    """The hierarchy is no tree: some labels hang below two others, and all parents are nodes."""
+    parents = ontology().parents
+    assert any(len(above) > 1 for above in parents.values())
+    assert {mid for above in parents.values() for mid in above} <= parents.keys()
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    """A name that no class has raises KeyError, whatever its case."""
+    with pytest.raises(KeyError):
+        ontology().find("dog")
+
+
+def test_labels_are_read_in_order(tmp_path: Path) -> None:
+    """A model's table gives its labels in the order of the logits, quotes and all."""
+    path = table(tmp_path, "index\tmid\tname", '0\t/m/0a\tHowl, "long"', "1\t/m/0b\tBow-wow")
+    assert read_labels(path) == (Label(0, "/m/0a", 'Howl, "long"'), Label(1, "/m/0b", "Bow-wow"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["index\tmid\tname", "0\ta\tA", "2\tb\tB"], "indices are not 0 to 1"),
+        (["index\tmid\tname", "x\ta\tA"], "not a table of labels"),
+        (["index\tmid", "0\ta"], "not a table of labels"),
+    ],
+)
+def test_a_broken_table_is_told(tmp_path: Path, lines: list[str], words: str) -> None:
+    """A table with a hole, a word for a number or a missing column is a ModelError in one line."""
+    with pytest.raises(ModelError, match=words) as raised:
+        read_labels(table(tmp_path, *lines))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_table_is_told(tmp_path: Path) -> None:
+    """A model folder without its labels is a ModelError that names the file."""
+    with pytest.raises(ModelError, match=r"labels\.tsv: cannot read"):
+        read_labels(tmp_path / "labels.tsv")
