@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,10 +76,12 @@ def bundled() -> tuple[str, ...]:
 def _folder(model: str | Path) -> Path:
     folders = [shelf / model for shelf in SHELVES if "/" not in str(model)]
     for folder in [*folders, Path(model)]:
-        if (folder / CARD_FILE).is_file():
-            return folder
-    if Path(model).is_dir():
-        raise ModelError(f"{model}: a folder without {CARD_FILE} is no model")
+        with suppress(OSError):  # a name too long for a file, a folder that may not be looked into
+            if (folder / CARD_FILE).is_file():
+                return folder
+    with suppress(OSError):
+        if Path(model).is_dir():
+            raise ModelError(f"{model}: a folder without {CARD_FILE} is no model")
     names = bundled()
     near = get_close_matches(str(model), names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"bundled: {', '.join(names) or 'none'}; or give a model's folder"

@@ -39,6 +39,10 @@ DeviceName = typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")
 
 def main() -> None:
     """Run the command that the arguments name, and exit."""
+    # Torch's threads wait for each other in a loop by default. On a machine that has other work, whoever is waited for
+    # may not be running at all: with both of two cores busy, a window took 30 times as long as with threads that sleep.
+    # It must be said before torch is loaded; whoever knows better has set it already.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="perceiverd")
     except PerceiverdError as error:
@@ -137,9 +141,12 @@ def tag(
         raise typer.BadParameter(f"{hop:g} is not a number of seconds from 0.001 on", param_hint="'--hop'")
     from perceiverd import offline
     from perceiverd.card import DEFAULT, load_card
+    from perceiverd.config import DEVICE
     from perceiverd.tagger import Tagger
     from perceiverd.writers import FORMATS
 
+    if not DEVICE.fullmatch(device):
+        raise typer.BadParameter(f"{device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(model or DEFAULT)
     hop_ns = card.geometry.window_ns if hop is None else round(hop * 1e9)
@@ -169,7 +176,12 @@ def train(context: typer.Context) -> None:
         if (error.name or "").startswith("perceiverd"):  # a fault of ours, not a missing extra
             raise
         raise PerceiverdError(f"training needs more: pip install 'perceiverd[train]' ({error})") from error
-    training.app(context.args, prog_name="perceiverd train")
+    try:
+        training.app(context.args, prog_name="perceiverd train")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
+        raise PerceiverdError(f"{error.filename}: {error.strerror}; check the paths that were given") from error
 
 
 @models.command("list")

@@ -47,7 +47,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[window]`: how often a stream is looked at, and how patiently."""
 
-    hop_s: Annotated[float, Meta(gt=0, le=3600)] = 0.5
+    hop_s: Annotated[float, Meta(ge=0.001, le=3600)] = 0.5
     """Seconds from the start of one window to the start of the next."""
     wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
     """Seconds that sound waits for late pictures, or they for it, before a window goes out without."""
@@ -87,7 +87,8 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[streams.NAME]`: one thing that is watched."""
 
     sources: Annotated[tuple[Source, ...], Meta(min_length=1)]
-    """What it is watched with: one source with sound and pictures, or one of each."""
+    """What it is watched with: one source with sound and pictures, or one of each. Where two give the same, the first
+    of them in the list is heeded."""
     enabled: bool = True
     """False leaves the stream out without deleting it."""
 

@@ -34,7 +34,7 @@ from perceiverd.messages import Hello, Scores, SourceStatus, Status, best
 from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
 from perceiverd.sources import Wanted
-from perceiverd.sources.runner import Arrival, Gap, Runner, SourceState
+from perceiverd.sources.runner import Arrival, Gap, Modality, Runner, SourceState
 from perceiverd.sources.supervision import State
 from perceiverd.window import Patience, Window, Windower
 
@@ -72,6 +72,8 @@ class Stream:
     """What the daemon knows of one stream."""
 
     windower: Windower
+    givers: dict[Modality, set[int]] = field(default_factory=dict)
+    """The sources that give each modality, by their positions; the first is heeded."""
     due: list[Window] = field(default_factory=list)
     """Cut and not yet tagged, oldest first."""
     begin_ns: int | None = None
@@ -87,6 +89,21 @@ class Stream:
     """Since when all its sources are up."""
     sent_ns: int | None = None
     """When its last scores were sent."""
+
+    def heeds(self, modality: Modality, arrival: Arrival) -> bool:
+        """Whether this source's sound or pictures count: two cameras' pictures would make no window."""
+        givers = self.givers.setdefault(modality, set())
+        if arrival.position not in givers:
+            if givers and arrival.position < min(givers):
+                self.windower.gap(modality)
+            givers.add(arrival.position)
+            if len(givers) > 1:
+                told = ",".join(map(str, sorted(givers)))
+                logger.warning(
+                    "given-twice stream=%s modality=%s sources=%s heeded=%d",
+                    *(arrival.stream, modality, told, min(givers)),
+                )
+        return arrival.position == min(givers)
 
     def take(self, windows: list[Window]) -> None:
         if windows and self.begin_ns is None:
@@ -188,10 +205,13 @@ class Daemon:
         stream = self._streams[arrival.stream]
         match arrival.what:
             case Frame() | Chunk() as item:
-                stream.take(stream.windower.push(item))
+                modality: Modality = "video" if isinstance(item, Frame) else "audio"
+                if stream.heeds(modality, arrival):
+                    stream.take(stream.windower.push(item))
             case Gap(modalities=modalities):
                 for modality in modalities:
-                    stream.windower.gap(modality)
+                    if stream.heeds(modality, arrival):
+                        stream.windower.gap(modality)
             case _:
                 pass  # a change of state is logged by the runner, and told with the next status
 
@@ -210,10 +230,11 @@ class Daemon:
 
     def _heartbeat(self) -> None:
         now = now_ns()
+        # In every turn: a source that was down for less than a status's interval has been down all the same.
+        self._note_states(now)
         if now >= self._next_status_ns:
             # From now, not from when it was due: after a long inference one status is enough.
             self._next_status_ns = now + self._status_ns
-            self._note_states(now)
             self._publish_status(now)
             self._notifier.status(self._summary())
             for name, stream in self._streams.items():

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiverd.geometry import Audio, Modality, Video
+from perceiverd.geometry import MEL_RATE_HZ, Audio, Modality, Video
 
 # The log-mel front end of YAMNet (AudioSet's own recipe: 25 ms Hann every 10 ms at 16 kHz, 64 bands, 125-7500 Hz).
-MEL_RATE_HZ = 16_000
 MEL_WINDOW = 400  # samples
 MEL_FFT = 512  # points
 MEL_LOW_HZ, MEL_HIGH_HZ = 125.0, 7500.0

@@ -6,11 +6,17 @@ Knows nothing of torch, so that sources, windower and command line can ask a mod
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from perceiverd.media import NS_PER_S
+
+Count = Annotated[int, Meta(ge=1)]
+Some = Annotated[int, Meta(ge=0)]
+MEL_RATE_HZ = 16_000
+"""The only rate for which `encoding.log_mel` is made."""
 
 
 class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,18 +63,18 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How sound becomes tokens."""
 
-    rate_hz: int
-    samples: int
+    rate_hz: Count
+    samples: Count
     """Samples of one window."""
     form: Literal["raw", "mel"]
     """`raw`: segments of samples; `mel`: patches of a log-mel spectrogram (`encoding.log_mel`)."""
-    patch: tuple[int, ...]
+    patch: tuple[Count, ...]
     """raw: (samples,) of one token; mel: (spectrogram frames, mel bands) of one token."""
-    bands: int
-    stem: tuple[int, ...] = ()
+    bands: Some
+    stem: tuple[Count, ...] = ()
     """Channels of 3 x 3 convolutions of stride 2 over the spectrogram; they halve both axes of `patch` each to 1."""
-    mel_bands: int = 64
-    mel_hop: int = 160
+    mel_bands: Count = 64
+    mel_hop: Count = 160
     """Samples between two spectrogram frames."""
 
     @property
@@ -82,6 +88,8 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
         if len(self.patch) != len(extent) or any(n % p for n, p in zip(extent, self.patch, strict=True)):
             raise ValueError(f"audio.patch {self.patch} does not divide {extent}")
+        if self.form == "mel" and self.rate_hz != MEL_RATE_HZ:
+            raise ValueError(f"audio.rate_hz {self.rate_hz}: form mel is made for {MEL_RATE_HZ}")
         if self.form == "mel" and self.samples % self.mel_hop:
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
         if self.stem and self.patch != (2 ** len(self.stem),) * 2:
@@ -93,15 +101,15 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How pictures become tokens."""
 
-    frames: int
-    fps: float
+    frames: Count
+    fps: Annotated[float, Meta(gt=0, le=1000)]
     """Pictures a second; one window lasts frames / fps."""
-    height: int
-    width: int
-    patch: tuple[int, int, int]
+    height: Count
+    width: Count
+    patch: tuple[Count, Count, Count]
     """(frames, rows, columns) of one token; its channels run in that order, colour fastest."""
-    bands: int
-    stem: tuple[int, ...] = ()
+    bands: Some
+    stem: tuple[Count, ...] = ()
     """Channels of 3 x 3 convolutions of stride 2 over each picture; they halve rows and columns of `patch` to 1."""
 
     @property
@@ -121,31 +129,35 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network above the byte array (names as in the Perceiver paper)."""
 
-    latents: int
-    width: int
+    latents: Count
+    width: Count
     """Channels of a latent (D)."""
-    cross_attends: int
-    layers: int
+    cross_attends: Count
+    layers: Some
     """Self-attention layers after each cross-attend."""
-    heads: int
+    heads: Count
     """Heads of self-attention."""
-    cross_heads: int = 1
-    cross_width: int = 0
+    cross_heads: Count = 1
+    cross_width: Some = 0
     """Query, key and value channels of a cross-attend; 0 is the byte array's width, as published."""
-    widening: int = 1
+    widening: Count = 1
     """Hidden channels of an MLP over its width."""
     shared: bool = False
     """Published weight sharing: every latent block is one, and so is every cross-attend but the first."""
     head: Literal["mean", "query"] = "mean"
     """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO)."""
-    modality_channels: int = 4
+    modality_channels: Some = 4
     """Learned channels that the widest modality gets; narrower ones are padded to the common width."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"trunk.width {self.width} cannot be split over {self.heads} heads")
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole model: what it sees, how it is built, how many labels it scores."""
 
-    classes: int
+    classes: Count
     trunk: Trunk
     audio: Audio | None = None
     video: Video | None = None
@@ -157,6 +169,9 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             sound, sight = self.audio.samples / self.audio.rate_hz, self.video.frames / self.video.fps
             if abs(sound - sight) > 1e-6:
                 raise ValueError(f"audio lasts {sound:g} s and video {sight:g} s: one window has one length")
+        across = self.trunk.cross_width or max(m.width for m in self.modalities) + self.trunk.modality_channels
+        if across % self.trunk.cross_heads:
+            raise ValueError(f"{across} channels of a cross-attend cannot be split over {self.trunk.cross_heads} heads")
 
     @property
     def modalities(self) -> tuple[Modality, ...]:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from perceiverd.errors import WireError
 from perceiverd.labels import Label
+
+if TYPE_CHECKING:  # a client, which only reads, needs no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA = 1
 
@@ -49,7 +51,7 @@ def best(scores: NDArray[np.floating], labels: Sequence[Label], top: int) -> tup
 
     A score is rounded to 6 decimals: float32 holds no more.
     """
-    order = np.argsort(-scores, kind="stable")[:top]
+    order = (-scores).argsort(kind="stable")[:top]
     return tuple(Tag(labels[i].mid, labels[i].index, labels[i].name, round(float(scores[i]), 6)) for i in order)
 
 

@@ -36,6 +36,8 @@ class Stem(nn.Module):
         self.patch, colours = 2 ** len(modality.stem), 3 if len(modality.patch) == 4 else 1
         widths = [colours, *modality.stem]
         self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        # Else a picture's content would drown in its positions, whose features are several times larger at first.
+        self.norm = nn.LayerNorm(widths[-1])
 
     def forward(self, values: Tensor) -> Tensor:
         """Content (B, M, stem[-1]) of tokens (B, M, values)."""
@@ -45,7 +47,7 @@ class Stem(nn.Module):
         for layer in self.layers:
             x = layer(x) if layer is self.layers[0] else layer(F.gelu(x))  # (B * T, channels, Y / 2, X / 2)
         x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
-        content: Tensor = x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        content: Tensor = self.norm(x.unflatten(0, (-1, self.pictures)).flatten(1, 2))  # (B, M, channels)
         return content
 
 

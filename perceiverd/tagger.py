@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from perceiverd.encoding import audio_tokens, video_tokens
 from perceiverd.errors import ConfigError
 from perceiverd.window import Window
 
+DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+
 
 class Tagger:
     """A loaded model on its device."""
@@ -25,12 +28,8 @@ class Tagger:
         """
         if threads:
             torch.set_num_threads(threads)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError(f"device {device}: torch finds no CUDA here; use cpu or auto")
         self.card = card
-        self.device = torch.device(device)
+        self.device = _device(device)
         self._network = load_network(card).to(self.device)
 
     @torch.inference_mode()
@@ -59,3 +58,17 @@ class Tagger:
 
     def _mask(self, there: list[bool]) -> torch.Tensor:
         return torch.tensor(there, dtype=torch.bool, device=self.device)
+
+
+def _device(name: str) -> torch.device:
+    """Raises ConfigError where it is none, or is not there."""
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if not DEVICE.fullmatch(name):
+        raise ConfigError(f"device is auto, cpu, cuda or cuda:N, not {name!r}")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= count:
+        has = f"only {count} CUDA devices" if count else "no CUDA"
+        raise ConfigError(f"device {name}: torch finds {has} here; use cpu or auto")
+    return device

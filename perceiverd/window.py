@@ -51,7 +51,8 @@ class Patience:
     wait_ns: int = NS_PER_S // 2
     """How much longer one modality waits for the other before a window is cut without it."""
     chunk_gap_ns: int = NS_PER_S // 50
-    """Chunks further apart than this do not belong together; closer ones are joined as they come."""
+    """Chunks further apart than this do not belong together; closer ones are joined as they come, as long as no sample
+    of a window gets further than twice this from its time."""
     frame_gap_ns: int = NS_PER_S
     """Frames further apart than this do not belong together; until then a frame stands for what follows it."""
 
@@ -64,7 +65,7 @@ class Counts:
     late: int = 0
     """Frames and chunks refused because the time line had passed them."""
     gaps: int = 0
-    """Tears in either modality, told by `gap` or seen in the times."""
+    """Tears in either modality, told by `gap` or seen in the times; the end is none."""
 
 
 def end_of(item: Media) -> int:
@@ -114,6 +115,11 @@ class _Track(Generic[M]):
         """When the first run that begins after this time begins."""
         return next((run[0].start_ns for run in self.runs() if run[0].start_ns > after_ns), None)
 
+    def last_run(self) -> list[M]:
+        """The run that is going on, or was when the media ended; empty where nothing is held."""
+        runs = list(self.runs())
+        return runs[-1] if runs else []
+
 
 class _Sound(_Track[Chunk]):
     def __init__(self, audio: Audio, gap_ns: int) -> None:
@@ -130,25 +136,40 @@ class _Sound(_Track[Chunk]):
         """Whether more sound could not change what the window from `start_ns` hears."""
         if self.torn or self.end_ns is None or self.end_ns <= start_ns:
             return self.torn and self.end_ns is not None
-        *_, last = self.runs()
-        return self._find(last, start_ns) is None or self.cut(start_ns) is not None
+        return self._find(self.last_run(), start_ns) is None or self.cut(start_ns) is not None
 
     def cut(self, start_ns: int) -> NDArray[np.float32] | None:
         """The window's samples; None where sound does not cover all of it without a gap."""
         for run in self.runs():
             if (place := self._find(run, start_ns)) is not None:
                 first, skip = place
-                samples = np.concatenate([chunk.samples for chunk in run[first:]])[skip:]
-                if len(samples) >= self._audio.samples:
-                    return samples[: self._audio.samples]
+                pieces, taken = [], -skip
+                for chunk in run[first:]:
+                    # Many small holes, each to be joined, would add up and part sound from sight.
+                    due_ns = start_ns + taken * NS_PER_S // self._audio.rate_hz
+                    if abs(chunk.start_ns - due_ns) > 2 * self._gap_ns:
+                        break
+                    pieces.append(chunk.samples)
+                    taken += len(chunk.samples)
+                    if taken >= self._audio.samples:
+                        return np.concatenate(pieces)[skip : skip + self._audio.samples]
         return None
 
-    def padded(self) -> NDArray[np.float32] | None:
-        """The first run, followed by silence up to a window's length."""
-        for run in self.runs():
-            samples = np.concatenate([chunk.samples for chunk in run])[: self._audio.samples]
-            return np.pad(samples, (0, self._audio.samples - len(samples)))
-        return None
+    def padded(self, start_ns: int) -> NDArray[np.float32] | None:
+        """The last run, each sample at its time in the window from `start_ns`; silence before and after it.
+
+        None where it is over when the window begins.
+        """
+        if not (run := self.last_run()):
+            return None
+        offset = round((run[0].start_ns - start_ns) * self._audio.rate_hz / NS_PER_S)
+        heard = np.concatenate([chunk.samples for chunk in run])[max(0, -offset) :]
+        if not len(heard):
+            return None
+        samples = np.zeros(self._audio.samples, np.float32)
+        first = max(0, offset)
+        samples[first : first + len(heard)] = heard[: max(0, len(samples) - first)]
+        return samples
 
     def _find(self, run: list[Chunk], start_ns: int) -> tuple[int, int] | None:
         """(chunk, sample within it) at `start_ns`; None where the run begins later or has ended.
@@ -199,8 +220,9 @@ class _Sight(_Track[Frame]):
         return None
 
     def padded(self, start_ns: int) -> NDArray[np.uint8] | None:
-        """The first run, its last frame held to the window's end."""
-        return next((self._pick(run, start_ns) for run in self.runs()), None)
+        """The last run, its last frame held to the window's end; None where it is over when the window begins."""
+        run = self.last_run()
+        return self._pick(run, start_ns) if run and run[-1].start_ns >= start_ns - self._gap_ns else None
 
     def _pick(self, run: list[Frame], start_ns: int) -> NDArray[np.uint8]:
         times_ns = np.array([frame.start_ns for frame in run], dtype=np.int64)
@@ -213,9 +235,7 @@ class _Sight(_Track[Frame]):
     def forget(self, before_ns: int) -> None:
         # The frame before a tick may be nearer than the one after it, so one is kept.
         while len(self._items) > 1 and self._items[1][0].start_ns <= before_ns + self._ticks_ns[0]:
-            begins = self._items[1][1]
             self._items.popleft()
-            self._items[0] = (self._items[0][0], begins)
 
 
 class Windower:
@@ -254,9 +274,13 @@ class Windower:
         if self._first_ns is None or (self._last_end_ns is None and item.start_ns < self._first_ns):
             # Until a window is cut the line may still begin earlier: containers interleave loosely.
             self._first_ns = self._next_ns = item.start_ns
-        if end_of(item) < self._next_ns or not track.add(item):  # type: ignore[arg-type]
+        # Where windows are further apart than they are long, what lies between two of them is not late.
+        unseen_ns = max(0, self._hop_ns - self._window_ns)
+        if end_of(item) < self._next_ns - unseen_ns or not track.add(item):  # type: ignore[arg-type]
             self._late += 1
             return []
+        if end_of(item) < self._next_ns:
+            self._forget()
         return list(self._due(self._patience.wait_ns))
 
     def gap(self, modality: str) -> None:
@@ -268,22 +292,20 @@ class Windower:
     def flush(self) -> list[Window]:
         """The media has ended: the windows that are left.
 
-        The last one ends where the media ends, off the grid, so that no tail worth a look goes unseen. Media shorter
-        than one window makes one window all the same: sound followed by silence, the last frame held; its `end_ns`
-        tells.
+        The last one ends where the media ends, off the grid, so that no tail worth a look goes unseen. Media that
+        never filled a window makes one all the same, of what came last: silence around the sound, the last frame held;
+        its `end_ns` tells.
         """
         for track in self._tracks:
-            track.tear()
+            track.torn = True  # nothing follows; no gap
         windows = list(self._due(0))
         ends_ns = [track.end_ns for track in self._tracks if track.end_ns is not None]
         if not ends_ns:
             return windows
         end_ns = max(ends_ns)
         if self._last_end_ns is None:
-            audio = self._sound.padded() if self._sound else None
-            video = self._sight.padded(self._next_ns) if self._sight else None
-            if audio is not None or video is not None:
-                windows.append(self._made(Window(self._next_ns, end_ns, audio, video)))
+            if only := self._only(end_ns):
+                windows.append(self._made(only))
         elif self._next_ns < end_ns and end_ns - self._last_end_ns > self._window_ns // TAIL:
             tail = self._cut(end_ns - self._window_ns)
             if tail.modalities:
@@ -293,7 +315,7 @@ class Windower:
     def _due(self, wait_ns: int) -> Iterator[Window]:
         while True:
             start_ns, end_ns = self._next_ns, self._next_ns + self._window_ns
-            newest_ns = max((track.end_ns for track in self._tracks if track.end_ns is not None), default=start_ns)
+            newest_ns = self._newest_ns
             waited = newest_ns >= end_ns + wait_ns
             if not waited and not (newest_ns >= end_ns and all(track.decided(start_ns) for track in self._tracks)):
                 return
@@ -303,14 +325,35 @@ class Windower:
                 yield self._made(window)
             else:
                 self._next_ns += self._hop_ns * self._skip(start_ns)
-            for track in self._tracks:
-                # `flush` may yet ask for the last window's length of media.
-                track.forget(min(self._next_ns, newest_ns - self._window_ns))
+            self._forget()
+
+    @property
+    def _newest_ns(self) -> int:
+        return max((track.end_ns for track in self._tracks if track.end_ns is not None), default=self._next_ns)
+
+    def _forget(self) -> None:
+        for track in self._tracks:
+            # `flush` may yet ask for the last window's length of media.
+            track.forget(min(self._next_ns, self._newest_ns - self._window_ns))
 
     def _cut(self, start_ns: int) -> Window:
         audio = self._sound.cut(start_ns) if self._sound else None
         video = self._sight.cut(start_ns) if self._sight else None
         return Window(start_ns, start_ns + self._window_ns, audio, video)
+
+    def _only(self, end_ns: int) -> Window | None:
+        """The one window of media that filled none on the grid."""
+        start_ns = end_ns - self._window_ns
+        if self._first_ns is not None and start_ns >= self._first_ns and (whole := self._cut(start_ns)).modalities:
+            return whole
+        begins_ns = [run[0].start_ns for track in self._tracks if (run := track.last_run())]
+        # Both modalities from where the earlier of their last runs begins, or, where that is too long ago, the later.
+        for begin_ns in (min(begins_ns), max(begins_ns)):
+            if begin_ns > start_ns:
+                audio = self._sound.padded(begin_ns) if self._sound else None
+                video = self._sight.padded(begin_ns) if self._sight else None
+                return Window(begin_ns, end_ns, audio, video)
+        return None
 
     def _made(self, window: Window) -> Window:
         self._windows += 1

@@ -57,11 +57,16 @@ class Text:
         labels = ", ".join(f"{tag.name} {tag.score:.2f}" for tag in record.labels)
         match record:
             case Scores():
-                heading = "" if record.file == self._file else f"{record.file}\n"
+                heading = "" if record.file == self._file else f"{_printable(record.file)}\n"
                 self._file = record.file
                 return f"{heading}{record.start_s:7.2f}-{record.end_s:<7.2f}  {labels}\n"
             case Summary():
-                return f"{record.file}  {labels}\n"
+                return f"{_printable(record.file)}  {labels}\n"
+
+
+def _printable(name: str) -> str:
+    """The name on one line: what would break it, or steer a terminal, is escaped."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)
 
 
 FormatName = Literal["text", "jsonl"]

@@ -111,6 +111,35 @@ def test_a_broken_card_is_refused(folder: Path, text: str, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("heads = 2", "heads = 3"),
+        ("cross_heads = 1", "cross_heads = 5"),
+        ("patch = [70]", "patch = [0]"),
+        ("rate_hz = 1000", "rate_hz = 0"),
+        ("fps = 10", "fps = nan"),
+        ("latents = 3", "latents = -3"),
+        ("bands = 2", "bands = -2"),
+        ('form = "raw"\npatch = [70]', 'form = "mel"\npatch = [1, 1]'),
+    ],
+)
+def test_an_impossible_geometry_is_refused(folder: Path, right: str, wrong: str) -> None:
+    """Sizes that no network can have are the card's fault, told with their place in it."""
+    card = folder / "model.toml"
+    assert right in card.read_text()
+    card.write_text(card.read_text().replace(right, wrong, 1))
+    with pytest.raises(ModelError, match=r"model\.toml: .*\$\.geometry") as error:
+        load_card(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_too_long_for_a_file_is_no_model() -> None:
+    """It is told in a line like any other name that is none."""
+    with pytest.raises(ModelError, match=r"no model x+; "):
+        load_card("x" * 300)
+
+
 def test_a_misspelt_model_gets_a_hint() -> None:
     """A name close to a bundled model's is answered with that name, or with what there is."""
     with pytest.raises(ModelError, match="no model ear-and-eye-smal; "):

@@ -113,6 +113,32 @@ def test_a_fault_is_one_line(perceiverd: Perceiverd, tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
+def test_a_device_that_is_none_is_wrong_usage(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """`--device` takes what the configuration takes, and a slip is told with status 2."""
+    status, out, err = perceiverd("tag", tmp_path / "a.wav", "--model", tiny_model, "--device", "gpu")
+    assert (status, out) == (2, "")
+    assert "'gpu' is not auto, cpu, cuda or cuda:N" in err
+
+
+def test_a_url_that_is_none_costs_no_file(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """A malformed URL is told in a line without the password in it, and the next file is tagged."""
+    path = write_clip(tmp_path / "a.wav", audio_s=1)
+    status, out, err = perceiverd("tag", "http://me:secret@[bad/x", path, "--model", tiny_model)
+    assert status == 1
+    assert out.startswith(f"{path}\n")
+    assert err.startswith("perceiverd: http://...: cannot be opened")
+    assert err.count("\n") == 1
+    assert "secret" not in err
+
+
+def test_training_on_a_path_that_is_not_there(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """A missing folder of a training step is told in a line, with status 1."""
+    status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path / "no")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"perceiverd: {tmp_path}/no/")
+    assert err.count("\n") == 1
+
+
 def test_a_config_that_cannot_be_used_is_78(perceiverd: Perceiverd, tmp_path: Path) -> None:
     """A missing configuration ends `run` with the status at which systemd does not start it again."""
     status, out, err = perceiverd("run", "--config", tmp_path / "no.toml")

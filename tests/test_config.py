@@ -150,7 +150,7 @@ def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
         ("[windw]\n", "$.windw: no such option; did you mean `window`?"),
         ("[xylophone]\n", "$.xylophone: no such option; there are model, window, publish, streams"),
         ("[window]\nhops = 1", "$.window.hops: no such option; did you mean `hop_s`?"),
-        ("[window]\nhop_s = 0", "$.window.hop_s: expected `float` > 0.0"),
+        ("[window]\nhop_s = 0", "$.window.hop_s: expected `float` >= 0.001"),
         ("[window]\nhop_s = nan", "$.window.hop_s: expected `float`"),
         ("[window]\nhop_s = inf", "$.window.hop_s: expected `float` <= 3600.0"),
         ('[window]\nhop_s = "1"', "$.window.hop_s: expected `float`, got `str`"),

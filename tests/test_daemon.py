@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import zmq
 
@@ -20,13 +21,15 @@ from perceiverd.clock import now_ns
 from perceiverd.config import Config, Model, Publish
 from perceiverd.daemon import Daemon, Stream
 from perceiverd.errors import ConfigError
-from perceiverd.geometry import Audio, Geometry, Trunk
-from perceiverd.media import NS_PER_S
+from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.media import NS_PER_S, Frame
 from perceiverd.messages import Hello, Message, Scores, Status
-from perceiverd.sources import File, Synthetic
+from perceiverd.sources import File, Synthetic, Wanted
+from perceiverd.sources.runner import Arrival, Gap, Runner
 from perceiverd.window import Window, Windower
 
-DEADLINE_S = 40
+DEADLINE_S = 90
+"""A loaded machine takes half a minute to load torch and the model."""
 
 
 def listen(subscription: Subscription, done: Callable[[Message], bool]) -> list[Message]:
@@ -369,6 +372,47 @@ def test_the_watchdog_is_fed_by_progress_alone(tmp_path: Path) -> None:
     assert watched._progressing(now)  # only just up again
     stream.up_ns = None
     assert watched._progressing(now)  # down
+
+
+def test_a_stream_that_was_down_between_two_statuses_was_down(tmp_path: Path) -> None:
+    """However seldom statuses are told, what is down now does not keep the watchdog from being fed."""
+    watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
+    geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
+    long_ago = now_ns() - 600 * NS_PER_S
+    stream = Stream(Windower(geometry, NS_PER_S), up_ns=long_ago, sent_ns=long_ago)
+    watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
+    watched._runner = Runner(watched._sources, Wanted.of(geometry))  # none has started
+    watched._next_status_ns, watched._watchdog_ns = now_ns() + 600 * NS_PER_S, 4 * NS_PER_S
+    watched._heartbeat()
+    assert stream.up_ns is None
+    assert watched._next_alive_ns > now_ns()
+
+
+def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where two sources of a stream give the same, the first in the list is heeded, and the log says so once."""
+    watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
+    geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
+    stream = Stream(Windower(geometry, NS_PER_S // 2))
+    watching._streams = {"a": stream}
+
+    def see(position: int, at_ms: int) -> None:
+        picture = Frame(at_ms * 1_000_000, np.full((2, 3, 3), position, np.uint8))
+        watching._take(Arrival("a", position, picture))
+
+    for at_ms in range(0, 2_000, 40):  # the second camera is up first
+        see(1, at_ms)
+    for at_ms in range(2_000, 4_000, 40):
+        see(0, at_ms)
+        see(1, at_ms + 20)
+    watching._take(Arrival("a", 1, Gap(("video",))))  # of no concern any more
+    for at_ms in range(4_000, 5_000, 40):
+        see(0, at_ms)
+    for window in stream.due:
+        assert window.video is not None
+        assert np.unique(window.video).tolist() == [0 if window.start_ns >= 2 * NS_PER_S else 1]
+    assert len(stream.due) >= 8
+    assert stream.windower.counts.gaps == 1
+    assert [record.message for record in caplog.records] == ["given-twice stream=a modality=video sources=0,1 heeded=0"]
 
 
 def test_a_daemon_without_streams_is_a_config_error() -> None:

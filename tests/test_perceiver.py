@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from perceiverd.encoding import positions
+from perceiverd.encoding import mel_tokens, positions, video_tokens
 from perceiverd.geometry import Audio, Geometry, Modality, Trunk, Video
-from perceiverd.perceiver import Perceiver
+from perceiverd.perceiver import Perceiver, Stem
 
 
 def millions(modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> float:
@@ -172,3 +172,26 @@ def test_every_parameter_is_used() -> None:
         dead = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
         # Adding a constant to every key's score changes nothing, so a key's bias has no gradient.
         assert all(name.endswith("attention.key.bias") for name in dead)
+
+
+def test_a_stem_is_convolutions_over_the_whole_picture() -> None:
+    """A stem sees past a patch's edge: its tokens equal convolutions over the whole picture."""
+    audio = Audio(rate_hz=16_000, samples=160 * 12, form="mel", patch=(4, 4), bands=1, stem=(5, 7), mel_bands=20)
+    video = Video(frames=3, fps=25, height=12, width=20, patch=(1, 4, 4), bands=1, stem=(5, 7))
+    torch.manual_seed(0)
+    sound, sight = Stem(audio.modality), Stem(video.modality)
+    spectrogram = torch.randn(2, 12, 20)
+    frames = torch.randint(0, 256, (2, 3, 12, 20, 3), dtype=torch.uint8)
+
+    def slow(stem: Stem, picture: torch.Tensor) -> torch.Tensor:
+        first, second = stem.layers
+        x = second(torch.nn.functional.gelu(first(picture)))
+        return torch.nn.functional.layer_norm(x.permute(0, 2, 3, 1), (7,))
+
+    with torch.no_grad():
+        heard = sound(mel_tokens(spectrogram, audio))
+        torch.testing.assert_close(heard, slow(sound, (spectrogram[:, None] + 3.5) / 2.5).flatten(1, 2))
+        seen = sight(video_tokens(frames, video))
+        pictures = frames.flatten(0, 1).permute(0, 3, 1, 2) / 255
+        torch.testing.assert_close(seen, slow(sight, pictures).reshape(2, 3 * 3 * 5, 7))
+    assert audio.modality.content == video.modality.content == 7

@@ -69,3 +69,10 @@ def test_a_missing_gpu_is_told(card: Card) -> None:
     """Asking for CUDA where there is none says what to use instead."""
     with pytest.raises(ConfigError, match="use cpu or auto"):
         Tagger(card, "cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "cuda:99", ""])
+def test_a_device_that_is_none_is_told(card: Card, name: str) -> None:
+    """A slip in the device's name, or a number too high, is one line and not torch's traceback."""
+    with pytest.raises(ConfigError, match="device"):
+        Tagger(card, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ def merged(until_ms: int, *, chunk_ms: int = 50, frame_ms: int = 40) -> list[Fra
     return sorted(media, key=lambda item: item.start_ns)
 
 
-def run(windower: Windower, media: list[Frame | Chunk]) -> list[Window]:
+def run(windower: Windower, media: Sequence[Frame | Chunk]) -> list[Window]:
     windows = [window for item in media for window in windower.push(item)]
     return windows + windower.flush()
 
@@ -87,7 +89,7 @@ def test_a_gap_that_was_told_is_never_joined() -> None:
     windows += [w for t in range(1_000, 2_000, 50) for w in windower.push(sound(t, 50))]
     windows += windower.flush()
     assert all(w.end_ns <= 1_000 * MS or w.start_ns >= 1_000 * MS for w in windows)
-    assert windower.counts.gaps == 2  # the one told, and the end
+    assert windower.counts.gaps == 1
 
 
 def test_the_other_side_is_waited_for_and_then_not() -> None:
@@ -141,6 +143,52 @@ def test_media_shorter_than_a_window_makes_one() -> None:
     (window,) = run(Windower(BOTH, 300 * MS), [sound(0, 300)])
     assert window.audio is not None and window.end_ns == 300 * MS and window.video is None
     assert window.audio[299] == 299 and not window.audio[300:].any()
+
+
+def test_a_short_clip_keeps_sound_and_sight_together() -> None:
+    """Sound that begins after the pictures has its place in the one window, and no gap is made up at the end."""
+    windower = Windower(BOTH, 300 * MS)
+    (window,) = run(windower, [*map(sight, range(0, 400, 40)), sound(200, 200)])
+    assert window.modalities == ("audio", "video") and (window.start_ns, window.end_ns) == (0, 400 * MS)
+    assert window.audio is not None and not window.audio[:200].any() and not window.audio[400:].any()
+    np.testing.assert_array_equal(window.audio[200:400], np.arange(200, 400))
+    assert windower.counts.gaps == 0
+
+
+@pytest.mark.parametrize("hop_ms", [100, 1_000])
+def test_media_in_shreds_makes_one_window_of_the_last(hop_ms: int) -> None:
+    """Where no run is as long as a window, the one window bears the time of what is in it."""
+    (window,) = run(Windower(SOUND_ONLY, hop_ms * MS), [sound(0, 300), sound(600, 300), sound(1200, 300)])
+    assert (window.start_ns, window.end_ns) == (1200 * MS, 1500 * MS)
+    assert window.audio is not None and window.audio[0] == 1200 and not window.audio[300:].any()
+
+
+def test_what_is_over_is_no_part_of_the_last_window() -> None:
+    """Sound that ended before the one window of shreds begins is missing in it, not silence."""
+    (window,) = run(Windower(BOTH, 1_000 * MS), [sound(0, 100), *map(sight, range(500, 900, 40))])
+    assert window.modalities == ("video",) and window.start_ns == 500 * MS
+
+
+def test_small_holes_do_not_add_up() -> None:
+    """Holes that would each be joined (19 ms) take no sound into a window that is far from its time in it."""
+    media: list[Frame | Chunk] = [sound(t, 40) for t in range(0, 3_500, 59)]
+    media += [sight(t) for t in range(0, 3_500, 40)]
+    windows = run(Windower(BOTH, 300 * MS), sorted(media, key=lambda item: item.start_ns))
+    assert len(windows) > 5 and {window.modalities for window in windows} == {("video",)}
+    one_hole = [*(sound(t, 50) for t in range(0, 500, 50)), *(sound(t, 50) for t in range(519, 2_000, 50))]
+    assert all(window.audio is not None for window in run(Windower(SOUND_ONLY, 300 * MS), one_hole))
+
+
+def test_a_hop_longer_than_a_window_loses_nothing_and_tears_nothing() -> None:
+    """Media between two windows is neither late nor a gap, and little of it is kept."""
+    windower, most = Windower(BOTH, 3_000 * MS), 0
+    windows = []
+    for item in merged(20_000):
+        windows += windower.push(item)
+        most = max(most, sum(len(track._items) for track in windower._tracks))
+    assert [window.start_ns // MS for window in windows] == list(range(0, 20_000, 3_000))
+    assert (windower.counts.late, windower.counts.gaps) == (0, 0)
+    assert most < 100
 
 
 def test_nothing_in_nothing_out() -> None:

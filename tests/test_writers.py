@@ -45,6 +45,12 @@ def test_text_has_the_name_of_a_file_once() -> None:
     assert write(Scores("b.mp4", 0.0, 1.28, (DOG,), ())).startswith("b.mp4\n")
 
 
+def test_text_keeps_a_name_on_its_line() -> None:
+    """A line break or a terminal's escape in a file's name is shown, not obeyed; other letters stay."""
+    assert Text()(Scores("ä\n\x1b[2J.wav", 0.0, 1.28, (DOG,), ())).splitlines()[0] == r"ä\n\x1b[2J.wav"
+    assert Text()(Summary("ä\n.wav", 7, (DOG,))) == "ä\\n.wav  Dog 0.91\n"
+
+
 def test_text_is_aligned() -> None:
     """Labels begin in one column, early and late in a file."""
     write = Text()

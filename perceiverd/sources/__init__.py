@@ -111,7 +111,10 @@ class Wanted:
 
 def shown(url: str) -> str:
     """The URL without user name, password and query, fit for logs and errors."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no host can be found in it, so where a password would stand cannot be told
+        return f"{url.partition('://')[0]}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 

@@ -265,7 +265,8 @@ class Runner:
         if word is None and status >= 0 and now - child.exit_seen_ns < LAST_WORD_NS and child.state != State.STALLED:
             return
         self._release(child)
-        if word is not None and word.kind == "ended":
+        # A loop that is busy for seconds when a file ends misses the last word: a child waits only so long for room.
+        if (word is not None and word.kind == "ended") or (word is None and status == 0):
             child.supervision.ended()
         elif word is not None:
             self._lost(child, now, "failed", word.message, arrivals)

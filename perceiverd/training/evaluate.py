@@ -91,8 +91,8 @@ def read_clips(card: Card, folder: Path, split: str) -> Clips:
     for at, row in enumerate(rows):
         for name in filter(None, row["labels"].split("|")):
             truth[at, names[name]] = True
-    logits = np.load(folder / f"{split}.teacher.npy").astype(np.float32)
-    teacher = np.nan_to_num(1 / (1 + np.exp(-logits)))
+    logits = torch.from_numpy(np.load(folder / f"{split}.teacher.npy")).float()
+    teacher = logits.sigmoid().nan_to_num().numpy()
     student = score_mel(card, np.load(folder / f"{split}.mel.npy"))
     return Clips(
         tuple(row["recording"] for row in rows), truth, _by_clip(student, clip), _by_clip(teacher, clip), len(clip)

@@ -36,7 +36,10 @@ def archive(source: Source, cache: Path) -> Path:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         pinned = f"{source.name}=={source.version}" if source.version else source.name
         command = {"deb": ["apt-get", "download", source.name], "pypi": [*pip, pinned]}[source.kind]
-        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise FetchError(f"{source.kind} {source.name}: needs the program {command[0]}") from error
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise FetchError(f"{source.kind} {source.name}: {reason}")

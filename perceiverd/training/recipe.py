@@ -72,7 +72,9 @@ def load(path: Path) -> Recipe:
     """Read a recipe and check every label against the ontology; raises ConfigError."""
     try:
         recipe = msgspec.toml.decode(path.read_bytes(), type=Recipe)
-    except (OSError, msgspec.MsgspecError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     known = {label.name for label in ontology().labels}
     for source in recipe.source:

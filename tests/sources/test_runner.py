@@ -23,10 +23,11 @@ from perceiverd.sources.runner import Arrival, Change, Gap, Key, Runner
 from perceiverd.sources.supervision import Limits, State
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
-HURRIED = Limits(open_s=8.0, read_s=1.0)
+HURRIED = Limits(open_s=30.0, read_s=2.0)
+"""Soon enough for a test, late enough for a loaded machine, which starts and runs children haltingly."""
 
 
-def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float = 20) -> list[Arrival]:
+def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float = 60) -> list[Arrival]:
     """Poll until what has come is enough; fails when it is not in time."""
     arrivals: list[Arrival] = []
     end = time.monotonic() + within_s
@@ -57,7 +58,9 @@ def test_a_killed_source_is_back_and_the_others_never_leave() -> None:
     """After SIGKILL one source has a gap and is back within seconds; the other loses nothing and keeps its process."""
     sources: dict[Key, Source] = {("one", 0): Synthetic(), ("two", 0): Synthetic()}
     with Runner(sources, WANTED) as running:
+        began = time.monotonic()
         drive(running, all_up(running, "one", "two"))
+        start_s = time.monotonic() - began
         drive(running, lambda seen: min(len(media(seen, name)) for name in ("one", "two")) > 5)
         pid, other = running.state("one")[0].pid, running.state("two")[0].pid
         assert pid
@@ -67,7 +70,8 @@ def test_a_killed_source_is_back_and_the_others_never_leave() -> None:
         took_s = time.monotonic() - began
         arrivals += drive(running, lambda seen: len(media(seen, "two")) > 20)
         after, untouched = running.state("one")[0], running.state("two")[0]
-    assert took_s < 5  # 0.6 s on an idle machine, for which the bar is 2 s
+    # A back-off of 0.25 s at most, and a start: 0.6 s on an idle machine, for which the bar is 2 s.
+    assert took_s < 1.5 + 3 * start_s
     assert states(arrivals, "one") == [State.BACKING_OFF, State.STARTING, State.UP]
     what = [a.what for a in arrivals if a.stream == "one"]
     gap = what.index(Gap(("audio", "video")))
@@ -76,7 +80,7 @@ def test_a_killed_source_is_back_and_the_others_never_leave() -> None:
     assert after.losses == {"exited": 1}
     assert "signal 9" in after.detail
     assert after.data_age_s is not None
-    assert after.data_age_s < 2
+    assert after.data_age_s < took_s + 20
     assert (untouched.pid, untouched.losses) == (other, {})
     times = [item.start_ns for item in media(arrivals, "two") if isinstance(item, Chunk)]
     assert max(np.diff(times)) < NS_PER_S // 20
@@ -102,8 +106,8 @@ def test_a_busy_loop_kills_nobody() -> None:
     """When the daemon itself was busy for longer than the limit, sources that are well are left alone."""
     with Runner({("cam", 0): Synthetic()}, WANTED, limits=HURRIED) as running:
         drive(running, all_up(running, "cam"))
-        time.sleep(1.5)
-        arrivals = drive(running, lambda seen: len(media(seen, "cam")) > 90)
+        time.sleep(3)
+        arrivals = drive(running, lambda seen: len(media(seen, "cam")) > 180)
         assert not states(arrivals, "cam")
         assert running.state("cam")[0].losses == {}
 
@@ -145,6 +149,20 @@ def test_flash_and_beep_stay_together_through_a_replay(clip: Callable[..., Path]
     assert chunks[-1].end_ns - chunks[0].start_ns == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 10)
 
 
+def test_a_loop_that_is_busy_when_a_file_ends_hears_of_it(clip: Callable[..., Path]) -> None:
+    """Though the last word finds no room in time, the file has ended and is not played again."""
+    path = clip("a.mp4", picture=lambda _: np.zeros((60, 84, 3), np.uint8), sound=lambda t: 0.1 * np.sin(t), seconds=4)
+    with Runner({("film", 0): File(str(path))}, WANTED) as running:
+        drive(running, all_up(running, "film"))
+        process = running._children[0].process
+        assert process
+        process.wait(60)  # meanwhile nobody listens
+        assert process.returncode == 0
+        arrivals = drive(running, lambda seen: State.ENDED in states(seen, "film"))
+        assert running.state("film")[0].losses == {}
+    assert states(arrivals, "film") == [State.ENDED]
+
+
 def test_a_flood_does_not_hold_the_loop() -> None:
     """One poll returns after a bounded number of messages, and strangers and the dead are counted, not believed."""
     with Runner({("cam", 0): Synthetic()}, WANTED) as running:
@@ -161,7 +179,7 @@ def test_a_flood_does_not_hold_the_loop() -> None:
             flood.send_multipart(packed(order, 0, None))
             flood.send_multipart(packed(Order(Synthetic(), WANTED, "", "stranger", 0), 0, None))
             polls = 0
-            until = time.monotonic() + 10
+            until = time.monotonic() + 60
             while running.refused < 2002:
                 assert time.monotonic() < until
                 before = running.refused
@@ -186,7 +204,7 @@ def test_the_exit_leaves_nothing_behind() -> None:
         assert pids[0]
         os.kill(pids[0], signal.SIGSTOP)
         began = time.monotonic()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < runner.TERM_S + runner.KILL_S + 5
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not directory.exists()
     assert descriptors() <= before

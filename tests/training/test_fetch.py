@@ -87,3 +87,10 @@ def test_debian_package(tmp_path: Path) -> None:
         "usr/hiss.wav": b"ssss",
         "usr/more.zip/pop.ogg": b"p",
     }
+
+
+def test_without_the_client_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no apt-get, the error names it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(fetch.FetchError, match="needs the program apt-get"):
+        fetch.archive(Source(kind="deb", name="noise-data", licence="x"), tmp_path / "cache")

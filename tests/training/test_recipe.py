@@ -62,3 +62,13 @@ def test_mistake_is_named(tmp_path: Path, text: str, word: str) -> None:
         recipe.load(path)
     assert word in str(caught.value) or "source" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_recipe_is_told(tmp_path: Path) -> None:
+    """A missing recipe, and one that is not text, are ConfigErrors that begin with its path."""
+    path = tmp_path / "recipe.toml"
+    with pytest.raises(ConfigError, match=r"recipe\.toml: cannot read the recipe: No such file"):
+        recipe.load(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe\.toml: .*utf-8"):
+        recipe.load(path)
