@@ -327,7 +327,12 @@ CREDITS_HEAD = """\
 `clip.mp4` is put together by `build.py` from the works below: photographs cropped, panned and zoomed;
 recordings cut, repeated with pauses, levelled, mixed to mono. The clip as a whole is under
 [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); each work stays under its own licence.
-Authors and licences are as the Debian packages' copyright and attribution files give them.
+Authors and licences are as the Debian packages' copyright and attribution files give them. GCompris had cropped and
+sharpened some of the photographs before (it says so of the horse and of the kitten).
+
+Licences: [CC0 1.0](https://creativecommons.org/publicdomain/zero/1.0/),
+[CC BY 2.0](https://creativecommons.org/licenses/by/2.0/), [CC BY 3.0](https://creativecommons.org/licenses/by/3.0/),
+[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/), [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/).
 
 | when | what | title | author | licence | source | package and file |
 |--:|---|---|---|---|---|---|

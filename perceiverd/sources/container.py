@@ -99,8 +99,8 @@ def read(
         said_ns = (container.duration or 0) * (NS_PER_S // av.time_base)
         if not live and (counts.corrupt_packets or end_ns < said_ns - CUT_SHORT_NS):
             log.warning(
-                "file=%s damaged=true undecodable_packets=%d read_s=%.1f said_s=%.1f",
-                *(name, counts.corrupt_packets, end_ns / NS_PER_S, said_ns / NS_PER_S),
+                "%s: is damaged: %.1f of %.1f s could be read, %d packets were skipped",
+                *(name, end_ns / NS_PER_S, said_ns / NS_PER_S, counts.corrupt_packets),
             )
 
 

@@ -135,20 +135,21 @@ class Batches:
         """
         number = first + rank
         with ThreadPoolExecutor(1) as ahead:
-            following = ahead.submit(self.make, number)
+            following = ahead.submit(self.make, number, size)
             while True:
                 batch = following.result()
                 number += size
                 if number // size % REFRESH == 0:
                     self._sounds.refresh()
-                following = ahead.submit(self.make, number)
+                following = ahead.submit(self.make, number, size)
                 yield batch
 
-    def make(self, number: int) -> Batch:
-        """The batch of this number."""
-        rng = np.random.default_rng([self._seed, number])
+    def make(self, number: int, size: int = 1) -> Batch:
+        """The batch of this number, in a crew of `size`: who steps together gets one kind, so that none waits long."""
+        rng = np.random.default_rng([self._seed, number // size])
         chances = np.array([self._mix.audio, self._mix.both, self._mix.video])
         kind = "audio" if self._pictures is None else str(rng.choice(KINDS, p=chances / chances.sum()))
+        rng = np.random.default_rng([self._seed, number, 1])
         contents: dict[str, Tensor] = {}
         embedding = None
         drawn = None
