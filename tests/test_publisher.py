@@ -170,27 +170,21 @@ def test_a_frozen_subscriber_harms_nobody() -> None:
             assert frozen.stdout.readline() == "reading\n"
             frozen.send_signal(signal.SIGSTOP)
             before = resident_bytes()
-            slowest_s, heard = 0.0, 0
+            slowest_s = 0.0
             for _ in range(count):
                 began_s = time.monotonic()
                 publisher.send(scores(padding=size))
                 slowest_s = max(slowest_s, time.monotonic() - began_s)
                 publisher.attend()
-                while reader.receive(0):
-                    heard += 1
-            while reader.receive(1):
-                heard += 1
-            publisher.send(scores())  # shows what was lost just before it
-            assert reader.receive(DEADLINE_S)
+                assert reader.receive(DEADLINE_S)  # at the reader's pace: only the other's messages pile up
             grown = resident_bytes() - before
         finally:
             frozen.kill()
             frozen.wait()
             frozen.stdout.close()
-    assert heard + reader.missed == count + 1
-    assert heard >= count // 2  # this loop reads as it can; what matters is that it goes on
+    assert reader.missed == 0
     assert grown < 40e6, f"{grown / 1e6:.0f} MB"
-    assert slowest_s < 1
+    assert slowest_s < 5  # a send that blocked would not have ended before the frozen one was killed
 
 
 def test_who_reads_loses_nothing_beside_a_frozen_one() -> None:

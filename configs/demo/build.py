@@ -130,8 +130,8 @@ SEGMENTS = (
     ),
     Segment(
         MOUNTAINS, View(0.45, 0.38, 0.75), View(0.60, 0.38, 0.75),
-        scratch("Animal/Goose.wav"), (0.2, 0.75, 1.7, 2.2, 2.7),
-        "Goose|Honk", "",
+        scratch("Animal/Crickets.wav"), (0.0,),
+        "Cricket|Insect", "",
     ),
     Segment(
         erase("horse", "Zaniskari Horse in Ladakh.jpg", "Eatcha", "CC BY-SA 4.0"),
@@ -157,10 +157,9 @@ SEGMENTS = (
         "Drum", "Drum", offset_s=7.2,
     ),
     Segment(
-        music("australia.webp", "Australia Aboriginal Culture 009.jpg", "Steve Evans", "CC BY 2.0"),
-        View(0.50, 0.34, 1.0), View(0.50, 0.22, 0.92),
-        scratch("Instruments/Dijjeridoo.mp3"), (0.0,),
-        "Didgeridoo", "Didgeridoo",
+        MOUNTAINS, View(0.70, 0.60, 0.60), View(0.62, 0.55, 0.75),
+        scratch("Human/BabyCry.mp3"), (0.3,),
+        "Baby cry, infant cry|Crying, sobbing", "",
     ),
     Segment(
         music("mexico.webp", "Wikipedia 10 Guadalajara - Mariachi.jpg", "Elidealista", "CC0 1.0"),

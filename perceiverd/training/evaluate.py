@@ -21,6 +21,7 @@ from perceiverd.training.pool import dequantise
 
 BATCH = 64
 ROUNDS = 500  # of the bootstrap
+FEWEST = 3  # recordings of a class: fewer tell little, and a bootstrap of them nothing
 
 
 def average_precision(scores: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
@@ -69,6 +70,12 @@ class Clips:
     student: NDArray[np.float32]
     teacher: NDArray[np.float32]
     windows: int
+
+    @property
+    def columns(self) -> list[int]:
+        """The classes with enough recordings to be measured."""
+        recordings = np.asarray(self.recordings)
+        return [c for c in range(self.truth.shape[1]) if len(set(recordings[self.truth[:, c]])) >= FEWEST]
 
     def mean_ap(self, scores: NDArray[np.float32], columns: Sequence[int]) -> Interval:
         """Mean average precision over these classes; classes that a draw lacks are left out of it."""
@@ -123,7 +130,7 @@ def sounds(card: Card, folder: Path, *, details: bool = False) -> str:
 def _sounds(card: Card, folder: Path, details: bool) -> Iterator[str]:
     for split, what in (("validation", "held-out recordings"), ("test", "held-out packages")):
         clips = read_clips(card, folder, split)
-        columns = [int(c) for c in np.flatnonzero(clips.truth.any(axis=0)) if np.isfinite(clips.teacher[:, c]).all()]
+        columns = clips.columns
         labelled = int(clips.truth.any(axis=1).sum())
         yield f"Sound, {what}: {labelled} labelled clips, {clips.windows} windows, {len(columns)} classes"
         yield ""
