@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
 from perceiverd.training.fit import Plan, Student, _rate, fit, loss_of
 
+ROOT = Path(__file__).parent.parent.parent
 CLASSES = 7
 GEOMETRY = Geometry(
     classes=CLASSES,
@@ -112,3 +116,30 @@ def test_an_empty_pool_is_told(tmp_path: Path) -> None:
     """A folder without mixtures is refused with the command that makes some."""
     with pytest.raises(MediaError, match="perceiverd train pool"):
         Sounds(tmp_path)
+
+
+CREW = """
+import sys, torch
+from torch import nn
+from perceiverd.training.fit import Crew
+crew = Crew.join()
+network = nn.Linear(3, 2)
+unused = nn.Linear(2, 1)
+nn.init.constant_(network.weight, 1.0)
+network(torch.full((1, 3), crew.rank + 1.0)).sum().backward()
+spent_s = crew.average(nn.ModuleList([network, unused]), spent_s=10.0 * crew.rank)
+torch.save((crew.size, spent_s, network.weight.grad, unused.weight.grad), f"{sys.argv[1]}/{crew.rank}.pt")
+"""
+
+
+def test_a_crew_takes_one_step(tmp_path: Path) -> None:
+    """Processes under torchrun end up with the same mean gradients and time; a head that none used gets zeros."""
+    script = tmp_path / "crew.py"
+    script.write_text(CREW)
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *command], check=True, capture_output=True, timeout=100, env=environment)
+    for rank in range(2):
+        size, spent_s, used, unused = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert (size, spent_s) == (2, 5.0)
+        assert torch.equal(used, torch.full((2, 3), 1.5)) and not unused.any()
