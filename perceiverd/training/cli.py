@@ -114,7 +114,7 @@ def fit(
     from perceiverd.checkpoint import save_model
     from perceiverd.labels import ontology
     from perceiverd.training.batches import Batches, Mix, Sounds
-    from perceiverd.training.fit import Plan
+    from perceiverd.training.fit import Plan, leads
     from perceiverd.training.fit import fit as run
     from perceiverd.training.motion import VideoMixer
 
@@ -122,7 +122,8 @@ def fit(
     mixer = VideoMixer(pictures, "train", seed) if pictures else None
     batches = Batches(wanted, Sounds(pool), mixer, size=batch, seed=seed, mix=Mix())
     network = run(wanted, batches, state, Plan(minutes=minutes, batch=batch, seed=seed), threads=threads, half=half)
-    save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
+    if leads():
+        save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
 
 
 @app.command()

@@ -134,8 +134,14 @@ def fit(
             recent.clear()
     if crew.rank == 0:
         _save(out, student, optimiser, mean, step, spent_s)
+    crew.leave()
     student.load_state_dict(mean)
     return student.perceiver.eval()
+
+
+def leads() -> bool:
+    """Whether this process is the one of its crew that writes what all have made."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
@@ -147,11 +153,17 @@ class Crew:
 
     @classmethod
     def join(cls) -> Crew:
-        """Meet the others, where there are any."""
+        """Meet the others, where there are any; `leave` them in the end."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1)
         distributed.init_process_group("gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def leave(self) -> None:
+        """Part from the others, once all have come this far."""
+        if self.size > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
 
     def average(self, student: nn.Module, spent_s: float) -> float:
         """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.

@@ -128,6 +128,7 @@ unused = nn.Linear(2, 1)
 nn.init.constant_(network.weight, 1.0)
 network(torch.full((1, 3), crew.rank + 1.0)).sum().backward()
 spent_s = crew.average(nn.ModuleList([network, unused]), spent_s=10.0 * crew.rank)
+crew.leave()
 torch.save((crew.size, spent_s, network.weight.grad, unused.weight.grad), f"{sys.argv[1]}/{crew.rank}.pt")
 """
 
