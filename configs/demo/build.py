@@ -6,10 +6,8 @@ table says what is heard apart from what is seen. Nothing used here may be used 
     python configs/demo/build.py [folder with the .deb files, or where to download them]
 """
 
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +18,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import soxr
+
+from perceiverd.training.fetch import read_rcc
 
 Picture = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.float32]
@@ -174,37 +174,6 @@ SEGMENTS = (
         "Drum kit", "Drum kit|Electric guitar", offset_s=2.4,
     ),
 )  # fmt: skip
-
-
-def read_rcc(archive: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path and content of each file in a Qt resource archive, stored or zlib-compressed."""
-    magic, version, tree, data, names = struct.unpack_from(">4sIIII", archive)
-    if magic != b"qres":
-        raise ValueError("not a Qt resource archive")
-    entry_bytes = 14 if version == 1 else 22  # later versions add a time of change
-
-    def name(offset: int) -> str:
-        (length,) = struct.unpack_from(">H", archive, names + offset)
-        start = names + offset + 6  # a 32-bit hash stands between length and text
-        return archive[start : start + 2 * length].decode("utf-16-be")
-
-    def walk(node: int, parents: str) -> Iterator[tuple[str, bytes]]:
-        at = tree + node * entry_bytes
-        name_offset, flags = struct.unpack_from(">IH", archive, at)
-        path = parents + name(name_offset) if node else ""
-        if flags & 2:
-            count, first = struct.unpack_from(">II", archive, at + 6)
-            for child in range(first, first + count):
-                yield from walk(child, path + "/" if node else "")
-            return
-        (offset,) = struct.unpack_from(">I", archive, at + 10)
-        (length,) = struct.unpack_from(">I", archive, data + offset)
-        content = archive[data + offset + 4 : data + offset + 4 + length]
-        if flags & 4:
-            return  # zstd: none of the pictures and sounds used here are
-        yield path, zlib.decompress(content[4:]) if flags & 1 else content
-
-    return walk(0, "")
 
 
 def unpack(debs: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -104,7 +105,7 @@ def read(
             )
 
 
-class _Track:
+class _Track(ABC):
     """One stream of the container: its time line and its bad packets."""
 
     def __init__(self, stream: av.AudioStream | av.VideoStream, origin_ns: int | None, counts: Counts) -> None:
@@ -133,8 +134,9 @@ class _Track:
             self._corrupt_run = 0
             yield from self.media(item)
 
+    @abstractmethod
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
-        raise NotImplementedError
+        """What comes of a decoded frame of pictures or sound."""
 
     def flush(self) -> Iterator[Media]:
         yield from ()
