@@ -24,8 +24,7 @@ from perceiverd.geometry import Modality, Trunk
 class Stem(nn.Module):
     """Makes a token's content from its patch and what surrounds it: 3 x 3 convolutions of stride 2, GELU between.
 
-    Perceiver IO's "2D conv" preprocessing in small (Jaegle et al. 2021, ImageNet): where data is scarce it learns from
-    a fraction of the windows that bare patches need.
+    Perceiver IO's "2D conv" preprocessing in small (Jaegle et al. 2021, ImageNet), for models whose data is scarce.
     """
 
     def __init__(self, modality: Modality) -> None:
