@@ -11,10 +11,11 @@ import msgspec
 
 from perceiverd.errors import ModelError
 from perceiverd.geometry import Geometry
-from perceiverd.labels import Label, read_labels
+from perceiverd.labels import Calibration, Label, read_calibration, read_labels
 
 DEFAULT = "ear-and-eye-small"
 CARD_FILE, LABELS_FILE, WEIGHTS_FILE = "model.toml", "labels.tsv", "model.safetensors"
+CALIBRATION_FILE = "calibration.tsv"
 # In an installed package the models lie inside it, in a checkout beside it.
 SHELVES = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 
@@ -43,6 +44,8 @@ class Card:
     """Of the weights, in hexadecimal."""
     geometry: Geometry
     labels: tuple[Label, ...]
+    calibration: tuple[Calibration, ...]
+    """Of each label, in the order of `labels`."""
 
 
 def load_card(model: str | Path = DEFAULT) -> Card:
@@ -65,7 +68,8 @@ def load_card(model: str | Path = DEFAULT) -> Card:
     labels = read_labels(folder / LABELS_FILE)
     if len(labels) != file.geometry.classes:
         raise ModelError(f"{folder}: {len(labels)} labels for {file.geometry.classes} classes")
-    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels)
+    calibration = read_calibration(folder / CALIBRATION_FILE, labels)
+    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels, calibration)
 
 
 def bundled() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,41 @@ def read_labels(path: Path) -> tuple[Label, ...]:
     if [label.index for label in labels] != list(range(len(labels))):
         raise ModelError(f"{path}: the indices are not 0 to {len(labels) - 1} in order")
     return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a label's logit becomes a probability, and from which probability on the label is worth an event."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+    """score = sigmoid(scale * logit + shift) (Platt 1999)."""
+    threshold: float = 0.5
+    """0..1, exclusive."""
+
+
+def read_calibration(path: Path, labels: tuple[Label, ...]) -> tuple[Calibration, ...]:
+    """The calibration of each label from a model's `calibration.tsv` (header `mid scale shift threshold`).
+
+    A label that the table lacks, or all where there is no file, has the default. Raises ModelError where the file
+    can't be used, or names a label that the model lacks.
+    """
+    if not path.exists():
+        return (Calibration(),) * len(labels)
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+        table = {row["mid"]: Calibration(*(float(row[key]) for key in ("scale", "shift", "threshold"))) for row in rows}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the calibration: {error.strerror}") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(f"{path}: not a table with columns mid, scale, shift, threshold ({error})") from error
+    if unknown := table.keys() - {label.mid for label in labels}:
+        raise ModelError(f"{path}: {min(unknown)} is no label of this model")
+    for mid, one in table.items():
+        if not (0 < one.scale < math.inf and math.isfinite(one.shift) and 0 < one.threshold < 1):
+            raise ModelError(f"{path}: {mid}: scale is above 0, threshold between 0 and 1, all are finite; not {one}")
+    return tuple(table.get(label.mid, Calibration()) for label in labels)
 
 
 @dataclass(frozen=True)

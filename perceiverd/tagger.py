@@ -31,6 +31,8 @@ class Tagger:
         self.card = card
         self.device = _device(device)
         self._network = load_network(card).to(self.device)
+        self._scale = torch.tensor([one.scale for one in card.calibration], device=self.device)
+        self._shift = torch.tensor([one.shift for one in card.calibration], device=self.device)
 
     @torch.inference_mode()
     def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
@@ -53,7 +55,8 @@ class Tagger:
             sight = [window.video if window.video is not None else black for window in windows]
             contents["video"] = video_tokens(torch.from_numpy(np.stack(sight)).to(self.device), video)
             present["video"] = self._mask([window.video is not None for window in windows])
-        scores: NDArray[np.float32] = self._network(contents, present).sigmoid().float().cpu().numpy()
+        logits = self._network(contents, present).float()
+        scores: NDArray[np.float32] = (self._scale * logits + self._shift).sigmoid().cpu().numpy()
         return scores
 
     def _mask(self, there: list[bool]) -> torch.Tensor:

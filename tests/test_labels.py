@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from perceiverd.errors import ModelError
-from perceiverd.labels import Label, ontology, read_labels
+from perceiverd.labels import Calibration, Label, ontology, read_calibration, read_labels
 
 
 def names(mids: frozenset[str]) -> set[str]:
@@ -74,3 +74,41 @@ def test_a_missing_table_is_told(tmp_path: Path) -> None:
     """A model folder without its labels is a ModelError that names the file."""
     with pytest.raises(ModelError, match=r"labels\.tsv: cannot read"):
         read_labels(tmp_path / "labels.tsv")
+
+
+DOG = Label(0, "/m/0bt9lr", "Dog")
+
+
+@pytest.fixture
+def calibration(tmp_path: Path) -> Path:
+    return tmp_path / "calibration.tsv"
+
+
+def test_a_model_without_calibration_has_the_default(calibration: Path) -> None:
+    """Without a table a score is the logit's sigmoid, and one half the threshold."""
+    assert read_calibration(calibration, (DOG,)) == (Calibration(1.0, 0.0, 0.5),)
+
+
+def test_calibration_is_read_by_mid(calibration: Path) -> None:
+    """A row belongs to the label of its mid; further columns are left alone."""
+    calibration.write_text("mid\tname\tscale\tshift\tthreshold\n/m/0bt9lr\tDog\t0.8\t-1\t0.4\n")
+    cat = Label(1, "/m/01yrx", "Cat")
+    assert read_calibration(calibration, (cat, DOG)) == (Calibration(), Calibration(0.8, -1.0, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("/m/0bt9lr\t0\t0\t0.5", "scale is above 0"),
+        ("/m/0bt9lr\t1\tnan\t0.5", "all are finite"),
+        ("/m/0bt9lr\t1\t0\t0", "threshold between 0 and 1"),
+        ("/m/0bt9lr\t1\t0\t1", "threshold between 0 and 1"),
+        ("/m/0bt9lr\t1\t0", "not a table with columns"),
+        ("/m/01yrx\t1\t0\t0.5", "no label of this model"),
+    ],
+)
+def test_a_calibration_that_cannot_be_is_refused(calibration: Path, row: str, said: str) -> None:
+    """Scales, shifts and thresholds that make no probability, and labels of another model, are errors of one line."""
+    calibration.write_text(f"mid\tscale\tshift\tthreshold\n{row}\n")
+    with pytest.raises(ModelError, match=said):
+        read_calibration(calibration, (DOG,))
