@@ -66,4 +66,10 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@echo "installing perceiverd and its tools into $(VENV) (the first time takes a few minutes)"
 	@$(INSTALL) --editable '.[dev]'
+	@# Some tests want a real MQTT broker and promtool, and are skipped where there is none. Both packages bring services;
+	@# in a container nothing starts them, elsewhere whoever wants them installs them.
+	@{ command -v mosquitto && command -v promtool || \
+	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto prometheus; }; } \
+	    >/dev/null 2>&1 || true
 	@touch $(VENV)/.run $@

@@ -32,8 +32,19 @@ app = typer.Typer(
 )
 models = typer.Typer(help="The models that come with perceiverd.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
+bridges = typer.Typer(help="Labels for others than subscribers.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bridges, name="bridge")
+configs = typer.Typer(help="What a configuration says.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(configs, name="config")
+keys = typer.Typer(help="Keys for encrypted labels.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys, name="keys")
 
 ModelName = typer.Option(help="A model that comes with perceiverd, or a model's folder.", metavar="NAME|FOLDER")
+ServerKey = typer.Option(help="The daemon's public key, where it encrypts.", metavar="FILE")
+SecretKey = typer.Option(help="One's own secret key, for a daemon that encrypts.", metavar="FILE")
+Endpoint = typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
+SERVICE = "ipc:///run/perceiverd/labels"
+"""Where the service publishes unless its configuration says otherwise."""
 DeviceName = typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")
 
 
@@ -105,16 +116,38 @@ def run(
 @app.command()
 @output()
 def watch(
-    endpoint: Annotated[
-        str, typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
-    ],
+    endpoint: Annotated[str, Endpoint] = SERVICE,
     stream: Annotated[str | None, typer.Option(help="This stream alone.", metavar="NAME")] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels a stream, best first.", metavar="K")] = 5,
+    scores: Annotated[bool, typer.Option("--scores", help="A line for every window, too.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The messages as they came, a line each.")] = False,
+    server_key: Annotated[Path | None, ServerKey] = None,
+    secret_key: Annotated[Path | None, SecretKey] = None,
 ) -> None:
-    """Show the labels of a daemon as they come, until Ctrl-C."""
+    """Show the streams of a daemon, or without a terminal what happens, until Ctrl-C."""
     from perceiverd import watch
+    from perceiverd.client import curve_of
 
-    raise typer.Exit(watch.watch(endpoint, stream, top))
+    raise typer.Exit(watch.watch(endpoint, watch.Wish(stream, top, scores, json), curve_of(server_key, secret_key)))
+
+
+@app.command()
+@output()
+def explain(
+    endpoint: Annotated[str, Endpoint] = SERVICE,
+    *,
+    stream: Annotated[str, typer.Option(help="The stream.", metavar="NAME")],
+    label: Annotated[str, typer.Option(help="The label, by its name or mid.", metavar="NAME|MID")],
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each window.")] = False,
+    server_key: Annotated[Path | None, ServerKey] = None,
+    secret_key: Annotated[Path | None, SecretKey] = None,
+) -> None:
+    """Say why a label has an event, or why it has none, window by window, until Ctrl-C."""
+    from perceiverd import explain
+    from perceiverd.client import curve_of
+
+    curve = curve_of(server_key, secret_key)
+    raise typer.Exit(explain.explain(endpoint, stream, label, json=json, curve=curve))
 
 
 @app.command()
@@ -125,9 +158,16 @@ def tag(
     top: Annotated[int, typer.Option(min=1, help="Labels a line, best first.", metavar="K")] = 5,
     hop: Annotated[
         float | None,
-        typer.Option(help="Seconds from one window to the next; by default they follow each other.", metavar="S"),
+        typer.Option(
+            help="Seconds from one window to the next; by default they follow each other, for events they overlap.",
+            metavar="S",
+        ),
     ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="One line a file: the mean over its windows.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="One line an event: when it began, and ended.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Go by the thresholds of this configuration's [events].", metavar="FILE")
+    ] = None,
     model: Annotated[str | None, ModelName] = None,
     device: Annotated[str, DeviceName] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Windows that go through the network together.", metavar="N")] = 16,
@@ -139,9 +179,14 @@ def tag(
     # A hop of under a millisecond would be thousands of windows a second, and surely is a slip.
     if hop is not None and not (math.isfinite(hop) and hop >= 0.001):
         raise typer.BadParameter(f"{hop:g} is not a number of seconds from 0.001 on", param_hint="'--hop'")
+    if events and summary:
+        raise typer.BadParameter("a line for an event or one for a file, not both", param_hint="'--events'")
+    if config and not events:
+        raise typer.BadParameter("only --events needs a configuration", param_hint="'--config'")
     from perceiverd import offline
     from perceiverd.card import DEFAULT, load_card
-    from perceiverd.config import DEVICE
+    from perceiverd.config import DEVICE, Config, load
+    from perceiverd.rules import resolve
     from perceiverd.tagger import Tagger
     from perceiverd.writers import FORMATS
 
@@ -149,8 +194,14 @@ def tag(
         raise typer.BadParameter(f"{device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(model or DEFAULT)
-    hop_ns = card.geometry.window_ns if hop is None else round(hop * 1e9)
-    wish = offline.Wish(top=top, hop_ns=hop_ns, batch=batch, summary=summary)
+    settings = load(config) if config else Config()
+    try:
+        rules = resolve(card.labels, card.calibration, settings.events) if events else None
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}") from error
+    usual_ns = round(settings.window.hop_s * 1e9) if events else card.geometry.window_ns
+    hop_ns = usual_ns if hop is None else round(hop * 1e9)
+    wish = offline.Wish(top=top, hop_ns=hop_ns, batch=batch, summary=summary, rules=rules)
     raise typer.Exit(offline.tag(files, Tagger(card, device), wish, FORMATS[form](), into))
 
 
@@ -184,6 +235,78 @@ def train(context: typer.Context) -> None:
         raise PerceiverdError(f"{error.filename}: {error.strerror}; check the paths that were given") from error
 
 
+@bridges.command()
+@output()
+def mqtt(
+    broker: Annotated[
+        str,
+        typer.Option(
+            help="mqtt:// or mqtts:// with USER@HOST:PORT; the password is taken from PERCEIVERD_MQTT_PASSWORD.",
+            metavar="URL",
+        ),
+    ],
+    endpoint: Annotated[
+        str, typer.Option(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
+    ] = SERVICE,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="There from the start; others from their first event on. Repeat it.", metavar="NAME|MID"),
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="What the topics begin with.", metavar="TOPIC")] = "perceiverd",
+    discovery: Annotated[
+        str, typer.Option(help="Home Assistant's discovery prefix; empty for no discovery.", metavar="TOPIC")
+    ] = "homeassistant",
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="Certificate of the authority behind mqtts://; by default the system's.", metavar="FILE"),
+    ] = None,
+    server_key: Annotated[Path | None, ServerKey] = None,
+    secret_key: Annotated[Path | None, SecretKey] = None,
+) -> None:
+    """Repeat labels at an MQTT broker, for Home Assistant and others. Needs the extra `mqtt`."""
+    try:
+        from perceiverd import bridge
+    except ModuleNotFoundError as error:
+        if error.name != "paho":
+            raise
+        raise PerceiverdError(f"the bridge needs more: pip install 'perceiverd[mqtt]' ({error})") from error
+    try:
+        status = bridge.mqtt(bridge.Wish(endpoint, broker, label or (), prefix, discovery, ca, server_key, secret_key))
+    except ConfigError as error:
+        tell(error)
+        status = CONFIG
+    raise typer.Exit(status)
+
+
+@keys.command("new")
+@output()
+def new_key(
+    name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, _, . and -.", metavar="NAME")],
+    folder: Annotated[Path, typer.Option(help="Where to put the files.", metavar="FOLDER")] = Path(),
+) -> None:
+    """Make a pair of keys, for a daemon or for one of its clients, and say what goes where."""
+    from perceiverd.keys import new
+
+    public, secret = new(name, folder)
+    print(f"public  {public}  for those it deals with")
+    print(f"secret  {secret}  for itself alone")
+    print()
+    print("Is it the daemon's? Then its configuration says")
+    print(f'  [publish]\n  secret_key = "{secret.resolve()}"\n  client_keys = "FOLDER"')
+    print(f"and its clients are given {public.name}.")
+    print(f"Is it a client's? Then {public.name} goes into that folder, and the client says")
+    print(f"  perceiverd watch tcp://HOST:PORT --server-key DAEMON.key --secret-key {secret}")
+
+
+@app.command()
+@output()
+def schema() -> None:
+    """Print the JSON Schema of the messages."""
+    from perceiverd import schema
+
+    print(schema.written(), end="")
+
+
 @models.command("list")
 @output()
 def list_models() -> None:
@@ -215,3 +338,47 @@ def info(
         print(f"{part.name:9} {part.tokens} tokens of {part.width} channels, {'x'.join(map(str, part.grid))}")
     trunk = found.geometry.trunk
     print(f"network   {trunk.latents} latents of {trunk.width} channels, {trunk.cross_attends} cross-attends")
+
+
+@configs.command()
+@output()
+def check(
+    file: Annotated[Path, typer.Argument(help="See configs/perceiverd.toml.", metavar="FILE")],
+) -> None:
+    """Say whether the daemon would take this file; exit status 78 where it would not."""
+    from perceiverd import config, reload
+    from perceiverd.card import load_card
+
+    try:
+        settings = config.load(file)
+        model = load_card(settings.model.name)
+        streams = reload.rules_of(settings, model)
+    except PerceiverdError as error:
+        tell(error if str(error).startswith(f"{file}: ") else ConfigError(f"{file}: {error}"))
+        raise typer.Exit(CONFIG) from None
+    many = "stream" if len(streams) == 1 else "streams"
+    print(f"ok: {len(streams)} {many} ({', '.join(streams)}), model {model.name}")
+    try:
+        config.secrets_of(settings, os.environ)
+    except ConfigError as error:
+        # No fault of the file: the unit's environment is not the shell's.
+        print(f"note: {error}")
+
+
+@configs.command()
+@output()
+def show(
+    file: Annotated[Path | None, typer.Argument(help="Without one, the defaults.", metavar="FILE")] = None,
+    effective: Annotated[
+        bool, typer.Option("--effective", help="Every option; otherwise only what differs from its default.")
+    ] = False,
+) -> None:
+    """Print a configuration as the daemon reads it, without passwords."""
+    from perceiverd import config, toml
+
+    try:
+        settings = config.load(file) if file else config.Config()
+    except ConfigError as error:
+        tell(error)
+        raise typer.Exit(CONFIG) from None
+    print(toml.written(config.table(settings, defaults=effective)) or "# every option has its default\n", end="")

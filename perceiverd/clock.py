@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 Clock = Callable[[], int]
 """Returns the time now in nanoseconds; `now_ns` in production, a counter in tests."""
@@ -20,3 +21,8 @@ def utc_ns(monotonic_ns: int) -> int:
     Derived afresh on every call, so that it follows when the machine's wall clock is set.
     """
     return time.time_ns() - time.monotonic_ns() + monotonic_ns
+
+
+def utc(monotonic_ns: int) -> datetime:
+    """The same as a date and time of day, for the wire."""
+    return datetime.fromtimestamp(utc_ns(monotonic_ns) / 1e9, UTC)

@@ -1,7 +1,8 @@
 """What the operator decides, read from one TOML file. What the weights decide is in `geometry`.
 
-Config is data: nothing is opened, logged or read from the environment while it is built. `configs/perceiverd.toml`
-shows every option with its default.
+Config is data: nothing is opened, logged or read from the environment while it is built; secrets that it refers to are
+looked up in a step of their own (`secrets_of`), and never become part of it. `configs/perceiverd.toml` shows every
+option with its default.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -18,9 +19,14 @@ from msgspec import Meta, inspect
 
 from perceiverd.card import DEFAULT
 from perceiverd.errors import ConfigError
-from perceiverd.sources import File, Source
+from perceiverd.rules import EventOptions, LabelOptions, StreamOptions
+from perceiverd.secrets import look_up, masked
+from perceiverd.sources import File, Source, Url
+from perceiverd.sources import secrets_of as secrets_of_source
 
+TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
 LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(?P<port>\*|\d{1,5})")
+HTTP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -61,26 +67,72 @@ class Publish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[publish]`: where labels go out."""
 
     endpoint: str = "ipc:///run/perceiverd/labels"
-    """ZeroMQ endpoint to bind: `ipc://PATH`, `ipc://@ABSTRACT`, or `tcp://` on loopback (port * takes a free one)."""
+    """ZeroMQ endpoint to bind: `ipc://PATH`, `ipc://@ABSTRACT`, `tcp://127.0.0.1:PORT` (port * takes a free one); where
+    other machines can reach it, `tcp://ADDRESS:PORT`, only with the keys below."""
     top: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """Labels in a message, best first."""
     high_water_mark: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
     """Messages kept for a subscriber that does not read; what comes on top is dropped for it alone."""
     status_interval_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
     """Seconds between two statuses of a stream."""
+    secret_key: str | None = None
+    """File with the daemon's secret key (`perceiverd keys new`). With it everything is encrypted, and only clients
+    whose keys are in `client_keys` may subscribe."""
+    client_keys: str | None = None
+    """Folder with the public keys of the clients, `NAME.key` each; what changes in it is heeded within a second."""
+    insecure: bool = False
+    """True lets an address be bound that other machines can reach, unencrypted, where everyone may read what is heard.
+    """
 
     def __post_init__(self) -> None:
+        if (self.secret_key is None) != (self.client_keys is None):
+            raise ValueError("secret_key and client_keys go together: whose key it is, and who may come in")
+        if self.insecure and self.secret_key is not None:
+            raise ValueError("insecure = true and secret_key contradict each other; remove one of them")
         if self.endpoint.startswith("tcp://"):
-            address = LOOPBACK.fullmatch(self.endpoint)
+            address = TCP.fullmatch(self.endpoint)
             if not address:
-                raise ValueError(
-                    f"endpoint {self.endpoint} could be reached from other machines, unencrypted; "
-                    "use ipc://PATH or tcp://127.0.0.1:PORT"
-                )
+                raise ValueError(f"endpoint is tcp://ADDRESS:PORT, such as tcp://127.0.0.1:5555, not {self.endpoint!r}")
             if address["port"] != "*" and int(address["port"]) > 65535:  # ZeroMQ would take it modulo 65536
                 raise ValueError(f"endpoint {self.endpoint} has a port above 65535")
+            if not (LOOPBACK.fullmatch(self.endpoint) or self.secret_key or self.insecure):
+                raise ValueError(
+                    f"endpoint {self.endpoint} could be reached from other machines, unencrypted; use ipc://PATH or "
+                    "tcp://127.0.0.1:PORT, or set secret_key and client_keys (`perceiverd keys new`), or write "
+                    "insecure = true beside it"
+                )
         elif not self.endpoint.startswith("ipc://") or self.endpoint == "ipc://":
             raise ValueError(f"endpoint is ipc://PATH or tcp://127.0.0.1:PORT, not {self.endpoint!r}")
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[metrics]`: where Prometheus and probes ask."""
+
+    endpoint: str | None = None
+    """`127.0.0.1:9464`: HOST:PORT where `/metrics`, `/healthz` and `/readyz` are served (port * takes a free one).
+    Without it nothing is served."""
+    insecure: bool = False
+    """True lets an address be bound that other machines can reach, where everyone may read what is heard."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint is None:
+            return
+        address = HTTP_ADDRESS.fullmatch(self.endpoint)
+        if not address or (address["port"] != "*" and int(address["port"]) > 65535):
+            raise ValueError(f"endpoint is HOST:PORT, such as 127.0.0.1:9464, not {self.endpoint!r}")
+        if not (self.insecure or LOOPBACK.fullmatch(f"tcp://{self.endpoint}")):
+            raise ValueError(
+                f"endpoint {self.endpoint} could be read from other machines, unencrypted and by everyone; "
+                "use 127.0.0.1:PORT, or write insecure = true beside it"
+            )
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port (0 for a free one); None where nothing is served."""
+        if self.endpoint is None:
+            return None
+        host, _, port = self.endpoint.rpartition(":")
+        return host.strip("[]"), 0 if port == "*" else int(port)
 
 
 class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +143,8 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of them in the list is heeded."""
     enabled: bool = True
     """False leaves the stream out without deleting it."""
+    events: StreamOptions = StreamOptions()
+    """What is special about its events."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +153,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Model = Model()
     window: Window = Window()
     publish: Publish = Publish()
+    metrics: Metrics = Metrics()
+    events: EventOptions = EventOptions()
     streams: dict[str, Stream] = {}
 
 
@@ -119,10 +175,49 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:
+    """What the enabled streams refer to, by name. Raises ConfigError where one is missing or makes no URL."""
+    secrets: dict[str, str] = {}
+    for name, stream in settings.streams.items():
+        for position, source in enumerate(stream.sources if stream.enabled else ()):
+            try:
+                secrets |= {each: look_up(each, environment) for each in secrets_of_source(source)}
+                if isinstance(source, Url):
+                    source.filled(secrets)
+            except (ConfigError, ValueError) as error:
+                raise ConfigError(f"$.streams.{name}.sources[{position}].url: {error}") from None
+    return secrets
+
+
+def table(settings: Config, *, defaults: bool) -> dict[str, Any]:
+    """The config as `load` would read it, with `***` for what passwords it has; without `defaults`, what differs."""
+    shown: dict[str, Any] = _shown(settings, defaults=defaults)
+    return shown
+
+
+def _shown(value: Any, *, defaults: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shown(each, defaults=defaults) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(each, defaults=defaults) for each in value]
+    if not isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    tag_field = value.__struct_config__.tag_field
+    told: dict[str, Any] = {tag_field: value.__struct_config__.tag} if tag_field else {}
+    for field in msgspec.structs.fields(value):
+        each = getattr(value, field.name)
+        usual = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if defaults or each != usual:
+            told[field.encode_name] = _shown(each, defaults=defaults)
+    return told | {"url": masked(value.url)} if isinstance(value, Url) else told
+
+
 def _parse(table: dict[str, Any]) -> Config:
+    _check_references(table, "$")
     # Streams are converted one by one, because msgspec's places leave out the keys of a dict: `$.streams[...]`.
     streams = table.get("streams", {})
-    config = _convert({key: value for key, value in table.items() if key != "streams"}, Config, "$")
+    config = _convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
+    config = msgspec.structs.replace(config, events=_events(table.get("events", {}), EventOptions, "$.events"))
     if not isinstance(streams, dict):
         raise ConfigError("$.streams: expected tables [streams.NAME]")
     for name, stream in streams.items():
@@ -130,8 +225,36 @@ def _parse(table: dict[str, Any]) -> Config:
             raise ConfigError(f"$.streams: {name!r} is no name of a stream: up to 64 letters, digits, _ and -")
         if not isinstance(stream, dict):
             raise ConfigError(f"$.streams.{name}: not a setting of all streams; expected a table [streams.NAME]")
-    parsed = {name: _convert(stream, Stream, f"$.streams.{name}") for name, stream in streams.items()}
+    parsed = {name: _stream(stream, f"$.streams.{name}") for name, stream in streams.items()}
     return msgspec.structs.replace(config, streams=parsed)
+
+
+def _stream(raw: dict[str, Any], where: str) -> Stream:
+    stream = _convert({key: value for key, value in raw.items() if key != "events"}, Stream, where)
+    return msgspec.structs.replace(stream, events=_events(raw.get("events", {}), StreamOptions, f"{where}.events"))
+
+
+Events = TypeVar("Events", EventOptions, StreamOptions)
+
+
+def _events(raw: Any, section: type[Events], where: str) -> Events:
+    if not isinstance(raw, dict) or not isinstance(labels := raw.get("labels", {}), dict):
+        raise ConfigError(f"{where}: expected a table, in it tables [{where.removeprefix('$.')}.labels.NAME]")
+    options = _convert({key: value for key, value in raw.items() if key != "labels"}, section, where)
+    parsed = {label: _convert(option, LabelOptions, f"{where}.labels.{label}") for label, option in labels.items()}
+    return msgspec.structs.replace(options, labels=parsed)
+
+
+def _check_references(raw: Any, where: str) -> None:
+    """A reference that nobody would look up is surely a slip."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            _check_references(value, f"{where}.{key}")
+    elif isinstance(raw, list):
+        for position, value in enumerate(raw):
+            _check_references(value, f"{where}[{position}]")
+    elif isinstance(raw, str) and "${" in raw and not where.endswith("].url"):
+        raise ConfigError(f"{where}: ${{NAME}} is filled in nowhere but in the url of a source")
 
 
 def _convert(raw: dict[str, Any], section: type[Section], where: str) -> Section:
@@ -199,6 +322,10 @@ def _rooted(config: Config, root: Path) -> Config:
     scheme, _, address = publish.endpoint.partition("://")
     if scheme == "ipc" and not address.startswith(("/", "@")):
         publish = msgspec.structs.replace(publish, endpoint=f"ipc://{root / address}")
+    if publish.secret_key is not None and publish.client_keys is not None:
+        publish = msgspec.structs.replace(
+            publish, secret_key=str(root / publish.secret_key), client_keys=str(root / publish.client_keys)
+        )
     streams = {
         name: msgspec.structs.replace(stream, sources=tuple(_source_rooted(source, root) for source in stream.sources))
         for name, stream in config.streams.items()

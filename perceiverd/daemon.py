@@ -9,34 +9,38 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from perceiverd import __version__, config, messages
+from perceiverd import __version__, config, logs, messages, metrics, reload
 from perceiverd.card import Card, load_card
-from perceiverd.clock import now_ns, utc_ns
+from perceiverd.clock import now_ns
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
+from perceiverd.events import EventTracker
+from perceiverd.httpd import Server
 from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.messages import Hello, Scores, SourceStatus, Status, best
+from perceiverd.messages import Hello, Message, Status
 from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
+from perceiverd.readings import Board, Snapshot, inferences
+from perceiverd.rules import Rules
 from perceiverd.sources import Wanted
-from perceiverd.sources.runner import Arrival, Gap, Modality, Runner, SourceState
+from perceiverd.sources.runner import Arrival, Gap, Modality, Runner
 from perceiverd.sources.supervision import State
+from perceiverd.streams import Stream, state_of
 from perceiverd.window import Patience, Window, Windower
+from perceiverd.zap import Door
 
 if TYPE_CHECKING:
     from perceiverd.tagger import Tagger
@@ -47,9 +51,10 @@ IDLE_MS = 50
 """The longest wait for media; a signal is answered and a subscriber greeted after it at the latest."""
 POLLS_A_TURN = 16
 """How often the sources are asked before tagging gets its turn, even where they flood."""
+SNAPSHOT_NS = NS_PER_S
+"""How often what is measured is left for others to read."""
 SLACK_NS = 10 * NS_PER_S
 """How much later than due a stream's window may be before its stream counts as stuck."""
-DROPS_LOGGED_EVERY_NS = 60 * NS_PER_S
 
 
 def run(path: Path) -> int:
@@ -57,87 +62,34 @@ def run(path: Path) -> int:
 
     Raises ConfigError where the configuration or its model can't be used, WireError where the endpoint can't be bound.
     """
-    _log_to_stdout()
+    logs.to_stdout()
     settings = config.load(path)
     try:
-        Daemon(settings).run()
+        Daemon(settings, path=path).run()
     except (ConfigError, ModelError) as error:
         # A model that is missing or broken is a fault of the configuration too: starting again would not mend it.
         raise ConfigError(f"{path}: {error}") from error
     return 0
 
 
-@dataclass(slots=True)
-class Stream:
-    """What the daemon knows of one stream."""
-
-    windower: Windower
-    givers: dict[Modality, set[int]] = field(default_factory=dict)
-    """The sources that give each modality, by their positions; the first is heeded."""
-    due: list[Window] = field(default_factory=list)
-    """Cut and not yet tagged, oldest first."""
-    begin_ns: int | None = None
-    """Where stream time begins: the start of the first window."""
-    flushed: bool = False
-    tagged: int = 0
-    dropped: int = 0
-    untold: int = 0
-    """Windows dropped since the last scores."""
-    logged_dropped: int = 0
-    logged_ns: int = -DROPS_LOGGED_EVERY_NS
-    up_ns: int | None = None
-    """Since when all its sources are up."""
-    sent_ns: int | None = None
-    """When its last scores were sent."""
-
-    def heeds(self, modality: Modality, arrival: Arrival) -> bool:
-        """Whether this source's sound or pictures count: two cameras' pictures would make no window."""
-        givers = self.givers.setdefault(modality, set())
-        if arrival.position not in givers:
-            if givers and arrival.position < min(givers):
-                self.windower.gap(modality)
-            givers.add(arrival.position)
-            if len(givers) > 1:
-                told = ",".join(map(str, sorted(givers)))
-                logger.warning(
-                    "given-twice stream=%s modality=%s sources=%s heeded=%d",
-                    *(arrival.stream, modality, told, min(givers)),
-                )
-        return arrival.position == min(givers)
-
-    def take(self, windows: list[Window]) -> None:
-        if windows and self.begin_ns is None:
-            self.begin_ns = windows[0].start_ns
-        self.due += windows
-
-    def drop_overtaken(self) -> None:
-        """Keep only the newest window that is due; all of them, once nothing new can come."""
-        if not self.flushed and len(self.due) > 1:
-            self.dropped += len(self.due) - 1
-            self.untold += len(self.due) - 1
-            del self.due[:-1]
-
-
 class Daemon:
     """Runs one configuration, once."""
 
-    def __init__(self, settings: Config, notifier: Notifier | None = None) -> None:
-        """Opens nothing yet. Raises ConfigError where no stream is enabled."""
-        self.should_exit = False
-        self._settings = settings
-        self._sources = {
-            (name, position): source
-            for name, stream in settings.streams.items()
-            if stream.enabled
-            for position, source in enumerate(stream.sources)
-        }
-        if not self._sources:
-            raise ConfigError("$.streams: no stream is enabled; add a table [streams.NAME]")
+    def __init__(self, settings: Config, notifier: Notifier | None = None, path: Path | None = None) -> None:
+        """Opens nothing yet; `path` is what SIGHUP reads again. Raises ConfigError where no stream is enabled."""
+        self.should_exit = self.should_reload = False
+        self._settings, self._path = settings, path
+        reload.watched(settings)
+        self._reload_note = ""
+        """Why the last reload was refused, or what of it needs a restart; for `systemctl status`."""
         self._notifier = notifier or Notifier.from_environment()
         self._watchdog_ns = watchdog_ns()
         self._status_ns = round(settings.publish.status_interval_s * NS_PER_S)
         self._next_status_ns = self._next_alive_ns = 0
         self._up_since = datetime.now(UTC)
+        self._inference = inferences()
+        self._board = Board(now_ns())
+        self._next_snapshot_ns = 0
 
     def run(self) -> None:
         with self._signals(), ExitStack() as opened:
@@ -153,13 +105,19 @@ class Daemon:
         """Open everything, in this order: what fails fast first; the sources last, when there is a model to feed."""
         settings = self._settings
         card = load_card(settings.model.name)
+        rules, secrets = reload.rules_of(settings, card), config.secrets_of(settings, os.environ)
         publish = settings.publish
-        self._publisher = opened.enter_context(Publisher(publish.endpoint, publish.high_water_mark))
+        self._publisher = opened.enter_context(Publisher(publish.endpoint, publish.high_water_mark, _door(publish)))
         logger.info("listening endpoint=%s boot_id=%s", self._publisher.endpoint, self._publisher.boot_id)
+        if address := settings.metrics.address:
+            server = opened.enter_context(Server(*address, metrics.pages(self._board)))
+            logger.info("serving-metrics host=%s port=%d", address[0], server.port)
         self._load(card)
-        self._streams = {name: Stream(_windower(card, settings)) for name, _ in self._sources}
-        self._runner = opened.enter_context(Runner(self._sources, Wanted.of(card.geometry)))
-        self._publisher.send(self._hello())
+        self._streams = {name: self._stream(name, rules[name]) for name in rules}
+        sources = reload.sources_of(reload.watched(settings))
+        self._runner = opened.enter_context(Runner(sources, Wanted.of(card.geometry), secrets=secrets))
+        self._said_hello = self._hello()
+        self._publisher.send(self._said_hello)
         # Ready before the first window: a camera that is unplugged when the machine boots must not fail the unit.
         # From here on the watchdog sees to it that windows come.
         self._notifier.ready()
@@ -168,6 +126,8 @@ class Daemon:
     def main_loop(self) -> None:
         """Turn until told to stop, or until every stream has ended and its last window is out."""
         while not self.should_exit:
+            if self.should_reload:
+                self._reload()
             self._take_arrivals()
             self._tag_due()
             self._publisher.attend()
@@ -180,10 +140,63 @@ class Daemon:
         """Say that it ends; what was opened is closed by its context, last opened first."""
         self._notifier.stopping()
         self._publisher.attend()
+        for stream in self._streams.values():
+            self._publish(stream.end_events("stopped", self._model))
         self._publish_status(now_ns())
         windows = {name: stream.tagged for name, stream in self._streams.items()}
         dropped = sum(stream.dropped for stream in self._streams.values())
         logger.info("stopping windows=%d dropped=%d", sum(windows.values()), dropped)
+
+    # What a reload does.
+
+    def _reload(self) -> None:
+        """Take the file's new configuration whole, but for what needs a restart; or none of it, and say why."""
+        self.should_reload = False
+        self._notifier.reloading()
+        try:
+            if self._path is None:
+                raise ConfigError("there is no file to read again")
+            change = reload.read(self._path, self._settings)
+            rules = reload.rules_of(change.settings, self._card)
+            secrets = config.secrets_of(change.settings, os.environ)
+        except (ConfigError, ModelError) as error:
+            self._reload_note = f"; reload refused, the old configuration stays: {error}"
+            logger.error("reload-refused in_force=old error=%r", str(error))
+        else:
+            self._change(change, rules, secrets)
+        self._notifier.ready()
+        self._notifier.status(self._summary())
+
+    def _change(self, change: reload.Change, rules: Mapping[str, Rules], secrets: Mapping[str, str]) -> None:
+        before, self._settings = self._settings, change.settings
+        gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets)
+        for name in (*change.removed, *change.changed):
+            self._publish(self._streams[name].end_events("reload", self._model))
+        for name in change.removed:
+            self._publish([self._status(self._streams.pop(name), now_ns())])
+            self._publisher.forget(name)
+        for name, position in gone:
+            if name in self._streams:
+                self._streams[name].exchanged(position)
+        for name in change.reruled:
+            self._publish(self._streams[name].change_rules(rules[name], self._model))
+        if before.window != self._settings.window:
+            for stream in self._streams.values():
+                stream.windower.tune(*_pace(self._settings))
+        self._streams = {name: self._streams.get(name) or self._stream(name, rules[name]) for name in rules}
+        self._status_ns, self._next_status_ns = round(self._settings.publish.status_interval_s * NS_PER_S), 0
+        if self._hello() != self._said_hello:
+            self._said_hello = self._hello()
+            self._publisher.send(self._said_hello)
+        logger.info(
+            "reloaded added=%s removed=%s changed=%s unchanged=%d",
+            *(",".join(names) or "-" for names in (change.added, change.removed, change.changed)),
+            len(self._streams) - len(change.added) - len(change.changed),
+        )
+        self._reload_note = ""
+        if change.waiting:
+            self._reload_note = f"; needs a restart: {', '.join(change.waiting)}"
+            logger.warning("needs-restart options=%s in_force=old", ",".join(change.waiting))
 
     # What a turn does.
 
@@ -197,7 +210,7 @@ class Daemon:
                 break
             timeout_ms = 0
         for name, stream in self._streams.items():
-            if not stream.flushed and _state(self._runner.state(name)) is State.ENDED:
+            if not stream.flushed and state_of(self._runner.state(name)) is State.ENDED:
                 stream.take(stream.windower.flush())
                 stream.flushed = True
 
@@ -222,23 +235,34 @@ class Daemon:
         batch = [(name, stream.due.pop(0)) for name, stream in self._streams.items() if stream.due]
         if not batch:
             return
+        began_ns = now_ns()
         scores = self._tagger.tag([window for _, window in batch])
+        self._inference.add((now_ns() - began_ns) / NS_PER_S)
         for (name, window), row in zip(batch, scores, strict=True):
             stream = self._streams[name]
-            self._publisher.send(self._scores(name, window, row))
-            stream.tagged, stream.untold, stream.sent_ns = stream.tagged + 1, 0, now_ns()
+            self._publisher.send(stream.scores(window, row, self._labels, self._settings.publish.top, self._model))
+            self._publish(stream.events(window, row, self._model))
+            if self._publisher.heard(messages.explain_topic(name)):
+                self._publisher.send(stream.explain(window, self._settings.publish.top, self._model))
+            stream.sent(window, now_ns())
 
     def _heartbeat(self) -> None:
-        now = now_ns()
+        self._board.turned_ns = now = now_ns()
         # In every turn: a source that was down for less than a status's interval has been down all the same.
-        self._note_states(now)
+        for name, stream in self._streams.items():
+            sources = self._runner.state(name)
+            stream.note(state_of(sources), now)
+            self._publish(stream.events_over(sources, self._model))
         if now >= self._next_status_ns:
             # From now, not from when it was due: after a long inference one status is enough.
             self._next_status_ns = now + self._status_ns
             self._publish_status(now)
             self._notifier.status(self._summary())
-            for name, stream in self._streams.items():
-                self._log_drops(name, stream, now)
+            for stream in self._streams.values():
+                stream.log_drops(now)
+        if now >= self._next_snapshot_ns:
+            self._next_snapshot_ns = now + SNAPSHOT_NS
+            self._board.snapshot = self._snapshot(now)
         if self._watchdog_ns and now >= self._next_alive_ns and self._progressing(now):
             self._next_alive_ns = now + self._watchdog_ns // 4
             self._notifier.alive()
@@ -254,37 +278,48 @@ class Daemon:
         A stream that is down has its own remedy, the runner's. One that is up and never gave a window (a camera slower
         than the model can use) would not be mended by a restart either, which would only hurt the others.
         """
+        return all(stream.progressing(now, self._lately_ns) for stream in self._streams.values())
+
+    @property
+    def _lately_ns(self) -> int:
+        """How long ago at most a stream that is well had a window sent."""
         window = self._settings.window
-        lately_ns = round((2 * window.hop_s + window.wait_s) * NS_PER_S) + self._window_ns + SLACK_NS
-        return all(
-            stream.up_ns is None or stream.sent_ns is None or now - max(stream.up_ns, stream.sent_ns) < lately_ns
-            for stream in self._streams.values()
-        )
-
-    def _note_states(self, now: int) -> None:
-        for name, stream in self._streams.items():
-            if _state(self._runner.state(name)) is not State.UP:
-                stream.up_ns = None
-            elif stream.up_ns is None:
-                stream.up_ns = now
-
-    def _log_drops(self, name: str, stream: Stream, now: int) -> None:
-        new = stream.dropped - stream.logged_dropped
-        if new and now - stream.logged_ns >= DROPS_LOGGED_EVERY_NS:
-            logger.warning("windows-dropped stream=%s count=%d tagged=%d", name, new, stream.tagged)
-            stream.logged_dropped, stream.logged_ns = stream.dropped, now
+        return round((2 * window.hop_s + window.wait_s) * NS_PER_S) + self._window_ns + SLACK_NS
 
     def _summary(self) -> str:
         """One line for `systemctl status`."""
-        states = Counter(str(_state(self._runner.state(name))) for name in self._streams)
+        states = Counter(str(state_of(self._runner.state(name))) for name in self._streams)
         told = ", ".join(f"{count} {state}" for state, count in states.most_common())
         tagged = sum(stream.tagged for stream in self._streams.values())
         dropped = sum(stream.dropped for stream in self._streams.values())
-        return f"streams: {told}; {tagged} windows tagged, {dropped} dropped"
+        return f"streams: {told}; {tagged} windows tagged, {dropped} dropped{self._reload_note}"
+
+    def _publish(self, said: Iterable[Message]) -> None:
+        for message in said:
+            self._publisher.send(message)
 
     def _publish_status(self, now: int) -> None:
-        for name, stream in self._streams.items():
-            self._publisher.send(self._status(name, stream, now))
+        self._publish([self._status(stream, now) for stream in self._streams.values()])
+
+    def _status(self, stream: Stream, now: int) -> Status:
+        sources, subscriptions = self._runner.state(stream.name), self._publisher.subscriptions
+        return stream.status(sources, now, subscriptions, self._up_since, self._model)
+
+    def _snapshot(self, now: int) -> Snapshot:
+        """For whoever asks over HTTP, on another thread."""
+        return Snapshot(
+            version=__version__,
+            model=self._model.name,
+            sha256=self._model.sha256,
+            lately_ns=self._lately_ns,
+            streams={name: stream.reading(self._runner.state(name), now) for name, stream in self._streams.items()},
+            inference=self._inference.frozen(),
+            subscriptions=self._publisher.subscriptions,
+            subscribers=len(self._publisher.register),
+            missed=self._publisher.register.missed,
+            overflows=self._publisher.overflows,
+            refused=self._publisher.refused,
+        )
 
     def _hello(self) -> Hello:
         return Hello(
@@ -296,48 +331,8 @@ class Daemon:
             up_since=self._up_since,
         )
 
-    def _scores(self, name: str, window: Window, row: NDArray[np.float32]) -> Scores:
-        stream = self._streams[name]
-        begin_ns = stream.begin_ns or 0
-        return Scores(
-            stream=name,
-            start=_utc(window.start_ns),
-            end=_utc(window.end_ns),
-            start_s=(window.start_ns - begin_ns) / NS_PER_S,
-            end_s=(window.end_ns - begin_ns) / NS_PER_S,
-            latency_ms=round((now_ns() - window.end_ns) / 1e6, 1),
-            modalities=window.modalities,
-            model=self._model,
-            labels=best(row, self._labels, self._settings.publish.top),
-            dropped=stream.untold,
-        )
-
-    def _status(self, name: str, stream: Stream, now: int) -> Status:
-        sources = self._runner.state(name)
-        counts = stream.windower.counts
-        return Status(
-            stream=name,
-            time=_utc(now),
-            state=_state(sources),
-            sources=tuple(
-                SourceStatus(
-                    each.source,
-                    each.state,
-                    each.data_age_s,
-                    {str(reason): count for reason, count in each.losses.items()},
-                    each.dropped,
-                )
-                for each in sources
-            ),
-            data_age_s=min((each.data_age_s for each in sources if each.data_age_s is not None), default=None),
-            windows=stream.tagged,
-            dropped=stream.dropped,
-            late=counts.late,
-            gaps=counts.gaps,
-            subscriptions=self._publisher.subscriptions,
-            up_since=self._up_since,
-            model=self._model,
-        )
+    def _stream(self, name: str, rules: Rules) -> Stream:
+        return Stream(name, Windower(self._card.geometry, *_pace(self._settings)), EventTracker(rules))
 
     def _load(self, card: Card) -> None:
         """Load the model and let it tag once: the first time is slow, and what is broken shows before "ready"."""
@@ -346,7 +341,7 @@ class Daemon:
 
         model = self._settings.model
         self._model = messages.Model(card.name, card.sha256)
-        self._labels = card.labels
+        self._card, self._labels = card, card.labels
         self._window_ns = card.geometry.window_ns
         self._tagger: Tagger = Tagger(card, model.device, model.threads)
         self._tagger.tag([_nothing_to_see(card)])
@@ -365,10 +360,10 @@ class Daemon:
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-        def reload(number: int, frame: FrameType | None) -> None:
-            logger.warning("signal name=SIGHUP ignored=true reason='reloading is not supported yet'")
+        def reread(number: int, frame: FrameType | None) -> None:
+            self.should_reload = True
 
-        handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reread}
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
@@ -377,14 +372,21 @@ class Daemon:
                 signal.signal(number, handler)
 
 
-def _windower(card: Card, settings: Config) -> Windower:
+def _pace(settings: Config) -> tuple[int, Patience]:
+    """The hop in nanoseconds, and how patiently is waited."""
     window = settings.window
     patience = Patience(
         wait_ns=round(window.wait_s * NS_PER_S),
         chunk_gap_ns=round(window.chunk_gap_s * NS_PER_S),
         frame_gap_ns=round(window.frame_gap_s * NS_PER_S),
     )
-    return Windower(card.geometry, round(window.hop_s * NS_PER_S), patience)
+    return round(window.hop_s * NS_PER_S), patience
+
+
+def _door(publish: config.Publish) -> Door | None:
+    if publish.secret_key is None or publish.client_keys is None:
+        return None
+    return Door(Path(publish.secret_key), Path(publish.client_keys))
 
 
 def _nothing_to_see(card: Card) -> Window:
@@ -395,25 +397,3 @@ def _nothing_to_see(card: Card) -> Window:
         np.zeros(audio.samples, np.float32) if audio else None,
         np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
     )
-
-
-WORST_FIRST = (State.BACKING_OFF, State.STALLED, State.STARTING, State.UP)
-
-
-def _state(sources: tuple[SourceState, ...]) -> State:
-    """A stream's state: the worst of its sources'; those that have ended count only when all have."""
-    there = {source.state for source in sources}
-    return next((state for state in WORST_FIRST if state in there), State.ENDED)
-
-
-def _utc(monotonic_ns: int) -> datetime:
-    return datetime.fromtimestamp(utc_ns(monotonic_ns) / NS_PER_S, UTC)
-
-
-def _log_to_stdout() -> None:
-    """One line for each thing that happened, its time in UTC."""
-    handler = logging.StreamHandler(sys.stdout)
-    form = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    form.converter = time.gmtime
-    handler.setFormatter(form)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
@@ -69,6 +69,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     up_since: Utc
     boot_id: str = ""
     seq: int = 0
+    repeated: bool = False
+    """True where it is said again, under its first `seq`, for somebody who came late."""
     schema: int = SCHEMA
 
 
@@ -113,6 +115,22 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """Frames and chunks that found no room on their way, since boot."""
 
 
+class Delivery(msgspec.Struct, frozen=True):
+    """How what is published fares. The publisher fills it in."""
+
+    subscribers: int = 0
+    """Those that are there and report what they miss, as `perceiverd.client` does."""
+    missed: int = 0
+    """Messages that subscribers have reported as missed, since boot."""
+    losing: dict[str, int] = {}
+    """What those who are there have missed, by name, the most first; ten at most."""
+    overflows: int = 0
+    """How often since boot a subscriber's queue was found full. What it then lost it can tell from `seq` alone."""
+    sent: dict[str, int] = {}
+    """How many messages were sent under `scores/STREAM/`, `events/STREAM/` and so on before this one, which is to say
+    the `seq` of the next one of each."""
+
+
 class Status(msgspec.Struct, frozen=True, tag="status"):
     """How a stream is: a heartbeat, told at every interval whatever happens."""
 
@@ -136,12 +154,120 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     up_since: Utc
     """When the daemon started."""
     model: Model
+    delivery: Delivery = Delivery()
+    boot_id: str = ""
+    seq: int = 0
+    repeated: bool = False
+    """As in `Hello`."""
+    schema: int = SCHEMA
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why an event begins, goes on or ends."""
+
+    score: float
+    """The label's score, smoothed over time, with the window that brought the message."""
+    on: float
+    """The threshold from which on it may begin."""
+    off: float
+    """The lower one below which it fades."""
+    windows: int
+    """How many windows confirm it so far."""
+    since: Utc
+    """When its smoothed score was first found at or above `on`: the end of its first window."""
+    reason: str
+    """`confirmed`, `split` (it goes on from an event that had lasted as long as one may), `goes on`, `faded`,
+    `subsumed` (an event of a label below it in the ontology took its place), `stream lost`, `stream ended`, `gap` (no
+    window for too long), `maximum duration`, `stopped` or `reload`."""
+
+
+class Event(msgspec.Struct, frozen=True, tag="event"):
+    """A label that begins, goes on or ends; all messages of one event have its `id`."""
+
+    stream: str
+    kind: Literal["begin", "update", "end"]
+    id: str
+    """The same from begin to end, and no other event of this stream has it."""
+    mid: str
+    index: int
+    name: str
+    start: Utc
+    """Capture time of the beginning of its first window."""
+    end: Utc
+    """Capture time of the end of the last window that confirms it; it grows until the `end`."""
+    start_s: float
+    """The same in seconds of stream time."""
+    end_s: float
+    duration_s: float
+    """From `start` to `end`."""
+    peak: float
+    """The highest score of the label, or of a label below it in the ontology, in a window of the event."""
+    mean: float
+    """The mean of these scores over the windows that confirm it."""
+    modalities: tuple[str, ...]
+    """Which of `audio` and `video` its windows had."""
+    continues: str | None
+    """The id of the event that had lasted as long as one may, and that goes on in this one."""
+    explanation: Explanation
+    latency_ms: float
+    """From the capture of the end of the window that brought this to the publishing of this message."""
+    model: Model
+    boot_id: str = ""
+    seq: int = 0
+    repeated: bool = False
+    """True where it is said again, under its first `seq`, for somebody who came late: the event is open."""
+    schema: int = SCHEMA
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A label that has an event, or might have had one, and why it has none."""
+
+    mid: str
+    index: int
+    name: str
+    score: float
+    """In this window: the label's own, or that of its surest label below."""
+    surest: str | None
+    """The mid of the label below whose score that is; None where it is its own."""
+    smoothed: float
+    on: float
+    off: float
+    state: str
+    """`open`, `fading` (open, its score below `off`), `holding` (at or above `on`, not yet for long enough),
+    `subsumed`, `cool-down`, `denied`, `not allowed`, `below on` or `quiet` (below `off`)."""
+    reason: str
+    """The same as half a sentence, with its numbers."""
+    windows: int
+    """How many windows confirm the event, or what may become one."""
+    event: str | None
+    """The id of its open event."""
+
+
+class Explain(msgspec.Struct, frozen=True, tag="explain"):
+    """What every label lacks for an event, window by window; told only while somebody has subscribed to it."""
+
+    stream: str
+    start: Utc
+    """The window, as in `Scores`."""
+    end: Utc
+    start_s: float
+    end_s: float
+    candidates: tuple[Candidate, ...]
+    """The labels at or above their `off`, and the best in any case; the highest smoothed score first."""
+    smoothed: tuple[float, ...]
+    """The smoothed scores of all labels, in the order of the model."""
+    on: tuple[float, ...]
+    """The thresholds of all labels, in the same order."""
+    suppressed: dict[str, int]
+    """How often since boot a label had no event, or none of its own, by reason: `below on`, `too short`, `merged`,
+    `subsumed`, `cool-down`, `denied`, `not allowed`. A label that is held down for hours counts once."""
+    model: Model
     boot_id: str = ""
     seq: int = 0
     schema: int = SCHEMA
 
 
-Message = Hello | Scores | Status
+Message = Hello | Scores | Status | Event | Explain
 
 
 class _Version(msgspec.Struct):
@@ -167,6 +293,16 @@ def status_topic(stream: str) -> str:
     return f"status/{stream}/"
 
 
+def events_topic(stream: str) -> str:
+    """What to subscribe to for a stream's events."""
+    return f"events/{stream}/"
+
+
+def explain_topic(stream: str) -> str:
+    """What to subscribe to for the reasons why a stream's labels have events or none."""
+    return f"explain/{stream}/"
+
+
 def topic(message: Message) -> str:
     """The topic under which a message travels."""
     match message:
@@ -176,6 +312,29 @@ def topic(message: Message) -> str:
             return scores_topic(message.stream)
         case Status():
             return status_topic(message.stream)
+        case Event():
+            return events_topic(message.stream)
+        case Explain():
+            return explain_topic(message.stream)
+
+
+def cache_key(message: Message) -> tuple[str, str] | None:
+    """Under which key a message is a last value, kept for those who come late; None for what is true only once.
+
+    The message of an event that goes on replaces the one before it. One that `clears` its key is not kept.
+    """
+    match message:
+        case Hello() | Status():
+            return topic(message), ""
+        case Event():
+            return topic(message), message.id
+        case Scores() | Explain():
+            return None
+
+
+def clears(message: Message) -> bool:
+    """Whether what was kept under this message's key is over with it: an event that has ended."""
+    return isinstance(message, Event) and message.kind == "end"
 
 
 def encode(message: Message) -> list[bytes]:

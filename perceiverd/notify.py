@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class Notifier:
     def alive(self) -> None:
         """Feed the watchdog. Only progress may call this, never a timer of its own."""
         self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `ready` says that it is over, whether it was taken or not."""
+        # One datagram: systemd takes the time as that of the reload which it asked for.
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Shutdown has begun."""

@@ -1,4 +1,4 @@
-"""`perceiverd tag`: files and URLs through the same windower and tagger as live streams, with nothing dropped.
+"""`perceiverd tag`: files and URLs through the same windower, tagger and tracker as live streams; nothing is dropped.
 
 Works in constant memory: one batch of windows is all that is held. It knows nothing of how a record is written.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from perceiverd.errors import MediaError, PerceiverdError
+from perceiverd.events import Change, EventTracker
 from perceiverd.geometry import Geometry
+from perceiverd.labels import Label
 from perceiverd.media import NS_PER_S
 from perceiverd.messages import best
+from perceiverd.rules import Rules
 from perceiverd.sources import Wanted, container, shown
 from perceiverd.tagger import Tagger
 from perceiverd.window import Patience, Window, Windower
-from perceiverd.writers import Format, Record, Scores, Summary
+from perceiverd.writers import Event, Format, Record, Scores, Summary
 
 PATIENCE = Patience(wait_ns=10 * NS_PER_S)
 """A file waits: sound and pictures may be written this far apart in it, and a window still gets both."""
@@ -47,6 +50,8 @@ class Wish:
     """Windows that go through the network together."""
     summary: bool
     """One record for the file, with the mean over its windows, in place of one for each window."""
+    rules: Rules | None = None
+    """One record for each event by these rules, in place of one for each window."""
 
 
 def tag(files: Sequence[str], tagger: Tagger, wish: Wish, write: Format, output: Path | None = None) -> int:
@@ -71,24 +76,60 @@ def tag(files: Sequence[str], tagger: Tagger, wish: Wish, write: Format, output:
 
 
 def records(file: str, tagger: Tagger, wish: Wish, seen: Callable[[int], None] = lambda _: None) -> Iterator[Record]:
-    """What the model makes of the file, window by window or in sum; `seen` hears how many nanoseconds are done.
+    """What the model makes of the file, by window, by event or in sum; `seen` hears how many nanoseconds are done.
 
     Raises MediaError, after the records of what could be read.
     """
     card, name = tagger.card, _shown(file)
+    tracker = EventTracker(wish.rules) if wish.rules else None
     total, count = np.zeros(len(card.labels)), 0
-    for window, scores in _scored(file, tagger, wish):
-        count += 1
-        if wish.summary:
-            total += scores
-        else:
-            start_s, end_s = _seconds(window.start_ns), _seconds(window.end_ns)
-            yield Scores(name, start_s, end_s, best(scores, card.labels, wish.top), window.modalities)
-        seen(window.end_ns)
+    fault: MediaError | None = None
+    try:
+        for window, scores in _scored(file, tagger, wish):
+            count += 1
+            if wish.summary:
+                total += scores
+            elif tracker:
+                changes = tracker.track(scores, window.start_ns, window.end_ns, window.modalities)
+                yield from _over(name, changes, card.labels)
+            else:
+                start_s, end_s = _seconds(window.start_ns), _seconds(window.end_ns)
+                yield Scores(name, start_s, end_s, best(scores, card.labels, wish.top), window.modalities)
+            seen(window.end_ns)
+    except MediaError as error:
+        fault = error
+    if tracker:
+        yield from _over(name, tracker.end("stream ended"), card.labels)
+    if fault:
+        raise fault
     if not count:
         raise MediaError(f"{name}: nothing in it that {card.name} could hear or see")
     if wish.summary:
         yield Summary(name, count, best(total / count, card.labels, wish.top))
+
+
+def _over(file: str, changes: Iterable[Change], labels: Sequence[Label]) -> Iterator[Event]:
+    """The events that have ended."""
+    for change in changes:
+        if change.kind == "end":
+            label = labels[change.index]
+            yield Event(
+                file=file,
+                id=change.id,
+                start_s=_seconds(change.start_ns),
+                end_s=_seconds(change.end_ns),
+                mid=label.mid,
+                index=label.index,
+                name=label.name,
+                peak=round(change.peak, 6),
+                mean=round(change.mean, 6),
+                modalities=change.modalities,
+                windows=change.windows,
+                on=round(change.on, 6),
+                off=round(change.off, 6),
+                reason=change.reason,
+                continues=change.continues,
+            )
 
 
 def _scored(file: str, tagger: Tagger, wish: Wish) -> Iterator[tuple[Window, NDArray[np.float32]]]:

@@ -1,141 +1,206 @@
-"""`perceiverd watch`: the streams and their labels in a terminal, or a line for each message where there is none.
+"""`perceiverd watch`: the streams in a terminal, or a line for each thing that happens where there is none.
 
 It is a client like any other and knows only what comes over the socket.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
-from rich.console import Console, Group, RenderableType
+import msgspec
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from perceiverd import messages
-from perceiverd.client import Subscription, nothing_heard, subscribe
-from perceiverd.messages import Hello, Message, Scores, Status
+from perceiverd import messages, silence
+from perceiverd.chronicle import Chronicle, Happening, Seen, lasting, why
+from perceiverd.client import Curve, Gap, Item, Restarted, Subscription, nothing_heard, subscribe
+from perceiverd.messages import Event, Scores, Tag
+from perceiverd.screen import STATES, Signs, console, is_live
+from perceiverd.silence import Silence
 
-SILENCE_S = 5.0
+LINE_S = 1.0
+"""How often is looked whether nothing is heard any more."""
 REFRESH_S = 0.25
-BAR = 12
+BAR = 14
 """Characters of the bar of a score of 1."""
-COLOURS = {"up": "green", "ended": "dim", "starting": "yellow"}
+SIDE_BY_SIDE = 90
+"""From so many columns on, open events stand beside the labels, not above them."""
+RECENT = 8
+"""Lines of what happened lately, where there is room."""
 
 
-def watch(endpoint: str, stream: str | None = None, top: int = 5) -> int:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to be shown, and how."""
+
+    stream: str | None = None
+    """This one alone."""
+    top: int = 5
+    """Labels of a stream, best first."""
+    scores: bool = False
+    """Lines, and every window's scores among them."""
+    json: bool = False
+    """Lines for programs: the messages as they came."""
+
+
+def watch(endpoint: str, wish: Wish = Wish(), curve: Curve | None = None) -> int:
     """Show what the daemon at this endpoint says until Ctrl-C; returns the exit status.
 
     Raises WireError where the endpoint is none, or others than perceiverd speak there.
     """
-    topics = ("",) if stream is None else (messages.HELLO, messages.scores_topic(stream), messages.status_topic(stream))
-    with subscribe(endpoint, topics) as subscription:
+    screen = console()
+    with subscribe(endpoint, _topics(wish), curve=curve) as subscription:
         try:
-            if sys.stdout.isatty():
-                _watch_live(subscription, top)
+            if is_live(screen) and not (wish.json or wish.scores):
+                _watch_live(subscription, screen, wish.top)
             else:
-                _watch_lines(subscription, top)
+                _watch_lines(subscription, wish)
         except KeyboardInterrupt:
             return 0
     return 0
 
 
-@dataclass
-class View:
-    """The latest of everything that was heard."""
-
-    endpoint: str
-    hello: Hello | None = None
-    status: dict[str, Status] = field(default_factory=dict)
-    scores: dict[str, Scores] = field(default_factory=dict)
-    heard_s: float = field(default_factory=time.monotonic)
-    missed: int = 0
-
-    def take(self, message: Message) -> None:
-        self.heard_s = time.monotonic()
-        match message:
-            case Hello():
-                self.hello = message
-            case Status():
-                self.status[message.stream] = message
-            case Scores():
-                self.scores[message.stream] = message
-
-    @property
-    def silence_s(self) -> float:
-        return time.monotonic() - self.heard_s
-
-    def render(self, top: int) -> RenderableType:
-        table = Table(title=self._title(), title_justify="left", expand=False)
-        for heading in ("stream", "state", "labels", "window ago", "latency", "dropped"):
-            table.add_column(heading, justify="right" if heading in ("window ago", "latency", "dropped") else "left")
-        for name in sorted({*self.status, *self.scores}):
-            table.add_row(*self._row(name, top))
-        if self.silence_s < SILENCE_S:
-            return table
-        return Group(table, Text(nothing_heard(self.endpoint, round(self.silence_s)), style="bold red"))
-
-    def _title(self) -> Text:
-        who = f"perceiverd {self.hello.version}, model {self.hello.model.name}" if self.hello else "perceiverd"
-        lost = f", {self.missed} messages missed" if self.missed else ""
-        return Text(f"{who} at {self.endpoint}{lost}")
-
-    def _row(self, name: str, top: int) -> list[Text]:
-        status, scores = self.status.get(name), self.scores.get(name)
-        state = Text(status.state, style=COLOURS.get(status.state, "red")) if status else Text("?")
-        if status and (restarts := sum(sum(source.restarts.values()) for source in status.sources)):
-            state.append(f"\n{restarts} restarts")
-        if scores is None:
-            return [Text(name), state, Text("no window yet"), Text(""), Text(""), Text("")]
-        return [
-            Text(name),
-            state,
-            _labels(scores, top),
-            Text(f"{max(0.0, time.time() - scores.end.timestamp()):.1f} s"),
-            Text(f"{scores.latency_ms:.0f} ms"),
-            Text(str(status.dropped if status else scores.dropped)),
-        ]
+def _topics(wish: Wish) -> tuple[str, ...]:
+    """What to subscribe to; never to `explain/`, which the daemon makes for those who ask."""
+    streams = "" if wish.stream is None else f"{wish.stream}/"
+    return messages.HELLO, f"status/{streams}", f"events/{streams}", f"scores/{streams}"
 
 
-def _labels(scores: Scores, top: int) -> Text:
-    lines = Text()
-    for tag in scores.labels[:top]:
-        bar = "█" * round(tag.score * BAR)
-        lines.append(f"{bar:{BAR}}", style="cyan").append(f" {tag.score:.2f} {tag.name}\n")
-    lines.append(" + ".join(scores.modalities), style="dim")
-    return lines
+# Lines.
 
 
-def _watch_live(subscription: Subscription, top: int) -> None:
-    view = View(subscription.endpoint)
-    with Live(view.render(top), console=Console(), auto_refresh=False) as live:
-        while True:
-            end_s = time.monotonic() + REFRESH_S
-            while (left_s := end_s - time.monotonic()) > 0:
-                if message := subscription.receive(left_s):
-                    view.take(message)
-            view.missed = subscription.missed
-            live.update(view.render(top), refresh=True)
+def _watch_lines(subscription: Subscription, wish: Wish) -> None:
+    chronicle = Chronicle(subscription.endpoint)
+    for item in silence.told(subscription, LINE_S):
+        told = _told(chronicle, item)
+        if isinstance(item, Scores) and wish.scores:
+            told = Happening(item.end, f"{item.stream}: {_best(item, wish.top)}")
+        if told:
+            print(_json(item) if wish.json else f"{told.time.astimezone():%Y-%m-%d %H:%M:%S} {told.text}", flush=True)
 
 
-def _watch_lines(subscription: Subscription, top: int) -> None:
-    states: dict[str, str] = {}
-    while True:
-        message = subscription.receive(SILENCE_S)
-        match message:
-            case None:
-                line = nothing_heard(subscription.endpoint, SILENCE_S)
-            case Hello():
-                names = ", ".join(message.streams)
-                line = f"perceiverd {message.version}, model {message.model.name}, streams: {names}"
-            case Scores():
-                labels = "  ".join(f"{tag.name} {tag.score:.2f}" for tag in message.labels[:top])
-                line = f"{message.end.astimezone():%H:%M:%S} {message.stream}: {labels}"
-            case Status():
-                if states.get(message.stream) == message.state:
-                    continue
-                states[message.stream] = message.state
-                line = f"{message.time.astimezone():%H:%M:%S} {message.stream}: {message.state}"
-        print(line, flush=True)
+def _told(chronicle: Chronicle, item: Item | Silence | None) -> Happening | None:
+    """What has happened by what came."""
+    now = datetime.now(UTC)
+    match item:
+        case None:
+            return None
+        case Silence(over=True):
+            return chronicle.heard_again(now)
+        case Silence(seconds=seconds):
+            since = now - timedelta(seconds=seconds)
+            return chronicle.silent(since, now, nothing_heard(chronicle.endpoint, round(seconds)))
+        case Gap(topic=topic, missed=missed):
+            return chronicle.lost(topic, missed, now)
+        case Restarted():
+            return chronicle.restarted(now)
+        case _:
+            return chronicle.take(item, now)
+
+
+def _json(item: Item | Silence | None) -> str:
+    """The item as JSON, with its `type`, which messages have of themselves."""
+    if isinstance(item, Silence | Gap | Restarted):
+        return msgspec.json.encode({"type": type(item).__name__.lower()} | asdict(item)).decode()
+    return msgspec.json.encode(item).decode()
+
+
+def _best(scores: Scores, top: int) -> str:
+    return "  ".join(f"{tag.name} {tag.score:.2f}" for tag in scores.labels[:top])
+
+
+# A picture of how all is.
+
+
+def _watch_live(subscription: Subscription, screen: Console, top: int) -> None:
+    chronicle = Chronicle(subscription.endpoint)
+    picture = Picture(chronicle, Signs.of(screen.encoding), top)
+    drawn_s = 0.0
+    with Live(picture, console=screen, auto_refresh=False) as live:
+        for item in silence.told(subscription, REFRESH_S):
+            _told(chronicle, item)
+            if time.monotonic() - drawn_s >= REFRESH_S:
+                drawn_s = time.monotonic()
+                live.refresh()
+
+
+class Picture:
+    """All of it as far as the terminal has room: who speaks, the streams, and what happened lately."""
+
+    def __init__(self, chronicle: Chronicle, signs: Signs, top: int) -> None:
+        self._chronicle, self._signs, self._top = chronicle, signs, top
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lines that are cut, never wrapped: one that wrapped would push the last one out of the terminal."""
+        width, height = options.max_width, max(1, console.size.height - 1)
+        lines = [self._header()]
+        streams = self._chronicle.streams
+        top = max(1, min(self._top, (height - 1) // max(1, len(streams)) - 2))
+        for name in sorted(streams):
+            lines += [Text(""), *self._stream(name, streams[name], width, top)]
+        if (room := min(RECENT, height - len(lines) - 1)) > 0 and self._chronicle.recent:
+            lines.append(Text(self._signs.rule * width, style="dim"))
+            lines += [_line(each) for each in list(self._chronicle.recent)[-room:]]
+        for line in lines[:height]:
+            line.truncate(width, overflow="crop")
+            yield line
+
+    def _header(self) -> Text:
+        chronicle, hello = self._chronicle, self._chronicle.hello
+        line = Text(f"perceiverd {hello.version}" if hello else "perceiverd", style="bold")
+        about = f"  {hello.model.name}  {chronicle.endpoint}" if hello else f"  {chronicle.endpoint}"
+        line.append(about, style="not bold")
+        if chronicle.missed:
+            line.append(f"  {chronicle.missed} messages missed", style="red")
+        if chronicle.silent_since:
+            seconds = (datetime.now(UTC) - chronicle.silent_since).total_seconds()
+            line.append(f"  nothing heard for {lasting(seconds)}: is it running?", style="red")
+        return line
+
+    def _stream(self, name: str, seen: Seen, width: int, top: int) -> list[Text]:
+        labels = [self._label(tag) for tag in seen.scores.labels[:top]] if seen.scores else []
+        events = [self._event(event) for event in list(seen.events.values())[-top:]]
+        if width < SIDE_BY_SIDE:
+            return [_title(name, seen), *events, *labels]
+        lines, column = [_title(name, seen)], width // 2
+        for left, right in zip_longest(labels, events, fillvalue=Text("")):
+            beside = left.copy()
+            beside.truncate(column - 1, overflow="crop")
+            beside.pad_right(column - beside.cell_len)
+            lines.append(beside.append_text(right))
+        return lines
+
+    def _label(self, tag: Tag) -> Text:
+        return Text(f"  {tag.score:.2f} ").append(self._signs.bar(tag.score, BAR), style="cyan").append(f" {tag.name}")
+
+    def _event(self, event: Event) -> Text:
+        seconds = max(0.0, (datetime.now(UTC) - event.start).total_seconds())
+        # The name last: it may be long, and the line is cut at the edge.
+        line = (
+            Text("  ").append(self._signs.dot, style="green").append(f" {lasting(seconds):>6}, peak {event.peak:.2f} ")
+        )
+        return line.append(event.name, style="bold")
+
+
+def _title(name: str, seen: Seen) -> Text:
+    status, scores = seen.status, seen.scores
+    line = Text(name, style="bold")
+    if status is None:
+        return line.append("  not heard of yet", style="not bold dim")
+    line.append(f"  {status.state}{why(status)}", style=f"not bold {STATES.get(status.state, 'red')}")
+    facts = [f"dropped {status.dropped}"] if status.dropped else []
+    facts += [] if status.data_age_s is None else [f"data {lasting(status.data_age_s)} ago"]
+    if scores:
+        late_ms = scores.latency_ms
+        facts.append(f"latency {late_ms:.0f} ms" if late_ms < 1000 else f"latency {lasting(late_ms / 1000)}")
+        facts.append(" + ".join(scores.modalities))
+    return line.append("".join(f"  {fact}" for fact in facts), style="not bold dim")
+
+
+def _line(happening: Happening) -> Text:
+    line = Text(f"{happening.time.astimezone():%H:%M:%S} ", style="dim")
+    return line.append(happening.text, style="not dim red" if happening.grave else "not dim")

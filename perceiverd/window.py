@@ -76,8 +76,8 @@ def end_of(item: Media) -> int:
 class _Track(Generic[M]):
     """The media of one modality that may still be asked for, in runs that belong together."""
 
-    def __init__(self, gap_ns: int, overlap_ns: int) -> None:
-        self._gap_ns, self._overlap_ns = gap_ns, overlap_ns
+    def __init__(self, gap_ns: int, *, overlaps: bool) -> None:
+        self.gap_ns, self._overlaps = gap_ns, overlaps
         self._items: deque[tuple[M, bool]] = deque()  # (item, whether a run begins with it)
         self.end_ns: int | None = None
         """How far this modality has got."""
@@ -88,9 +88,9 @@ class _Track(Generic[M]):
     def add(self, item: M) -> bool:
         """Take what comes next; False where its time has passed already."""
         if self.end_ns is not None:
-            if item.start_ns < self.end_ns - self._overlap_ns:
+            if item.start_ns < self.end_ns - (self.gap_ns if self._overlaps else -1):
                 return False
-            if not self.torn and item.start_ns > self.end_ns + self._gap_ns:
+            if not self.torn and item.start_ns > self.end_ns + self.gap_ns:
                 self.tear()
         self._items.append((item, self.torn))
         self.end_ns, self.torn = end_of(item), False
@@ -124,7 +124,7 @@ class _Track(Generic[M]):
 class _Sound(_Track[Chunk]):
     def __init__(self, audio: Audio, gap_ns: int) -> None:
         # Chunks may overlap by as much as they may be apart: stamps jitter both ways.
-        super().__init__(gap_ns, overlap_ns=gap_ns)
+        super().__init__(gap_ns, overlaps=True)
         self._audio = audio
 
     def add(self, item: Chunk) -> bool:
@@ -147,7 +147,7 @@ class _Sound(_Track[Chunk]):
                 for chunk in run[first:]:
                     # Many small holes, each to be joined, would add up and part sound from sight.
                     due_ns = start_ns + taken * NS_PER_S // self._audio.rate_hz
-                    if abs(chunk.start_ns - due_ns) > 2 * self._gap_ns:
+                    if abs(chunk.start_ns - due_ns) > 2 * self.gap_ns:
                         break
                     pieces.append(chunk.samples)
                     taken += len(chunk.samples)
@@ -186,13 +186,13 @@ class _Sound(_Track[Chunk]):
         return first, min(max(skip, 0), len(run[first].samples))
 
     def forget(self, before_ns: int) -> None:
-        while self._items and self._items[0][0].end_ns <= before_ns - self._gap_ns:
+        while self._items and self._items[0][0].end_ns <= before_ns - self.gap_ns:
             self._items.popleft()
 
 
 class _Sight(_Track[Frame]):
     def __init__(self, video: Video, gap_ns: int) -> None:
-        super().__init__(gap_ns, overlap_ns=-1)  # no two frames at one time
+        super().__init__(gap_ns, overlaps=False)  # no two frames at one time
         self._shape = (video.height, video.width, 3)
         # A window of T frames has T ticks, each in the middle of its share of the window.
         self._ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
@@ -222,7 +222,7 @@ class _Sight(_Track[Frame]):
     def padded(self, start_ns: int) -> NDArray[np.uint8] | None:
         """The last run, its last frame held to the window's end; None where it is over when the window begins."""
         run = self.last_run()
-        return self._pick(run, start_ns) if run and run[-1].start_ns >= start_ns - self._gap_ns else None
+        return self._pick(run, start_ns) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
 
     def _pick(self, run: list[Frame], start_ns: int) -> NDArray[np.uint8]:
         times_ns = np.array([frame.start_ns for frame in run], dtype=np.int64)
@@ -261,6 +261,16 @@ class Windower:
     def counts(self) -> Counts:
         """What became of the media so far."""
         return Counts(self._windows, self._late, sum(track.gaps for track in self._tracks))
+
+    def tune(self, hop_ns: int, patience: Patience) -> None:
+        """Go on with another hop and patience: the next window is where it would have been, the hop counts from it."""
+        if hop_ns <= 0:
+            raise ValueError(f"hop_ns is positive, not {hop_ns}")
+        self._hop_ns, self._patience = hop_ns, patience
+        if self._sound:
+            self._sound.gap_ns = patience.chunk_gap_ns
+        if self._sight:
+            self._sight.gap_ns = patience.frame_gap_ns
 
     def push(self, item: Media) -> list[Window]:
         """Take a frame or chunk (each modality in the order of its times); the windows that are due now.

@@ -15,7 +15,8 @@ from perceiverd import __version__, cli
 
 PROGRAM = [sys.executable, "-m", "perceiverd"]
 HELP_S = 0.3
-COMMANDS = [[], ["run"], ["watch"], ["tag"], ["demo"], ["models"], ["models", "list"], ["models", "info"]]
+COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["models"], ["models", "list"], ["models", "info"]]
+COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["bridge"], ["bridge", "mqtt"]]
 
 Perceiverd = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +75,7 @@ def test_version_is_printed(perceiverd: Perceiverd) -> None:
         ["--nonsense"],
         ["run"],
         ["run", "--nonsense"],
-        ["watch"],
+        ["explain", "--stream", "door"],
         ["watch", "tcp://127.0.0.1:1", "--top", "0"],
         ["tag"],
         ["tag", "a.wav", "--top", "0"],
@@ -86,7 +87,10 @@ def test_version_is_printed(perceiverd: Perceiverd) -> None:
         ["tag", "a.wav", "--hop", "1e-12"],
         ["tag", "a.wav", "--batch", "0"],
         ["tag", "a.wav", "--format", "xml"],
+        ["tag", "a.wav", "--events", "--summary"],
+        ["tag", "a.wav", "--config", "c.toml"],
         ["models", "nonsense"],
+        ["bridge", "mqtt"],
     ],
     ids=" ".join,
 )
@@ -131,6 +135,54 @@ def test_a_url_that_is_none_costs_no_file(perceiverd: Perceiverd, tiny_model: Pa
     assert "secret" not in err
 
 
+def test_a_configuration_is_checked(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` says what the daemon would: ok and how many streams, or the line and status with which it ends."""
+    path = tmp_path / "c.toml"
+    stream = 'streams.door.sources = [{ kind = "url", url = "rtsp://u:${CAM_PW}@h/" }]\n'
+    path.write_text(f'model.name = "{tiny_model}"\n{stream}')
+    ok = "ok: 1 stream (door), model tiny\n"
+    monkeypatch.delenv("CAM_PW", raising=False)
+    status, out, err = perceiverd("config", "check", path)
+    assert (status, out.startswith(f"{ok}note: $.streams.door.sources[0].url: "), err) == (0, True, "")
+    assert "CAM_PW is not set" in out
+    monkeypatch.setenv("CAM_PW", "hunter2")
+    assert perceiverd("config", "check", path) == (0, ok, "")
+    for text, why in (
+        ("[windw]", "$.windw: no such option"),
+        ("", "$.streams: no stream is enabled"),
+        (f'model.name = "no/where"\n{stream}', "no model"),
+        (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: the model has no label"),
+    ):
+        path.write_text(text)
+        status, out, err = perceiverd("config", "check", path)
+        assert (status, out) == (cli.CONFIG, "")
+        assert err.startswith(f"perceiverd: {path}: {why}")
+        assert err.count("\n") == 1
+
+
+def test_a_configuration_is_shown(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """`config show` prints what differs from the defaults, with --effective all there is; status 78 for a bad file."""
+    path = tmp_path / "c.toml"
+    path.write_text('window.hop_s = 2\nstreams.door.sources = [{ kind = "url", url = "rtsp://u:hunter2@h/" }]\n')
+    shown = '[window]\nhop_s = 2.0\n\n[[streams.door.sources]]\nkind = "url"\nurl = "rtsp://u:***@h/"\n'
+    assert perceiverd("config", "show", path) == (0, shown, "")
+    assert perceiverd("config", "show") == (0, "# every option has its default\n", "")
+    status, out, err = perceiverd("config", "show", "--effective")
+    assert (status, err) == (0, "")
+    assert "high_water_mark = 1000\n" in out
+    path.write_text("[windw]")
+    status, out, err = perceiverd("config", "show", path)
+    assert (status, out, err.count("\n")) == (cli.CONFIG, "", 1)
+
+
+def test_a_label_that_is_none_is_one_line(perceiverd: Perceiverd) -> None:
+    """`explain` of a misspelt label says what may have been meant, without waiting for a daemon."""
+    line = "perceiverd: there is no label 'dgo'; did you mean `Dog`?\n"
+    assert perceiverd("explain", "--stream", "door", "--label", "dgo") == (1, "", line)
+
+
 def test_training_on_a_path_that_is_not_there(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """A missing folder of a training step is told in a line, with status 1."""
     status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path / "no")
@@ -166,6 +218,22 @@ def test_tag_prints_text(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Pat
     name, *lines = out.splitlines()
     assert (status, name) == (0, str(path))
     assert [line.split()[0] for line in lines] == ["0.00-0.50", "0.50-1.00"]
+
+
+def test_tag_tells_events(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """With --events there is a line for each event, by the thresholds of the configuration that is named."""
+    path, config = write_clip(tmp_path / "a.wav", audio_s=4), tmp_path / "c.toml"
+    config.write_text('events = { on = 0.001, allow = ["Speech"] }')
+    tag = ("tag", path, "--model", tiny_model, "--format", "jsonl", "--events")
+    status, out, err = perceiverd(*tag, "--config", config)
+    assert (status, err) == (0, "")
+    (event,) = map(json.loads, out.splitlines())
+    assert (event["type"], event["name"], event["start_s"], event["on"]) == ("event", "Speech", 0, 0.001)
+    assert event["end_s"] == pytest.approx(4, abs=0.05)
+    config.write_text('events.allow = ["Speach"]')
+    status, out, err = perceiverd(*tag, "--config", config)
+    assert (status, out) == (1, "")
+    assert f"{config}: $.events.allow: the model has no label 'Speach'; did you mean `Speech`?" in err
 
 
 def test_tag_sums_up(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ import contextlib
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from perceiverd import config
+from perceiverd import config, toml
 from perceiverd.errors import ConfigError
+from perceiverd.rules import EventOptions, LabelOptions, StreamOptions
 from perceiverd.sources import File, Source, Synthetic, Url
 from perceiverd.window import Patience
 
@@ -48,13 +50,19 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
     assert config.load(written(tmp_path, "")) == config.Config()
 
 
+def _options(section: Any) -> dict[str, Any]:
+    return msgspec.structs.asdict(section)
+
+
 def test_the_annotated_file_equals_the_defaults() -> None:
     """configs/perceiverd.toml changes nothing."""
     path = CONFIGS / "perceiverd.toml"
     assert config.load(path) == config.Config()
     table = tomllib.loads(path.read_text())
-    for name in ("model", "window", "publish"):
-        assert set(table[name]) == set(getattr(config.Config(), name).__struct_fields__)
+    for name, section in _options(config.Config()).items():
+        if name != "streams":
+            # What has no default, and tables by name, can only be shown as a comment.
+            assert set(table[name]) == {key for key, usual in _options(section).items() if usual not in (None, {})}
 
 
 def test_the_annotated_file_shows_every_option(tmp_path: Path) -> None:
@@ -64,6 +72,8 @@ def test_the_annotated_file_shows_every_option(tmp_path: Path) -> None:
     streams = tomllib.loads(text)["streams"].values()
     assert {key for stream in streams for key in stream} == set(config.Stream.__struct_fields__)
     shown = {source["kind"]: set(source) - {"kind"} for stream in streams for source in stream["sources"]}
+    for name, section in _options(config.Config()).items():
+        assert name == "streams" or set(tomllib.loads(text)[name]) == set(_options(section))
     union = inspect.type_info(Source)
     assert isinstance(union, inspect.UnionType)
     kinds = [kind for kind in union.types if isinstance(kind, inspect.StructType)]
@@ -113,6 +123,26 @@ def test_streams_and_sources_are_read(tmp_path: Path) -> None:
     assert read.publish.endpoint == f"ipc://{tmp_path}/labels"
 
 
+def test_options_of_events_are_read(tmp_path: Path) -> None:
+    """In general, for a label, for a stream, and for a label of a stream; names may have spaces and commas."""
+    text = (
+        CLIP
+        + """
+    [streams.door.events]
+    deny = ["Squeak"]
+    labels."Child speech, kid speaking" = { on = 0.9 }
+    [events]
+    on = 0.6
+    labels = { Dog = { cooldown_s = 60 } }
+    """
+    )
+    read = config.load(written(tmp_path, text))
+    assert read.events == EventOptions(on=0.6, labels={"Dog": LabelOptions(cooldown_s=60)})
+    assert read.streams["door"].events == StreamOptions(
+        deny=("Squeak",), labels={"Child speech, kid speaking": LabelOptions(on=0.9)}
+    )
+
+
 def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
     """A name without a slash is left as it is."""
     assert config.load(written(tmp_path, 'model.name = "mine"')).model.name == "mine"
@@ -148,7 +178,7 @@ def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
         ("streams = 3", "$.streams: expected tables [streams.NAME]"),
         ('[streams."a/b"]\n', "$.streams: 'a/b' is no name of a stream: up to 64 letters, digits, _ and -"),
         ("[windw]\n", "$.windw: no such option; did you mean `window`?"),
-        ("[xylophone]\n", "$.xylophone: no such option; there are model, window, publish, streams"),
+        ("[xylophone]\n", f"$.xylophone: no such option; there are {', '.join(config.Config.__struct_fields__)}"),
         ("[window]\nhops = 1", "$.window.hops: no such option; did you mean `hop_s`?"),
         ("[window]\nhop_s = 0", "$.window.hop_s: expected `float` >= 0.001"),
         ("[window]\nhop_s = nan", "$.window.hop_s: expected `float`"),
@@ -168,6 +198,33 @@ def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
         ('[publish]\nendpoint = "/run/x"', "$.publish: endpoint is ipc://PATH or tcp://127.0.0.1:PORT, not '/run/x'"),
         ('[model]\ndevice = "gpu"', "$.model: device is auto, cpu, cuda or cuda:N, not 'gpu'"),
         ("[model]\nthreads = -1", "$.model.threads: expected `int` >= 0"),
+        ('model.name = "${HOME}/x"', "$.model.name: ${NAME} is filled in nowhere but in the url of a source"),
+        (
+            '[streams.door]\nsources = [{kind="file", path="${A}"}]',
+            "$.streams.door.sources[0].path: ${NAME} is filled in nowhere but in the url of a source",
+        ),
+        (
+            '[streams.door]\nsources = [{kind="url", url="rtsp://u:${A@h"}]',
+            "$.streams.door.sources[0]: `${` begins ${NAME}, an environment variable",
+        ),
+        (
+            '[streams.door]\nsources = [{kind="url", url="rtsp://u:hun/ter2@h"}]',
+            "$.streams.door.sources[0]: url has a host or port that cannot be one; a password with",
+        ),
+        ("[events]\non = 0", "$.events.on: expected `float` > 0.0"),
+        ("[events]\noff = 1", "$.events.off: expected `float` < 1.0"),
+        ("[events]\nmin_duration = 1", "$.events.min_duration: no such option; did you mean `min_duration_s`?"),
+        ("[events.labels.Dog]\non = 1.5", "$.events.labels.Dog.on: expected `float` < 1.0"),
+        ("[events.labels.Dog]\nonn = 0.5", "$.events.labels.Dog.onn: no such option; did you mean `on`?"),
+        ("[events.labels.Dog]\nupdate_s = 3", "$.events.labels.Dog.update_s: no such option; there are on, off"),
+        ("[events.labels]\nDog = 0.5", "$.events.labels.Dog: expected `object`, got `float`"),
+        ("[events]\nlabels = 3", "$.events: expected a table, in it tables [events.labels.NAME]"),
+        ("events = 3", "$.events: expected a table"),
+        (
+            CLIP + "[streams.door.events.labels.Dog]\non = -1",
+            "$.streams.door.events.labels.Dog.on: expected `float` > 0.0",
+        ),
+        (CLIP + "[streams.door.events]\nonn = 0.5", "$.streams.door.events.onn: no such option; did you mean `on`?"),
         ("model = 3", "$.model: expected `object`, got `int`"),
         ("a = \n", "not TOML: Invalid value (at line 1, column 5)"),
     ],
@@ -199,9 +256,72 @@ def test_what_stays_on_this_machine_may_be_bound(endpoint: str) -> None:
     assert config.Publish(endpoint=endpoint).endpoint == endpoint
 
 
+SECRETIVE = """
+[streams.door]
+sources = [{ kind = "url", url = "rtsp://user:${CAM}@192.0.2.7/1" }, { kind = "synthetic", video = false }]
+[streams.gate]
+sources = [{ kind = "url", url = "${GATE}" }]
+[streams.off]
+enabled = false
+sources = [{ kind = "url", url = "rtsp://user:hunter2@192.0.2.7/1?key=${OFF}" }]
+"""
+
+
+def test_secrets_are_looked_up_apart(tmp_path: Path) -> None:
+    """A config holds references; what they stand for is asked of the environment that is given, as far as needed."""
+    settings = config.load(written(tmp_path, SECRETIVE))
+    assert settings.streams["door"].sources[0] == Url("rtsp://user:${CAM}@192.0.2.7/1")
+    environment = {"CAM": "p@ss", "GATE": "http://u:x@h/", "MORE": "y"}
+    assert config.secrets_of(settings, environment) == {"CAM": "p@ss", "GATE": "http://u:x@h/"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"GATE": "http://h"}, "door.sources[0].url: the environment variable CAM is not set; set it"),
+        ({"CAM": "", "GATE": "http://h"}, "door.sources[0].url: the environment variable CAM is empty"),
+        ({"CAM": "x", "GATE": "s3cret"}, "gate.sources[0].url: url begins with one of rtsp,"),
+        ({"CAM": "x", "GATE": "http://u:s3cret/x@h"}, "gate.sources[0].url: url has a host or port that cannot be one"),
+        ({"CAM": "x", "GATE": "http://${s3cret}"}, "gate.sources[0].url: a secret refers to another"),
+    ],
+)
+def test_a_secret_that_is_missing_or_wrong_is_named(tmp_path: Path, environment: dict[str, str], expected: str) -> None:
+    """The line says where and which, and never what it holds."""
+    with pytest.raises(ConfigError) as caught:
+        config.secrets_of(config.load(written(tmp_path, SECRETIVE)), environment)
+    assert str(caught.value).startswith(f"$.streams.{expected}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("defaults", [True, False])
+def test_what_is_shown_reads_back(tmp_path: Path, defaults: bool) -> None:
+    """The effective configuration as TOML is an equal configuration, whatever folder it is read from."""
+    (tmp_path / "elsewhere").mkdir()
+    settings = config.load(written(tmp_path, uncommented()))
+    shown = toml.written(config.table(settings, defaults=defaults))
+    assert config.load(written(tmp_path / "elsewhere", shown)) == settings
+    told = tomllib.loads(shown)
+    if defaults:
+        assert set(told) == set(config.Config.__struct_fields__)
+        assert set(told["window"]) == set(config.Window.__struct_fields__)
+    else:
+        assert "window" not in told
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    """Passwords that are written out are masked, and nothing else is changed."""
+    settings = config.load(written(tmp_path, SECRETIVE))
+    shown = toml.written(config.table(settings, defaults=True))
+    assert "hunter2" not in shown
+    read = config.load(written(tmp_path, shown))
+    assert read.streams["off"].sources == (Url("rtsp://user:***@192.0.2.7/1?key=${OFF}"),)
+    assert {**read.streams, "off": settings.streams["off"]} == settings.streams
+
+
 PLAIN = st.none() | st.booleans() | st.integers() | st.text()
 
 
+@settings(deadline=None)
 @given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_no_table_ends_in_a_traceback(value: object) -> None:
     """Whatever stands in the file, it is a config or a ConfigError."""
@@ -215,3 +335,27 @@ def test_a_config_is_a_value() -> None:
     with pytest.raises(AttributeError):
         config.Config().window.hop_s = 3  # type: ignore[misc]
     assert msgspec.structs.replace(config.Config()) == config.Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ('metrics.endpoint = "127.0.0.1:9464"', ("127.0.0.1", 9464)),
+        ('metrics.endpoint = "[::1]:*"', ("::1", 0)),
+        ('metrics = { endpoint = "0.0.0.0:80", insecure = true }', ("0.0.0.0", 80)),
+    ],
+)
+def test_metrics_are_served_where_they_were_asked_for(
+    tmp_path: Path, text: str, address: tuple[str, int] | None
+) -> None:
+    """Nowhere by default; beyond loopback only where that is written out."""
+    assert config.load(written(tmp_path, text)).metrics.address == address
+
+
+@pytest.mark.parametrize("endpoint", ["9464", "127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:80", "[::1]"])
+def test_an_endpoint_of_metrics_that_is_none_is_refused(tmp_path: Path, endpoint: str) -> None:
+    """The line says what one looks like; another says what an open one would be."""
+    assert "endpoint is HOST:PORT, such as 127.0.0.1:9464" in refusal(tmp_path, f'metrics.endpoint = "{endpoint}"')
+    line = refusal(tmp_path, 'metrics.endpoint = "0.0.0.0:9464"')
+    assert "could be read from other machines" in line and "insecure = true" in line

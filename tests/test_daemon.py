@@ -19,13 +19,17 @@ from perceiverd import config, daemon, messages
 from perceiverd.client import Subscription, subscribe
 from perceiverd.clock import now_ns
 from perceiverd.config import Config, Model, Publish
-from perceiverd.daemon import Daemon, Stream
+from perceiverd.daemon import Daemon
 from perceiverd.errors import ConfigError
+from perceiverd.events import EventTracker
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.labels import Calibration, ontology
 from perceiverd.media import NS_PER_S, Frame
-from perceiverd.messages import Hello, Message, Scores, Status
+from perceiverd.messages import Event, Explain, Hello, Message, Scores, Status
+from perceiverd.rules import EventOptions, resolve
 from perceiverd.sources import File, Synthetic, Wanted
 from perceiverd.sources.runner import Arrival, Gap, Runner
+from perceiverd.streams import Stream
 from perceiverd.window import Window, Windower
 
 DEADLINE_S = 90
@@ -61,6 +65,7 @@ def running(start: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
         model = {{ name = "{tiny_model}", threads = 1 }}
         window.hop_s = 0.25
         publish = {{ endpoint = "ipc://labels", top = 3, status_interval_s = 0.2 }}
+        events = {{ on = 0.001, allow = ["Speech", "Music"], update_s = 0.5 }}
         streams.one.sources = [{{ kind = "synthetic" }}]
         streams.two.sources = [{{ kind = "synthetic" }}]
         streams.bad.sources = [{{ kind = "file", path = "missing.mp4" }}]
@@ -145,20 +150,27 @@ def test_one_bad_stream_harms_no_other(running: Running) -> None:
 
 
 def test_a_killed_source_is_back_and_nothing_else_restarts(running: Running) -> None:
-    """SIGKILL of one source's process: status says so, its windows come again, the other stream saw nothing."""
+    """SIGKILL of one source's process: status says so, its events end, its windows come again; else nothing happens."""
     children = Path(f"/proc/{running.process.pid}/task/{running.process.pid}/children").read_text().split()
     victim = int(children[0])  # of `one`, the first that was started
     with subscribe(running.endpoint) as subscription:
         listen(subscription, lambda m: isinstance(m, Status) and m.stream == "one" and m.state == "up")
         os.kill(victim, signal.SIGKILL)
-        lost = listen(
+        heard = listen(
             subscription,
             lambda m: isinstance(m, Status) and sum(m.sources[0].restarts.values()) > 0 and m.stream != "bad",
-        )[-1]
+        )
+        lost = heard[-1]
         assert isinstance(lost, Status)
         assert lost.sources[0].restarts == {"exited": 1}
-        back = listen(subscription, lambda m: isinstance(m, Status) and m.stream == lost.stream and m.state == "up")[-1]
+        heard_back = listen(
+            subscription, lambda m: isinstance(m, Status) and m.stream == lost.stream and m.state == "up"
+        )
+        back = heard_back[-1]
         again = listen(subscription, lambda m: isinstance(m, Scores) and m.stream == lost.stream)[-1]
+        *_, begun = listen(
+            subscription, lambda m: isinstance(m, Event) and m.stream == lost.stream and m.kind == "begin"
+        )
         other = listen(subscription, lambda m: isinstance(m, Status) and m.stream not in (lost.stream, "bad"))[-1]
     assert isinstance(back, Status)
     assert isinstance(other, Status)
@@ -167,27 +179,66 @@ def test_a_killed_source_is_back_and_nothing_else_restarts(running: Running) -> 
     assert other.sources[0].restarts == {}
     assert other.state == "up"
     assert back.gaps >= 1
+    ends = {m.index: m for m in (*heard, *heard_back) if isinstance(m, Event) and m.kind == "end"}
+    assert {(m.stream, m.explanation.reason) for m in ends.values()} == {(lost.stream, "stream lost")}
+    assert isinstance(begun, Event)
+    assert ends[begun.index].id != begun.id
+    assert ends[begun.index].end_s <= begun.start_s
 
 
-def test_sighup_ends_nothing(running: Running) -> None:
-    """It is answered with a line in the log."""
-    running.process.send_signal(signal.SIGHUP)
-    end_s = time.monotonic() + DEADLINE_S
-    while "SIGHUP ignored=true" not in running.log.read_text():
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-    assert running.process.poll() is None
+def test_events_are_published(running: Running) -> None:
+    """A late subscriber hears of the open events, by what is repeated or by their updates, and why they are open."""
+    topics = [messages.events_topic(name) for name in ("one", "two")]
+    with subscribe(running.endpoint, (messages.scores_topic("one"),)) as subscription:
+        listen(subscription, lambda m: isinstance(m, Scores) and m.start_s > 3)  # by then they have long begun
+    with subscribe(running.endpoint, topics) as subscription:
+        heard = listen(subscription, lambda m: isinstance(m, Event) and m.kind == "update" and not m.repeated)
+    events = [each for each in heard if isinstance(each, Event)]
+    last = events[-1]
+    assert {m.start for m in events if (m.stream, m.id) == (last.stream, last.id)} == {last.start}
+    assert last.name in ("Speech", "Music")
+    assert last.end_s - last.start_s == pytest.approx(last.duration_s)
+    assert last.duration_s >= 0.5
+    assert last.explanation.reason == "goes on"
+    assert last.explanation.on == 0.001 > last.explanation.off > 0
+    assert last.explanation.windows >= 2
+    assert last.start < last.explanation.since < last.end
+    assert 0 < last.mean <= last.peak <= 1
+    assert last.modalities == ("audio", "video")
+
+
+def test_reasons_are_told_to_who_asks(running: Running) -> None:
+    """Who subscribes to them gets each window's candidates; once nobody does, a subscriber to everything gets none."""
+    with subscribe(running.endpoint, (messages.explain_topic("two"),)) as subscription:
+        explain = listen(subscription, lambda m: isinstance(m, Explain))[-1]
+    assert isinstance(explain, Explain)
+    assert explain.stream == "two"
+    assert len(explain.smoothed) == len(explain.on) == 527
+    states = {each.name: each.state for each in explain.candidates}
+    assert states["Speech"] in ("open", "holding")
+    assert states["Silence"] == "denied"
+    assert states["Dog"] == "not allowed"
+    assert explain.suppressed["not allowed"] > 500
+    with subscribe(running.endpoint) as subscription:
+        end_s = time.monotonic() + DEADLINE_S  # the publisher hears of the end of a subscription a little later
+        listen(subscription, lambda m: isinstance(m, Scores))
+        while any(isinstance(m, Explain) for m in listen(subscription, lambda m: isinstance(m, Scores))):
+            assert time.monotonic() < end_s
 
 
 def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_path: Path) -> None:
-    """READY, STATUS and WATCHDOG while it works; after SIGTERM a STOPPING, status 0, no socket and no child left."""
+    """READY, STATUS and WATCHDOG while it works; after SIGTERM its events end, STOPPING, 0, no socket or child left."""
     path, log = tmp_path / "c.toml", tmp_path / "log"
     path.write_text(f"""
         model = {{ name = "{tiny_model}", threads = 1 }}
         publish.endpoint = "ipc://labels"
+        events = {{ on = 0.001, allow = ["Speech"] }}
         streams.one.sources = [{{ kind = "synthetic" }}]
     """)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+    with (
+        subscribe(f"ipc://{tmp_path}/labels", (messages.events_topic("one"),)) as subscription,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+    ):
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(DEADLINE_S)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
@@ -197,8 +248,10 @@ def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_p
             while not any("1 up" in each for each in told) or told.count("WATCHDOG=1") < 2:
                 told.append(systemd.recv(4096).decode())
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            begin = listen(subscription, lambda m: isinstance(m, Event))[-1]
             process.send_signal(signal.SIGTERM)
             assert process.wait(10) == 0
+            end = listen(subscription, lambda m: isinstance(m, Event) and m.kind == "end")[-1]
         finally:
             print(log.read_text())
         systemd.setblocking(False)
@@ -206,6 +259,9 @@ def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_p
         while not rest or rest[-1] != "STOPPING=1":
             rest.append(systemd.recv(4096).decode())
     assert told[0] == "READY=1"
+    assert isinstance(begin, Event)
+    assert isinstance(end, Event)
+    assert (begin.kind, end.id, end.explanation.reason) == ("begin", begin.id, "stopped")
     assert not (tmp_path / "labels").exists()
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
@@ -256,9 +312,15 @@ def test_an_endpoint_that_is_taken_ends_with_1(tiny_model: Path, tmp_path: Path)
     assert "cannot publish at" in told
 
 
+def tracker() -> EventTracker:
+    labels = ontology().labels
+    return EventTracker(resolve(labels, (Calibration(),) * len(labels), EventOptions()))
+
+
 def settings(model: Path, endpoint: str, hop_s: float = 0.25, **streams: File | Synthetic) -> Config:
     return Config(
         model=Model(name=str(model), threads=1),
+        events=EventOptions(on=0.001, allow=("Speech",)),
         window=config.Window(hop_s=hop_s),
         publish=Publish(endpoint=endpoint, status_interval_s=0.1),
         streams={name: config.Stream((source,)) for name, source in streams.items()},
@@ -266,7 +328,7 @@ def settings(model: Path, endpoint: str, hop_s: float = 0.25, **streams: File | 
 
 
 def test_the_end_of_all_files_is_the_end(tiny_model: Path, tmp_path: Path, wav: Callable[[float], Path]) -> None:
-    """Clips that are not looped are tagged to their last window; then run returns, and the last status says `ended`."""
+    """Clips that are not looped are tagged to their last window; events and run end, the last status is `ended`."""
     endpoint = f"ipc://{tmp_path}/labels"
     with subscribe(endpoint) as subscription:
         Daemon(settings(tiny_model, endpoint, long=File(str(wav(3.1))), short=File(str(wav(0.3))))).run()
@@ -281,6 +343,11 @@ def test_the_end_of_all_files_is_the_end(tiny_model: Path, tmp_path: Path, wav: 
     scores = [m for m in heard if isinstance(m, Scores) and m.stream == "long"]
     assert scores[-1].end_s == pytest.approx(3.1, abs=0.01)
     assert {m.modalities for m in scores} == {("audio",)}
+    begin, end = (m for m in heard if isinstance(m, Event))
+    assert (begin.kind, end.kind, end.explanation.reason) == ("begin", "end", "stream ended")
+    assert (begin.start_s, begin.id, begin.modalities) == (0, end.id, ("audio",))
+    assert end.end_s == pytest.approx(3.1, abs=0.01)
+    assert end.explanation.windows == last["long"].windows
 
 
 def test_windows_that_are_overtaken_are_dropped_and_counted(
@@ -316,7 +383,7 @@ def test_windows_that_are_overtaken_are_dropped_and_counted(
 def test_only_the_newest_window_is_kept_until_the_end() -> None:
     """A stream that is live keeps one; one that has ended keeps all that are left."""
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
-    stream = Stream(Windower(geometry, NS_PER_S))
+    stream = Stream("a", Windower(geometry, NS_PER_S), tracker())
     windows = [Window(i, i + 1, None, None) for i in range(5, 9)]
     stream.take(windows)
     stream.drop_overtaken()
@@ -358,7 +425,7 @@ def test_the_watchdog_is_fed_by_progress_alone(tmp_path: Path) -> None:
     """A stream that is up and gives no windows any more stops it; one that is down, or never gave one, does not."""
     watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
-    stream = Stream(Windower(geometry, NS_PER_S))
+    stream = Stream("a", Windower(geometry, NS_PER_S), tracker())
     watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
     now, long_ago = now_ns(), now_ns() - 600 * NS_PER_S
     assert watched._progressing(now)
@@ -379,10 +446,12 @@ def test_a_stream_that_was_down_between_two_statuses_was_down(tmp_path: Path) ->
     watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
     long_ago = now_ns() - 600 * NS_PER_S
-    stream = Stream(Windower(geometry, NS_PER_S), up_ns=long_ago, sent_ns=long_ago)
+    stream = Stream("a", Windower(geometry, NS_PER_S), tracker(), up_ns=long_ago, sent_ns=long_ago)
     watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
-    watched._runner = Runner(watched._sources, Wanted.of(geometry))  # none has started
-    watched._next_status_ns, watched._watchdog_ns = now_ns() + 600 * NS_PER_S, 4 * NS_PER_S
+    watched._model = messages.Model("tiny", "")
+    watched._runner = Runner({("a", 0): Synthetic()}, Wanted.of(geometry))  # none has started
+    watched._next_status_ns = watched._next_snapshot_ns = now_ns() + 600 * NS_PER_S
+    watched._watchdog_ns = 4 * NS_PER_S
     watched._heartbeat()
     assert stream.up_ns is None
     assert watched._next_alive_ns > now_ns()
@@ -392,7 +461,7 @@ def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     """Where two sources of a stream give the same, the first in the list is heeded, and the log says so once."""
     watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
-    stream = Stream(Windower(geometry, NS_PER_S // 2))
+    stream = Stream("a", Windower(geometry, NS_PER_S // 2), tracker())
     watching._streams = {"a": stream}
 
     def see(position: int, at_ms: int) -> None:

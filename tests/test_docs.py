@@ -7,7 +7,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -20,7 +20,18 @@ from perceiverd.publisher import Publisher
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]  # it is a group
+
+
+def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command under its name, those of a group under both names."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path}{name} ")
+        else:
+            yield path + name, command
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
 ELSEWHERE = {"train": "has a command line of its own"}
 
 TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -43,8 +54,10 @@ def test_commands_that_are_shown_exist() -> None:
     """Every command in the README's shell blocks is one, and has the options that it is shown with."""
     lines = list(shell_lines())
     assert lines
-    for command, *arguments in lines:
-        assert command in COMMANDS
+    for words in lines:
+        command = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
+        assert command, words
+        arguments = words[len(command.split()) :]
         assert {word for word in arguments if word.startswith("--")} <= options(COMMANDS[command])
 
 
@@ -80,7 +93,7 @@ def keys(struct: type, prefix: str = "") -> Iterator[str]:
             yield path.removesuffix("[]")
 
 
-@pytest.mark.parametrize("message", [messages.Hello, messages.Scores, messages.Status], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("message", get_args(messages.Message), ids=lambda kind: kind.__name__)
 def test_the_wire_is_as_the_table_says(message: type) -> None:
     """A message has the keys that the README's table gives it, and no others."""
     name = message.__name__.lower()

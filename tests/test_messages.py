@@ -10,7 +10,20 @@ import pytest
 from perceiverd import messages
 from perceiverd.errors import WireError
 from perceiverd.labels import Label
-from perceiverd.messages import Hello, Message, Model, Scores, SourceStatus, Status, Tag, best
+from perceiverd.messages import (
+    Candidate,
+    Event,
+    Explain,
+    Explanation,
+    Hello,
+    Message,
+    Model,
+    Scores,
+    SourceStatus,
+    Status,
+    Tag,
+    best,
+)
 
 LABELS = (Label(0, "/m/a", "Animal"), Label(1, "/m/b", "Bow, wow"), Label(2, "/m/c", "Cat"))
 WHEN = datetime(2026, 7, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -46,7 +59,44 @@ STATUS = Status(
 HELLO = Hello(version="1", streams=("door",), model=MODEL, hop_s=0.5, status_interval_s=1.0, up_since=WHEN)
 
 
-@pytest.mark.parametrize("message", [SCORES, STATUS, HELLO])
+EVENT = Event(
+    stream="door",
+    kind="begin",
+    id="74-1500",
+    mid="/m/0bt9lr",
+    index=74,
+    name="Dog",
+    start=WHEN,
+    end=WHEN,
+    start_s=1.5,
+    end_s=3.28,
+    duration_s=1.78,
+    peak=0.875,
+    mean=0.75,
+    modalities=("audio",),
+    continues=None,
+    explanation=Explanation(0.625, 0.5, 0.25, 2, WHEN, "confirmed"),
+    latency_ms=140.5,
+    model=MODEL,
+    seq=3,
+)
+EXPLAIN = Explain(
+    stream="door",
+    start=WHEN,
+    end=WHEN,
+    start_s=1.5,
+    end_s=2.78,
+    candidates=(
+        Candidate("/m/0bt9lr", 74, "Dog", 0.9, "/m/05tny_", 0.6, 0.5, 0.25, "holding", "for 0 of 1 s", 1, None),
+    ),
+    smoothed=(0.1, 0.6),
+    on=(0.5, 0.5),
+    suppressed={"too short": 1},
+    model=MODEL,
+)
+
+
+@pytest.mark.parametrize("message", [SCORES, STATUS, HELLO, EVENT, EXPLAIN])
 def test_what_is_encoded_is_decoded(message: Message) -> None:
     """Bytes and back is the same value."""
     assert messages.decode(messages.encode(message)) == message
@@ -75,6 +125,55 @@ def test_scores_on_the_wire() -> None:
         ],
         "dropped": 2,
     }
+
+
+def test_an_event_on_the_wire() -> None:
+    """A program without this package finds who, when, how sure and why in plain JSON."""
+    topic, body = messages.encode(EVENT)
+    assert topic == b"events/door/"
+    assert json.loads(body) == {
+        "type": "event",
+        "schema": 1,
+        "boot_id": "",
+        "seq": 3,
+        "repeated": False,
+        "stream": "door",
+        "kind": "begin",
+        "id": "74-1500",
+        "mid": "/m/0bt9lr",
+        "index": 74,
+        "name": "Dog",
+        "start": "2026-07-01T12:00:00.250000Z",
+        "end": "2026-07-01T12:00:00.250000Z",
+        "start_s": 1.5,
+        "end_s": 3.28,
+        "duration_s": 1.78,
+        "peak": 0.875,
+        "mean": 0.75,
+        "modalities": ["audio"],
+        "continues": None,
+        "explanation": {
+            "score": 0.625,
+            "on": 0.5,
+            "off": 0.25,
+            "windows": 2,
+            "since": "2026-07-01T12:00:00.250000Z",
+            "reason": "confirmed",
+        },
+        "latency_ms": 140.5,
+        "model": {"name": "tiny", "sha256": "ab" * 32},
+    }
+
+
+def test_last_values_are_what_is_still_true() -> None:
+    """Greeting, statuses and open events are kept, an event by its id until it ends; scores and reasons never are."""
+    assert messages.cache_key(HELLO) == ("hello/", "")
+    assert messages.cache_key(STATUS) == ("status/door/", "")
+    assert messages.cache_key(EVENT) == ("events/door/", "74-1500")
+    assert messages.cache_key(SCORES) is messages.cache_key(EXPLAIN) is None
+    end = msgspec.structs.replace(EVENT, kind="end", seq=9)
+    assert messages.cache_key(end) == messages.cache_key(EVENT)
+    assert [messages.clears(each) for each in (EVENT, end, HELLO, STATUS, SCORES)] == [False, True, False, False, False]
 
 
 def test_topics_end_in_a_slash() -> None:
@@ -113,7 +212,7 @@ def test_what_is_not_ours_is_a_wire_error(parts: list[bytes], why: str) -> None:
 
 def test_every_message_is_numbered_alike() -> None:
     """Each kind carries schema, boot_id and seq, which the publisher fills in."""
-    for kind in (Hello, Scores, Status):
+    for kind in (Hello, Scores, Status, Event, Explain):
         assert set(kind.__struct_fields__) >= {"schema", "boot_id", "seq"}
     assert msgspec.structs.replace(HELLO, seq=3).seq == 3
 

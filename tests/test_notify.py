@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def test_each_notification_is_one_datagram(systemd: tuple[str, socket.socket]) -
     notifier.alive()
     notifier.stopping()
     assert [listener.recv(4096) for _ in range(4)] == [b"READY=1", b"STATUS=two lines", b"WATCHDOG=1", b"STOPPING=1"]
+    before_us = time.monotonic_ns() // 1000
+    notifier.reloading()
+    what, when = listener.recv(4096).decode().split("\n")
+    assert what == "RELOADING=1"
+    assert before_us <= int(when.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
 def test_outside_a_unit_nothing_is_sent() -> None:

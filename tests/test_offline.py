@@ -1,7 +1,9 @@
 """Files through windower and tagger: what comes out, and what a bad file does."""
 
+import itertools
 import json
 import tracemalloc
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +24,10 @@ from perceiverd.labels import ontology
 from perceiverd.media import NS_PER_S
 from perceiverd.offline import Wish
 from perceiverd.perceiver import Perceiver
+from perceiverd.rules import EventOptions, LabelOptions, Rules, resolve
 from perceiverd.tagger import Tagger
-from perceiverd.writers import JsonLines, Scores, Summary
+from perceiverd.window import Window
+from perceiverd.writers import Event, JsonLines, Scores, Summary
 
 GEOMETRY = Geometry(
     classes=527,
@@ -155,6 +159,50 @@ def test_a_summary_is_the_mean_over_windows(tmp_path: Path, tagger: Tagger) -> N
     for tag in summary.labels:
         assert tag.score == pytest.approx(sum(scores[tag.mid] for scores in by_label) / len(each), abs=2e-6)
     assert [tag.score for tag in summary.labels] == sorted((tag.score for tag in summary.labels), reverse=True)
+
+
+def rules_for(tagger: Tagger, path: Path) -> Rules:
+    """Rules by which the label that is surest in this file has events, and no other."""
+    best = Wish(1, NS_PER_S, 4, summary=True)
+    (summary,) = offline.records(str(path), tagger, best)
+    assert isinstance(summary, Summary)
+    (tag,) = summary.labels
+    options = EventOptions(min_duration_s=0, allow=(tag.mid,), labels={tag.mid: LabelOptions(on=tag.score / 2)})
+    return resolve(tagger.card.labels, tagger.card.calibration, options)
+
+
+def test_events_are_told_when_they_are_over(tmp_path: Path, tagger: Tagger) -> None:
+    """What holds from the first window to the last is one event of the file's length, however windows overlap."""
+    path = write_clip(tmp_path / "film.mkv", video_s=6, audio_s=6)
+    rules = rules_for(tagger, path)
+    for hop_s, batch in ((1, 4), (0.3, 1), (0.3, 7)):
+        wish = Wish(1, round(hop_s * NS_PER_S), batch, summary=False, rules=rules)
+        (event,) = offline.records(str(path), tagger, wish)
+        assert isinstance(event, Event)
+        assert rules.allowed[event.index]
+        assert (event.reason, event.modalities) == ("stream ended", ("audio", "video"))
+        assert event.start_s == 0
+        assert event.end_s == pytest.approx(6, abs=0.1)
+        assert event.peak >= event.mean > event.on > event.off
+
+
+def test_events_before_a_fault_are_told(tmp_path: Path, tagger: Tagger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file can't be read any further, the events until there end there, and the fault is raised."""
+    path = write_clip(tmp_path / "noise.wav", audio_s=6)
+    rules = rules_for(tagger, path)
+    whole = offline._windows
+
+    def torn(file: str, geometry: Geometry, hop_ns: int) -> Iterator[Window]:
+        yield from itertools.islice(whole(file, geometry, hop_ns), 3)
+        raise MediaError("torn")
+
+    monkeypatch.setattr(offline, "_windows", torn)
+    told = offline.records(str(path), tagger, Wish(1, NS_PER_S, 2, summary=False, rules=rules))
+    event = next(told)
+    assert isinstance(event, Event)
+    assert (event.start_s, event.end_s) == (0, 3)
+    with pytest.raises(MediaError, match="torn"):
+        next(told)
 
 
 def test_progress_is_told(tmp_path: Path, tagger: Tagger) -> None:

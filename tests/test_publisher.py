@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import zmq
@@ -17,8 +18,9 @@ import zmq
 from perceiverd import messages
 from perceiverd.client import Subscription
 from perceiverd.errors import WireError
-from perceiverd.messages import Hello, Model, Scores, Tag
+from perceiverd.messages import Delivery, Event, Explanation, Hello, Model, Scores, SourceStatus, Status, Tag
 from perceiverd.publisher import Publisher
+from perceiverd.report import Report
 
 NOW = datetime.now(UTC)
 MODEL = Model("tiny", "0" * 64)
@@ -96,8 +98,10 @@ def test_a_late_subscriber_hears_the_last_hello_and_the_others_not_twice() -> No
         publisher.send(hello())
         assert isinstance(early.receive(DEADLINE_S), Hello)
         with Subscription(publisher.endpoint, (messages.HELLO,)) as late:
-            until(publisher, lambda: publisher.subscriptions == 2)
-            assert isinstance(late.receive(DEADLINE_S), Hello)
+            until(publisher, lambda: publisher.subscriptions == 3)  # to greetings and heartbeats
+            repeated = late.receive(DEADLINE_S)
+            assert isinstance(repeated, Hello)
+            assert repeated.repeated
         publisher.send(scores())
         assert isinstance(early.receive(DEADLINE_S), Scores)
 
@@ -113,13 +117,116 @@ def test_scores_are_not_repeated() -> None:
             assert message.seq == 1
 
 
-def test_subscriptions_are_counted() -> None:
-    """Coming, coming again, leaving and vanishing all show."""
+def event(kind: Literal["begin", "update", "end"], number: int, stream: str = "a") -> Event:
+    return Event(
+        stream=stream,
+        kind=kind,
+        id=str(number),
+        mid="/m/0bt9lr",
+        index=74,
+        name="Dog",
+        start=NOW,
+        end=NOW,
+        start_s=0,
+        end_s=1,
+        duration_s=1,
+        peak=0.9,
+        mean=0.8,
+        modalities=("audio",),
+        continues=None,
+        explanation=Explanation(score=0.8, on=0.5, off=0.3, windows=2, since=NOW, reason="confirmed"),
+        latency_ms=1,
+        model=MODEL,
+    )
+
+
+def status(stream: str = "a") -> Status:
+    return Status(
+        stream=stream,
+        time=NOW,
+        state="up",
+        sources=(SourceStatus("cam", "up", 0.1, {}, 0),),
+        data_age_s=0.1,
+        windows=1,
+        dropped=0,
+        late=0,
+        gaps=0,
+        subscriptions=0,
+        up_since=NOW,
+        model=MODEL,
+    )
+
+
+def test_a_late_subscriber_is_told_what_is_open_now() -> None:
+    """Of each event that goes on it hears the latest message; of one that has ended, and of other streams, nothing."""
     with Publisher(LOOPBACK) as publisher:
-        first, second = subscribed(publisher, "a", "b"), subscribed(publisher, "a")
-        until(publisher, lambda: publisher.subscriptions == 3)
+        said = (
+            hello(),
+            event("begin", 1),
+            event("begin", 2),
+            event("update", 1),
+            event("begin", 3),
+            event("end", 2),
+            event("begin", 1, "b"),
+            status(),
+            scores(),
+        )
+        for message in said:
+            publisher.send(message)
+        with subscribed(publisher, "events/a/", "status/a/", "hello/") as late:
+            until(publisher, lambda: publisher.subscriptions == 3)
+            heard = [late.receive(DEADLINE_S) for _ in range(4)]
+            assert {(m.kind, m.id, m.seq) for m in heard if isinstance(m, Event)} == {
+                ("update", "1", 2),
+                ("begin", "3", 3),
+            }
+            assert {type(m) for m in heard} == {Hello, Event, Status}
+            assert all(m.repeated for m in heard if isinstance(m, Hello | Event | Status))
+            publisher.send(event("end", 3))
+            ended = late.receive(DEADLINE_S)
+            assert isinstance(ended, Event)
+            assert (ended.seq, ended.repeated, late.missed) == (5, False, 0)
+
+
+def test_a_status_tells_how_the_wire_fares() -> None:
+    """Its delivery says how far its stream's topics are, who is there, and what was missed."""
+    with Publisher(LOOPBACK) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as reader:
+        reader.connect(publisher.endpoint)
+        for report in (Report(publisher.boot_id, "kitchen", 7), Report("0" * 32, "kitchen", 900)):
+            reader.subscribe(report.subscription)
+        until(publisher, lambda: len(publisher.register) > 0)
+        publisher.send(scores("ab"))
+        for _ in range(3):
+            publisher.send(scores())
+        publisher.send(status())
+        told = publisher.send(status())
+        assert isinstance(told, Status)
+        assert told.delivery == Delivery(
+            subscribers=1, missed=7, losing={"kitchen": 7}, overflows=0, sent={"scores": 3, "status": 1}
+        )
+        reader.close(linger=0)
+        until(publisher, lambda: len(publisher.register) == 0)
+        assert publisher.register.missed == 7
+
+
+def test_what_is_asked_for_is_heard() -> None:
+    """A topic is heard by who asks for its kind, not by who takes everything."""
+    with Publisher(LOOPBACK) as publisher, subscribed(publisher):
+        assert not publisher.heard("explain/a/")
+        with subscribed(publisher, "explain/a/") as asking:
+            until(publisher, lambda: publisher.heard("explain/a/"))
+            assert not publisher.heard("explain/ab/")
+            asking.close()
+            until(publisher, lambda: not publisher.heard("explain/a/"))
+
+
+def test_subscriptions_are_counted() -> None:
+    """Coming, coming again, leaving and vanishing all show; the client asks for greetings and heartbeats too."""
+    with Publisher(LOOPBACK) as publisher:
+        first, second = subscribed(publisher, "scores/a/", "scores/b/"), subscribed(publisher, "scores/a/")
+        until(publisher, lambda: publisher.subscriptions == 5 + 3)
         first.close()
-        until(publisher, lambda: publisher.subscriptions == 1)
+        until(publisher, lambda: publisher.subscriptions == 3)
         second.close()
         until(publisher, lambda: publisher.subscriptions == 0)
 
@@ -183,6 +290,7 @@ def test_a_frozen_subscriber_harms_nobody() -> None:
             frozen.wait()
             frozen.stdout.close()
     assert reader.missed == 0
+    assert publisher.overflows == 1
     assert grown < 40e6, f"{grown / 1e6:.0f} MB"
     assert slowest_s < 5  # a send that blocked would not have ended before the frozen one was killed
 

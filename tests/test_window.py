@@ -54,6 +54,21 @@ def test_windows_lie_on_the_grid_and_hold_their_own_time() -> None:
         assert len(window.audio) == 700 and window.end_ns - window.start_ns == WINDOW_NS
 
 
+def test_hop_and_patience_change_on_the_way() -> None:
+    """The next window is where it would have been; from then on the new hop and the new limits count."""
+    windower, media = Windower(BOTH, 300 * MS), merged(3_000)
+    half = next(i for i, item in enumerate(media) if item.start_ns >= 1_250 * MS)
+    windows = [window for item in media[:half] for window in windower.push(item)]
+    assert [window.start_ns // MS for window in windows] == [0, 300]
+    windower.tune(500 * MS, Patience(chunk_gap_ns=200 * MS))
+    rest = [item for item in media[half:] if isinstance(item, Frame) or not 2_000 <= item.start_ns // MS < 2_150]
+    windows = run(windower, rest)
+    assert [window.start_ns // MS for window in windows] == [600, 1100, 1600, 2100, 2300]
+    assert [window.audio is not None for window in windows[:3]] == [True, True, True]  # the hole is bridged now
+    with pytest.raises(ValueError, match="positive"):
+        windower.tune(0, Patience())
+
+
 def test_frames_are_those_nearest_to_the_ticks() -> None:
     """Each tick, in the middle of its share of the window, gets the frame nearest in time."""
     (first, *_) = run(Windower(BOTH, 700 * MS), merged(1_000))

@@ -3,10 +3,28 @@
 import json
 
 from perceiverd.messages import Tag
-from perceiverd.writers import JsonLines, Scores, Summary, Text
+from perceiverd.writers import Event, JsonLines, Scores, Summary, Text
 
 DOG = Tag("/m/d", 74, "Dog", 0.912345)
 SCORES = Scores("a b.mp4", 0.64, 1.92, (DOG, Tag("/m/b", 75, "Bark", 0.5)), ("audio",))
+
+EVENT = Event(
+    file="a b.mp4",
+    id="74-640",
+    start_s=0.64,
+    end_s=3.2,
+    mid="/m/d",
+    index=74,
+    name="Dog",
+    peak=0.912345,
+    mean=0.8,
+    modalities=("audio",),
+    windows=4,
+    on=0.5,
+    off=0.25,
+    reason="faded",
+    continues=None,
+)
 
 
 def test_json_line_of_a_window() -> None:
@@ -61,3 +79,13 @@ def test_text_is_aligned() -> None:
 def test_text_of_a_summary_is_a_line() -> None:
     """A summary is the file and its labels."""
     assert Text()(Summary("a.wav", 7, (DOG,))) == "a.wav  Dog 0.91\n"
+
+
+def test_an_event_is_a_line() -> None:
+    """An event stands as a window does, with its highest score; in JSON with all that is known of it."""
+    write = Text()
+    assert write(EVENT) == "a b.mp4\n   0.64-3.20     Dog 0.91\n"
+    assert write(EVENT) == "   0.64-3.20     Dog 0.91\n"
+    record = json.loads(JsonLines()(EVENT))
+    assert list(record) == ["type", *Event.__struct_fields__]
+    assert (record["type"], record["id"], record["reason"]) == ("event", "74-640", "faded")

@@ -7,6 +7,7 @@ so that configuration and daemon load neither FFmpeg nor a driver.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from perceiverd.geometry import Geometry
+from perceiverd.secrets import filled, references
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "srt", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing on purpose: a file is no live source."""
@@ -36,7 +38,7 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """A network camera or any other live URL, with pictures, sound or both."""
 
     url: str
-    """`rtsp://user:password@camera/stream`, `https://host/live.m3u8`, `udp://@:5000`, ..."""
+    """`rtsp://user:${CAM1_PASSWORD}@camera/stream`, `https://host/live.m3u8`, `udp://@:5000`, ..."""
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries media; TCP loses no packets."""
     open_timeout_s: float = 10.0
@@ -45,12 +47,22 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """Give up when no data has come for this many seconds."""
 
     def __post_init__(self) -> None:
-        scheme = self.url.partition("://")[0].lower()
-        if scheme not in SCHEMES or "://" not in self.url:
+        # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.
+        if any(ord(sign) <= 32 or ord(sign) == 127 for sign in self.url):
+            raise ValueError("url holds a blank or a control character")
+        if not references(self.url):
+            _check_url(self.url)
+        elif not self.url.startswith("${") and self.url.partition("://")[0].lower() not in SCHEMES:
             raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
-        urlsplit(self.url)  # raises ValueError where the host cannot be one
         if not (0 < self.open_timeout_s <= 600 and 0 < self.read_timeout_s <= 600):
             raise ValueError("open_timeout_s and read_timeout_s are above 0 and at most 600 seconds")
+
+    def filled(self, secrets: Mapping[str, str]) -> Url:
+        """With its secrets in place. Raises ValueError where that makes no URL; its words hold no secret."""
+        url = filled(self.url, secrets)
+        if "${" in url:
+            raise ValueError("a secret refers to another")
+        return msgspec.structs.replace(self, url=url)
 
     @property
     def pushed(self) -> bool:
@@ -107,6 +119,22 @@ class Wanted:
             audio_rate_hz=geometry.audio.rate_hz if geometry.audio else None,
             video=WantedVideo(video.height, video.width, video.fps) if video else None,
         )
+
+
+def _check_url(url: str) -> None:
+    if "://" not in url or url.partition("://")[0].lower() not in SCHEMES:
+        raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+    try:
+        urlsplit(url).port  # noqa: B018 - both the host and the port are checked where they are asked for
+    except ValueError:
+        raise ValueError(
+            "url has a host or port that cannot be one; a password with @ : / ? # or % in it is best written as ${NAME}"
+        ) from None
+
+
+def secrets_of(source: Source) -> tuple[str, ...]:
+    """The names of the secrets that this source needs."""
+    return references(source.url) if isinstance(source, Url) else ()
 
 
 def shown(url: str) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -22,7 +23,8 @@ import zmq
 
 from perceiverd.errors import MediaError
 from perceiverd.media import Media
-from perceiverd.sources import Source, Wanted
+from perceiverd.secrets import redacted
+from perceiverd.sources import Source, Url, Wanted, name_of
 from perceiverd.sources.link import CHILD_QUEUED, Header, Order, packed
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -86,14 +88,25 @@ def main() -> int:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     with Sender(order) as sender:
+        source = order.source
         try:
-            for item in media(order.source, order.wanted):
+            if isinstance(source, Url):
+                source = source.filled(order.secrets)
+            for item in media(source, order.wanted):
                 sender.send(item)
         except MediaError as error:
-            sender.last(Header(order.token, order.incarnation, "failed", 0, message=str(error)))
+            sender.last(Header(order.token, order.incarnation, "failed", 0, message=_fit(str(error), source, order)))
+            return 1
+        except Exception:  # a fault of ours; its words may quote the URL
+            sys.stderr.write(_fit(traceback.format_exc(), source, order))
             return 1
         sender.last(Header(order.token, order.incarnation, "ended", 0))
         return 0
+
+
+def _fit(text: str, source: Source, order: Order) -> str:
+    """The text without secrets. Where the whole URL is one, errors name a part of it that `redacted` would not know."""
+    return redacted(text.replace(name_of(source), name_of(order.source)), order.secrets)
 
 
 def _exit_with_parent() -> None:

@@ -25,6 +25,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a child is to do: a line of JSON on its standard input, so that no list of processes shows a password."""
 
     source: Source
+    """As it is configured, with references in place of secrets."""
     wanted: Wanted
     endpoint: str
     """Where to connect a PUSH socket."""
@@ -32,6 +33,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names the source; comes back in each header."""
     incarnation: int
     """Which try this is; comes back in each header."""
+    secrets: dict[str, str] = {}
+    """What the source refers to, by name."""
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
+from secrets import token_hex
+from types import MappingProxyType, TracebackType
 from typing import Literal, Self
 
 import msgspec
@@ -28,7 +28,7 @@ import zmq
 from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import WireError
 from perceiverd.media import NS_PER_S, Frame, Media
-from perceiverd.sources import Source, Url, Wanted, name_of
+from perceiverd.sources import Source, Url, Wanted, name_of, secrets_of
 from perceiverd.sources.link import RUNNER_QUEUED, Header, Order, unpacked
 from perceiverd.sources.supervision import Do, Limits, LogLimit, Reason, State, Supervision
 
@@ -41,6 +41,8 @@ LAST_WORD_NS = NS_PER_S // 2
 TERM_S = 1.0
 """What children are given to leave by themselves when the runner closes; then they are killed."""
 KILL_S = 2.0
+HELD_MS = 10
+"""How often is looked for the end of what is leaving, while others wait for it."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
@@ -100,9 +102,10 @@ class SourceState:
 class _Child:
     """One source's process and what is known of it."""
 
-    def __init__(self, key: Key, source: Source, supervision: Supervision) -> None:
-        self.key, self.source, self.supervision = key, source, supervision
-        self.token = secrets.token_hex(8)
+    def __init__(self, key: Key, source: Source, secrets: Mapping[str, str], limits: Limits) -> None:
+        self.key, self.source, self.supervision = key, source, Supervision(_limits(source, limits))
+        self.secrets = {name: secrets[name] for name in secrets_of(source)}
+        self.token = token_hex(8)
         self.incarnation = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.told: State | None = None
@@ -126,16 +129,24 @@ class Runner:
         sources: Mapping[Key, Source],
         wanted: Wanted,
         *,
+        secrets: Mapping[str, str] = MappingProxyType({}),
         limits: Limits = Limits(),  # noqa: B008 - frozen
         runtime_dir: Path | None = None,
         clock: Clock = now_ns,
     ) -> None:
-        """`runtime_dir` is where the private directory of the socket is made; the system's temporary one where None."""
-        self._wanted, self._clock, self._runtime_dir = wanted, clock, runtime_dir
-        self._children = [_Child(key, source, Supervision(_limits(source, limits))) for key, source in sources.items()]
+        """`secrets` are what the sources refer to. Raises KeyError where one is missing.
+
+        `runtime_dir` is where the private directory of the socket is made; the system's temporary one where None.
+        """
+        self._wanted, self._limits, self._clock, self._runtime_dir = wanted, limits, clock, runtime_dir
+        self._children = [_Child(key, source, secrets, limits) for key, source in sources.items()]
         self._by_token = {child.token: child for child in self._children}
+        self._leaving: list[_Child] = []
+        """No longer wanted and told to go, with a process that may still hold its device."""
+        self._left_ns = 0
+        """When the newest of them was told."""
         self.refused = 0
-        """Messages that no child of ours can have sent."""
+        """Messages that no child of ours can have sent, and the last of those that were told to leave."""
 
     def __enter__(self) -> Self:
         try:
@@ -160,7 +171,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        running = [child for child in self._children if child.process]
+        running = [child for child in (*self._children, *self._leaving) if child.process]
         for child in running:
             assert child.process
             child.process.terminate()
@@ -173,6 +184,28 @@ class Runner:
             if child.process:
                 log.error("stream=%s pid=%d cannot_be_killed=true", child.key[0], child.process.pid)
         self._close_socket()
+
+    def exchange(self, sources: Mapping[Key, Source], secrets: Mapping[str, str] = MappingProxyType({})) -> Set[Key]:
+        """Run these sources from now on; returns the keys of those that had to go or to begin anew.
+
+        What is the same goes on, and knows of nothing. The others are told to leave, and what is new starts once they
+        have: it may want the device that they hold. Raises KeyError where a secret is missing.
+        """
+        before = {child.key: child for child in self._children}
+        after = {key: _Child(key, source, secrets, self._limits) for key, source in sources.items()}
+        for key, child in before.items():
+            if key in after and (after[key].source, after[key].secrets) == (child.source, child.secrets):
+                after[key] = child
+        gone = [child for key, child in before.items() if after.get(key) is not child]
+        self._children = list(after.values())
+        self._by_token = {child.token: child for child in self._children}
+        for child in gone:
+            log.info("stream=%s source=%s leaving=true", child.key[0], name_of(child.source))
+            if child.process:
+                child.process.terminate()
+                self._leaving.append(child)
+                self._left_ns = self._clock()
+        return {child.key for child in gone}
 
     def poll(self, timeout_ms: int) -> list[Arrival]:
         """What has come, at most 256 messages; waits no longer than `timeout_ms` and only while there is nothing."""
@@ -207,6 +240,8 @@ class Runner:
 
     def _wait_ms(self, timeout_ms: int) -> int:
         """Until something is due; deaths make no sound, so they are looked for 10 times a second."""
+        if self._held:
+            return min(timeout_ms, HELD_MS)
         now = self._clock()
         due = [ns for child in self._children if (ns := child.supervision.next_ns()) is not None]
         # Rounded up, or the loop would spin through the last millisecond.
@@ -223,6 +258,7 @@ class Runner:
 
     def _tend(self, arrivals: list[Arrival]) -> None:
         """Reap, kill and launch what is due."""
+        self._see_off()
         for child in self._children:
             now = self._clock()
             if child.process and child.process.poll() is not None:
@@ -230,13 +266,28 @@ class Runner:
             match child.supervision.due(now) if child.exit_seen_ns is None else None:
                 case Do.KILL if child.process:
                     child.process.kill()
-                case Do.LAUNCH if child.process is None:
+                case Do.LAUNCH if child.process is None and not self._held:
                     self._launch(child, now, arrivals)
             self._tell(child, arrivals)
 
+    @property
+    def _held(self) -> bool:
+        """Whether starting has to wait for what is leaving; for what can't be killed it does not."""
+        return bool(self._leaving) and self._clock() < self._left_ns + round((TERM_S + KILL_S) * NS_PER_S)
+
+    def _see_off(self) -> None:
+        """Reap what has left, and kill what was told a while ago."""
+        for child in self._leaving:
+            assert child.process
+            if child.process.poll() is not None:
+                self._release(child)
+            elif self._clock() >= self._left_ns + round(TERM_S * NS_PER_S):
+                child.process.kill()
+        self._leaving = [child for child in self._leaving if child.process]
+
     def _launch(self, child: _Child, now: int, arrivals: list[Arrival]) -> None:
         child.last_word = None
-        order = Order(child.source, self._wanted, self._endpoint, child.token, child.incarnation)
+        order = Order(child.source, self._wanted, self._endpoint, child.token, child.incarnation, child.secrets)
         child.supervision.launched(now)
         self._tell(child, arrivals)
         try:

@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from perceiverd.media import NS_PER_S, Frame, Media
-from perceiverd.sources import File, Source, Synthetic, Wanted, WantedVideo
+from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo
 from perceiverd.sources.child import Sender
 from perceiverd.sources.link import Header, Order, unpacked
 
@@ -86,6 +86,30 @@ def test_a_failure_is_told_in_a_line(tmp_path: Path) -> None:
         assert header.message.startswith("/no/such.mp4: ")
         assert line.process.wait(10) == 1
         assert line.words() == ""
+
+
+def test_a_fault_of_ours_shows_no_password(tmp_path: Path) -> None:
+    """The traceback of what nobody foresaw has references in place of secrets."""
+    code = (
+        "import sys\n"
+        "from perceiverd.sources import child\n"
+        "def broken(source, wanted):\n"
+        "    raise LookupError(source.url)\n"
+        "child.media = broken\n"
+        "sys.exit(child.main())\n"
+    )
+    order = Order(Url("http://u:${PW}@h/${PW}"), WANTED, f"ipc://{tmp_path}/s", "t", 0, {"PW": "hunter/2"})
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.bind(order.endpoint)
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdin
+            assert process.stderr
+            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            process.stdin.flush()
+            said = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert said.endswith("LookupError: http://u:${PW}@h/${PW}\n")
+    assert "hunter" not in said
 
 
 def test_sigterm_ends_it_and_sigint_does_not(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -25,6 +27,8 @@ from perceiverd.sources.supervision import Limits, State
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
 HURRIED = Limits(open_s=30.0, read_s=2.0)
 """Soon enough for a test, late enough for a loaded machine, which starts and runs children haltingly."""
+PATIENT = Limits(open_s=60.0, read_s=60.0)
+"""Where nothing is to be lost but what the test loses."""
 
 
 def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float = 60) -> list[Arrival]:
@@ -234,6 +238,70 @@ def test_children_share_nothing() -> None:
         assert "ipc" not in command.stdout
     os.close(reading)
     os.close(writing)
+
+
+def test_sources_are_exchanged_while_others_go_on() -> None:
+    """What stays the same keeps its process and loses nothing; what is new, changed or gone is started and ended."""
+    sources: dict[Key, Source] = {("a", 0): Synthetic(), ("b", 0): Synthetic(), ("c", 0): Synthetic()}
+    with Runner(sources, WANTED, limits=PATIENT) as running:
+        arrivals = drive(running, all_up(running, "a", "b", "c"))
+        pids = {name: running.state(name)[0].pid for name in "abc"}
+        gone = running.exchange({("d", 0): Synthetic(), ("b", 0): Synthetic(video=False), ("a", 0): Synthetic()})
+        assert gone == {("b", 0), ("c", 0)}
+        assert running.state("c") == ()
+        arrivals += drive(running, all_up(running, "a", "b", "d"))
+        after = drive(running, lambda seen: all(len(media(seen, name)) > 10 for name in "abd"))
+        assert running.state("a")[0].pid == pids["a"]
+        assert running.state("b")[0].pid != pids["b"]
+        assert not any(Path(f"/proc/{pids[name]}").exists() for name in "bc")
+        assert all(isinstance(item, Chunk) for item in media(after, "b"))
+        assert not media(after, "c")
+        assert not running.state("a")[0].losses
+        times = [item.start_ns for item in media(arrivals + after, "a") if isinstance(item, Chunk)]
+        assert max(np.diff(times)) < NS_PER_S // 20
+        assert running.exchange({("a", 0): Synthetic()}) == {("b", 0), ("d", 0)}
+        pid = running.state("a")[0].pid
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_is_new_waits_for_what_leaves() -> None:
+    """A device is opened by one process at a time, though the one that has it must be killed to leave."""
+    with Runner({("cam", 0): Synthetic()}, WANTED, limits=PATIENT) as running:
+        drive(running, all_up(running, "cam"))
+        pid = running.state("cam")[0].pid
+        assert pid
+        os.kill(pid, signal.SIGSTOP)
+        running.exchange({("renamed", 0): Synthetic()})
+        drive(running, lambda _: running.state("renamed")[0].pid is not None)
+        assert not Path(f"/proc/{pid}").exists()
+        drive(running, all_up(running, "renamed"))
+
+
+def test_secrets_reach_the_source_and_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """A password is sent to the camera, and shows in no log, state or process list; another one is another source."""
+    with socket.create_server(("127.0.0.1", 0)) as server, caplog.at_level(logging.DEBUG):
+        port = server.getsockname()[1]
+        url = Url(f"http://user:${{PW}}@127.0.0.1:{port}/${{KEY}}")
+        secrets = {"PW": "hunter/2", "KEY": "hidden"}
+        with Runner({("cam", 0): url}, WANTED, secrets=secrets) as running:
+            server.settimeout(60)
+            running.poll(100)
+            asked = b""
+            for answer in (b'401 Unauthorized\r\nWWW-Authenticate: Basic realm="x"', b"404 Not Found"):
+                connection, _ = server.accept()
+                with connection:
+                    asked = connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\n\r\n")
+            assert b"/hidden" in asked
+            assert base64.b64encode(b"user:hunter/2") in asked
+            pid = running.state("cam")[0].pid
+            command = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False)
+            drive(running, lambda _: running.state("cam")[0].losses.get("failed", 0) > 0)
+            told = repr(running.state("cam")) + command.stdout + caplog.text
+            assert "127.0.0.1" in told and "${KEY}" in told
+            assert not any(word in told for word in ("hunter", "hidden"))
+            assert running.exchange({("cam", 0): url}, secrets) == set()
+            assert running.exchange({("cam", 0): url}, secrets | {"PW": "new"}) == {("cam", 0)}
 
 
 def test_poll_waits_no_longer_than_told() -> None:

@@ -1,0 +1,101 @@
+"""What of a new configuration can come into force while the daemon runs, and what has to wait for its next start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from perceiverd import config
+from perceiverd.card import Card, load_card
+from perceiverd.config import Config, Stream
+from perceiverd.errors import ConfigError
+from perceiverd.rules import Rules, resolve
+from perceiverd.sources import Source
+from perceiverd.sources.runner import Key
+
+LIVE = frozenset({"streams", "window", "events", "publish.top", "publish.status_interval_s"})
+"""Sections and options that the daemon looks at anew; whatever is not here needs a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From one configuration to the next. Streams that are not enabled count as not there."""
+
+    settings: Config
+    """The new one, but for what needs a restart."""
+    waiting: tuple[str, ...]
+    """Options that differ and need a restart: `publish.endpoint`."""
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    """Streams with other sources than before."""
+    reruled: tuple[str, ...]
+    """Streams, of those that stay, with other options for events."""
+
+    @classmethod
+    def between(cls, old: Config, new: Config) -> Change:
+        """Raises ConfigError where no stream is left."""
+        settings, waiting = _merged(old, new)
+        before, after = watched(old), watched(new)
+        stay = [name for name in after if name in before]
+        return cls(
+            settings=settings,
+            waiting=waiting,
+            added=tuple(name for name in after if name not in before),
+            removed=tuple(name for name in before if name not in after),
+            changed=tuple(name for name in stay if after[name].sources != before[name].sources),
+            reruled=tuple(
+                name for name in stay if (new.events, after[name].events) != (old.events, before[name].events)
+            ),
+        )
+
+
+def watched(settings: Config) -> dict[str, Stream]:
+    """The streams that are enabled. Raises ConfigError where none is."""
+    streams = {name: stream for name, stream in settings.streams.items() if stream.enabled}
+    if not streams:
+        raise ConfigError("$.streams: no stream is enabled; add a table [streams.NAME]")
+    return streams
+
+
+def sources_of(streams: Mapping[str, Stream]) -> dict[Key, Source]:
+    """The sources of these streams, as the runner wants them."""
+    return {(name, i): source for name, stream in streams.items() for i, source in enumerate(stream.sources)}
+
+
+def rules_of(settings: Config, card: Card) -> dict[str, Rules]:
+    """What makes an event in each watched stream. Raises ConfigError where an option can't be for this model."""
+    return {
+        name: resolve(card.labels, card.calibration, settings.events, stream.events, name)
+        for name, stream in watched(settings).items()
+    }
+
+
+def read(path: Path, in_force: Config) -> Change:
+    """What this file changes. Raises ConfigError or ModelError where the daemon would not start with it."""
+    new = config.load(path)
+    if new.model != in_force.model:
+        rules_of(new, load_card(new.model.name))  # not now, but it would be in the way of the next start
+    return Change.between(in_force, new)
+
+
+def _merged(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
+    waiting: list[str] = []
+    sections: dict[str, Any] = {}
+    for name in Config.__struct_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if name in LIVE or before == after:
+            sections[name] = after
+        else:
+            kept = {
+                field: getattr(before, field)
+                for field in before.__struct_fields__
+                if f"{name}.{field}" not in LIVE and getattr(before, field) != getattr(after, field)
+            }
+            waiting += [f"{name}.{field}" for field in kept]
+            sections[name] = msgspec.structs.replace(after, **kept)
+    return Config(**sections), tuple(waiting)

@@ -1,0 +1,279 @@
+"""What the daemon knows of one stream: the windows that wait for the network, its counts, and what is said of it.
+
+It takes what it is given and says what is so; it owns no socket, process or loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiverd import messages
+from perceiverd.clock import now_ns, utc
+from perceiverd.events import Change, EventTracker
+from perceiverd.labels import Label
+from perceiverd.media import NS_PER_S
+from perceiverd.messages import Event, Explain, Explanation, Scores, SourceStatus, Status, best
+from perceiverd.readings import Histogram, SourceReading, StreamReading, latencies, level_dbfs
+from perceiverd.rules import Rules
+from perceiverd.sources.runner import Arrival, Modality, SourceState
+from perceiverd.sources.supervision import Reason, State
+from perceiverd.window import Window, Windower
+
+logger = logging.getLogger(__name__)
+
+DROPS_LOGGED_EVERY_NS = 60 * NS_PER_S
+WORST_FIRST = (State.BACKING_OFF, State.STALLED, State.STARTING, State.UP)
+
+
+def state_of(sources: Sequence[SourceState]) -> State:
+    """A stream's state: the worst of its sources'; those that have ended count only when all have."""
+    there = {source.state for source in sources}
+    return next((state for state in WORST_FIRST if state in there), State.ENDED)
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream, as long as the daemon watches it."""
+
+    name: str
+    windower: Windower
+    tracker: EventTracker
+    givers: dict[Modality, set[int]] = field(default_factory=dict)
+    """The sources that give each modality, by their positions; the first is heeded."""
+    due: list[Window] = field(default_factory=list)
+    """Cut and not yet tagged, oldest first."""
+    begin_ns: int | None = None
+    """Where stream time begins: the start of the first window."""
+    flushed: bool = False
+    tagged: int = 0
+    dropped: int = 0
+    untold: int = 0
+    """Windows dropped since the last scores."""
+    logged_dropped: int = 0
+    logged_ns: int = -DROPS_LOGGED_EVERY_NS
+    up_ns: int | None = None
+    """Since when all its sources are up."""
+    sent_ns: int | None = None
+    """When its last scores were sent."""
+    latency: Histogram = field(default_factory=latencies)
+    """Seconds from the capture of a window's end to the publishing of its scores."""
+    sound_dbfs: float | None = None
+    """Level of the last window's sound; None where it had none."""
+    begun: Counter[str] = field(default_factory=Counter)
+    """Events that began, by the mids of their labels; one that goes on from another is not another."""
+    open_since: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    """Start and `since` of each open event, as they were told with its begin; the wall clock may be set meanwhile."""
+
+    def heeds(self, modality: Modality, arrival: Arrival) -> bool:
+        """Whether this source's sound or pictures count: two cameras' pictures would make no window."""
+        givers = self.givers.setdefault(modality, set())
+        if arrival.position not in givers:
+            if givers and arrival.position < min(givers):
+                self.windower.gap(modality)
+            givers.add(arrival.position)
+            if len(givers) > 1:
+                told = ",".join(map(str, sorted(givers)))
+                logger.warning(
+                    "given-twice stream=%s modality=%s sources=%s heeded=%d",
+                    *(arrival.stream, modality, told, min(givers)),
+                )
+        return arrival.position == min(givers)
+
+    def exchanged(self, position: int) -> None:
+        """The source at this position is another now: what it gives does not follow on what came before."""
+        for modality, givers in self.givers.items():
+            if position in givers and position == min(givers):
+                self.windower.gap(modality)
+            givers.discard(position)
+        self.flushed = False
+
+    def take(self, windows: list[Window]) -> None:
+        if windows and self.begin_ns is None:
+            self.begin_ns = windows[0].start_ns
+        self.due += windows
+
+    def drop_overtaken(self) -> None:
+        """Keep only the newest window that is due; all of them, once nothing new can come."""
+        if not self.flushed and len(self.due) > 1:
+            self.dropped += len(self.due) - 1
+            self.untold += len(self.due) - 1
+            del self.due[:-1]
+
+    def sent(self, window: Window, now: int) -> None:
+        """The scores of this window went out."""
+        self.tagged, self.untold, self.sent_ns = self.tagged + 1, 0, now
+        self.latency.add((now - window.end_ns) / NS_PER_S)
+        self.sound_dbfs = None if window.audio is None else level_dbfs(window.audio)
+
+    def note(self, state: State, now: int) -> None:
+        """Hear how its sources are, in every turn."""
+        if state is not State.UP:
+            self.up_ns = None
+        elif self.up_ns is None:
+            self.up_ns = now
+
+    def progressing(self, now: int, lately_ns: int) -> bool:
+        """False where it is up, and has shown that it can give windows, and yet none was sent lately."""
+        return self.up_ns is None or self.sent_ns is None or now - max(self.up_ns, self.sent_ns) < lately_ns
+
+    def log_drops(self, now: int) -> None:
+        new = self.dropped - self.logged_dropped
+        if new and now - self.logged_ns >= DROPS_LOGGED_EVERY_NS:
+            logger.warning("windows-dropped stream=%s count=%d tagged=%d", self.name, new, self.tagged)
+            self.logged_dropped, self.logged_ns = self.dropped, now
+
+    def stream_s(self, time_ns: int) -> float:
+        """A time in seconds of stream time."""
+        return (time_ns - (self.begin_ns or 0)) / NS_PER_S
+
+    # What is said of it.
+
+    def events(self, window: Window, row: NDArray[np.float32], model: messages.Model) -> list[Event]:
+        """What events begin, go on or end with the scores of this window."""
+        changes = self.tracker.track(row, window.start_ns, window.end_ns, window.modalities)
+        return self._events(changes, model)
+
+    def events_over(self, sources: Sequence[SourceState], model: messages.Model) -> list[Event]:
+        """The ends of all events, where the stream is lost or has ended, and its last window is out."""
+        if self.due or not self.tracker.tracking or any(source.state is State.UP for source in sources):
+            return []
+        return self.end_events("stream ended" if state_of(sources) is State.ENDED else "stream lost", model)
+
+    def end_events(self, reason: str, model: messages.Model) -> list[Event]:
+        return self._events(self.tracker.end(reason), model)
+
+    def change_rules(self, rules: Rules, model: messages.Model) -> list[Event]:
+        """Go by other rules from now on; the ends of the events that were open by the old ones."""
+        return self._events(self.tracker.change(rules), model)
+
+    def _events(self, changes: Iterable[Change], model: messages.Model) -> list[Event]:
+        return [self._event(change, model) for change in changes]
+
+    def _event(self, change: Change, model: messages.Model) -> Event:
+        label = self.tracker.labels[change.index]
+        if change.kind == "begin":
+            self.begun[label.mid] += change.continues is None
+            self.open_since[change.id] = utc(change.start_ns), utc(change.since_ns)
+        start, since = self.open_since[change.id]
+        if change.kind == "end":
+            del self.open_since[change.id]
+        return Event(
+            stream=self.name,
+            kind=change.kind,
+            id=change.id,
+            mid=label.mid,
+            index=label.index,
+            name=label.name,
+            start=start,
+            end=utc(change.end_ns),
+            start_s=self.stream_s(change.start_ns),
+            end_s=self.stream_s(change.end_ns),
+            duration_s=(change.end_ns - change.start_ns) / NS_PER_S,
+            peak=round(change.peak, 6),
+            mean=round(change.mean, 6),
+            modalities=change.modalities,
+            continues=change.continues,
+            explanation=Explanation(
+                score=round(change.smoothed, 6),
+                on=round(change.on, 6),
+                off=round(change.off, 6),
+                windows=change.windows,
+                since=since,
+                reason=change.reason,
+            ),
+            latency_ms=round((now_ns() - change.told_ns) / 1e6, 1),
+            model=model,
+        )
+
+    def explain(self, window: Window, top: int, model: messages.Model) -> Explain:
+        """What the labels lack for an event, after this window's scores were tracked."""
+        return Explain(
+            stream=self.name,
+            start=utc(window.start_ns),
+            end=utc(window.end_ns),
+            start_s=self.stream_s(window.start_ns),
+            end_s=self.stream_s(window.end_ns),
+            candidates=tuple(self.tracker.candidates(top)),
+            smoothed=tuple(self.tracker.smoothed.round(6).tolist()),
+            on=tuple(self.tracker.on.round(6).tolist()),
+            suppressed=dict(self.tracker.suppressed),
+            model=model,
+        )
+
+    def scores(
+        self, window: Window, row: NDArray[np.float32], labels: Sequence[Label], top: int, model: messages.Model
+    ) -> Scores:
+        return Scores(
+            stream=self.name,
+            start=utc(window.start_ns),
+            end=utc(window.end_ns),
+            start_s=self.stream_s(window.start_ns),
+            end_s=self.stream_s(window.end_ns),
+            latency_ms=round((now_ns() - window.end_ns) / 1e6, 1),
+            modalities=window.modalities,
+            model=model,
+            labels=best(row, labels, top),
+            dropped=self.untold,
+        )
+
+    def status(
+        self, sources: Sequence[SourceState], now: int, subscriptions: int, up_since: datetime, model: messages.Model
+    ) -> Status:
+        counts = self.windower.counts
+        return Status(
+            stream=self.name,
+            time=utc(now),
+            state=state_of(sources),
+            sources=tuple(
+                SourceStatus(
+                    each.source,
+                    each.state,
+                    each.data_age_s,
+                    {str(reason): count for reason, count in each.losses.items()},
+                    each.dropped,
+                )
+                for each in sources
+            ),
+            data_age_s=min((each.data_age_s for each in sources if each.data_age_s is not None), default=None),
+            windows=self.tagged,
+            dropped=self.dropped,
+            late=counts.late,
+            gaps=counts.gaps,
+            subscriptions=subscriptions,
+            up_since=up_since,
+            model=model,
+        )
+
+    def reading(self, sources: Sequence[SourceState], now: int) -> StreamReading:
+        counts = self.windower.counts
+        return StreamReading(
+            state=state_of(sources),
+            sources=tuple(
+                SourceReading(
+                    each.state,
+                    each.detail,
+                    None if each.data_age_s is None else now - round(each.data_age_s * NS_PER_S),
+                    {reason: each.losses.get(reason, 0) for reason in get_args(Reason)},
+                    each.dropped,
+                )
+                for each in sources
+            ),
+            sent_ns=self.sent_ns,
+            tagged=self.tagged,
+            dropped=self.dropped,
+            late=counts.late,
+            gaps=counts.gaps,
+            latency=self.latency.frozen(),
+            sound_dbfs=self.sound_dbfs,
+            events={label.name: self.begun[label.mid] for label in self.tracker.labels if label.mid in self.begun},
+            open=len(self.open_since),
+            suppressed=dict(self.tracker.suppressed),
+        )
