@@ -6,6 +6,8 @@ Knows nothing of torch, so that sources, windower and command line can ask a mod
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +19,57 @@ Count = Annotated[int, Meta(ge=1)]
 Some = Annotated[int, Meta(ge=0)]
 MEL_RATE_HZ = 16_000
 """The only rate for which `encoding.log_mel` is made."""
+
+
+LAYER = re.compile(r"(?P<kind>conv|separable|inverted) (?P<kernel>[35])(?:/(?P<stride>2))? (?P<channels>[1-9]\d{0,3})")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a stem."""
+
+    kind: Literal["conv", "separable", "inverted"]
+    """A convolution; a depthwise one and a pointwise one (MobileNet, Howard et al. 2017); six times the channels, a
+    depthwise one, and back without activation, the input added where its shape allows (MobileNetV2, Sandler et al.
+    2018), where the first such layer of a stem doesn't widen."""
+    kernel: int
+    """Rows and columns."""
+    stride: int
+    channels: int
+
+
+class Stem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Convolutions that make a token's content from its patch and what surrounds it."""
+
+    layers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    """Each `KIND KERNEL[/2] CHANNELS`, as `separable 3/2 128`: a layer of this kind (see `Layer`), of stride 2 or 1."""
+    ceiling: Annotated[float, Meta(ge=0)] = 0.0
+    """Activations are cut off below 0 and, where this is not 0, above it (6 is ReLU6)."""
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if not LAYER.fullmatch(layer):
+                raise ValueError(f"stem.layers: {layer!r} is no layer; expected such as 'conv 3/2 32'")
+
+    @property
+    def parsed(self) -> tuple[Layer, ...]:
+        """The layers, first to last."""
+        found = [re.fullmatch(LAYER, layer) for layer in self.layers]
+        return tuple(
+            Layer(one["kind"], int(one["kernel"]), int(one["stride"] or 1), int(one["channels"]))  # type: ignore[arg-type]
+            for one in found
+            if one
+        )
+
+    @property
+    def stride(self) -> int:
+        """Rows and columns that become one."""
+        return math.prod(layer.stride for layer in self.parsed)
+
+    @property
+    def channels(self) -> int:
+        """Of what comes out."""
+        return self.parsed[-1].channels
 
 
 class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,8 +84,8 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Fourier bands along each axis."""
     resolution: tuple[int, ...] = ()
     """Max resolution (mu) along each axis; the grid itself where empty."""
-    stem: tuple[int, ...] = ()
-    """Channels of the convolutions that make a token from its patch and what surrounds it; none: the patch itself."""
+    stem: Stem | None = None
+    """What makes a token's content; None: the patch itself is it."""
 
     @property
     def tokens(self) -> int:
@@ -47,7 +100,7 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def content(self) -> int:
         """Channels of a token before its position."""
-        return self.stem[-1] if self.stem else self.values
+        return self.stem.channels if self.stem else self.values
 
     @property
     def mu(self) -> tuple[int, ...]:
@@ -71,8 +124,8 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch: tuple[Count, ...]
     """raw: (samples,) of one token; mel: (spectrogram frames, mel bands) of one token."""
     bands: Some
-    stem: tuple[Count, ...] = ()
-    """Channels of 3 x 3 convolutions of stride 2 over the spectrogram; they halve both axes of `patch` each to 1."""
+    stem: Stem | None = None
+    """Over the whole spectrogram; its stride is both axes' of `patch`."""
     mel_bands: Count = 64
     mel_hop: Count = 160
     """Samples between two spectrogram frames."""
@@ -92,9 +145,9 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"audio.rate_hz {self.rate_hz}: form mel is made for {MEL_RATE_HZ}")
         if self.form == "mel" and self.samples % self.mel_hop:
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
-        if self.stem and self.patch != (2 ** len(self.stem),) * 2:
+        if self.stem and self.patch != (self.stem.stride,) * 2:
             raise ValueError(
-                f"audio.stem of {len(self.stem)} layers needs form mel and patch {(2 ** len(self.stem),) * 2}"
+                f"audio.stem of stride {self.stem.stride} needs form mel and patch {(self.stem.stride,) * 2}"
             )
 
 
@@ -109,8 +162,8 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch: tuple[Count, Count, Count]
     """(frames, rows, columns) of one token; its channels run in that order, colour fastest."""
     bands: Some
-    stem: tuple[Count, ...] = ()
-    """Channels of 3 x 3 convolutions of stride 2 over each picture; they halve rows and columns of `patch` to 1."""
+    stem: Stem | None = None
+    """Over each picture by itself; its stride is rows and columns of `patch`."""
 
     @property
     def modality(self) -> Modality:
@@ -122,8 +175,8 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if any(n % p for n, p in zip((self.frames, self.height, self.width), self.patch, strict=True)):
             raise ValueError(f"video.patch {self.patch} does not divide {(self.frames, self.height, self.width)}")
-        if self.stem and self.patch != (1, 2 ** len(self.stem), 2 ** len(self.stem)):
-            raise ValueError(f"video.stem of {len(self.stem)} layers needs patch {(1, *(2 ** len(self.stem),) * 2)}")
+        if self.stem and self.patch != (1, self.stem.stride, self.stem.stride):
+            raise ValueError(f"video.stem of stride {self.stem.stride} needs patch {(1, *(self.stem.stride,) * 2)}")
 
 
 class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -17,37 +16,94 @@ from torch.nn import functional as F
 
 from perceiverd.attention import CrossAttend, SelfAttend, initialise
 from perceiverd.encoding import positions
-from perceiverd.geometry import Modality, Trunk
+from perceiverd.geometry import Layer, Modality, Trunk
 
 
 # ---------------------------------------------------------------------------------------------- byte array
-class Stem(nn.Module):
-    """Makes a token's content from its patch and what surrounds it: 3 x 3 convolutions of stride 2, GELU between.
+class Convolution(nn.Conv2d):
+    """Without padding of its own: what a stride leaves over is padded evenly, the odd row and column at the end.
 
-    Perceiver IO's "2D conv" preprocessing in small (Jaegle et al. 2021, ImageNet), for models whose data is scarce.
+    So do TensorFlow's "SAME" convolutions, with which the layers of public networks were trained.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, depthwise: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=inputs if depthwise else 1)
+        before, odd = divmod(kernel - stride, 2)
+        self.margins = (before, before + odd) * 2 if kernel > 1 else (0,) * 4
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.margins) if any(self.margins) else x)
+
+
+class StemLayer(nn.Module):
+    """One `geometry.Layer`."""
+
+    def __init__(self, inputs: int, layer: Layer, ceiling: float, *, widen: int) -> None:
+        super().__init__()
+        hidden = inputs * widen
+        steps = {
+            "conv": [Convolution(inputs, layer.channels, layer.kernel, layer.stride)],
+            "separable": [
+                Convolution(inputs, inputs, layer.kernel, layer.stride, depthwise=True),
+                Convolution(inputs, layer.channels),
+            ],
+            "inverted": [
+                *([Convolution(inputs, hidden)] if widen > 1 else []),
+                Convolution(hidden, hidden, layer.kernel, layer.stride, depthwise=True),
+                Convolution(hidden, layer.channels),
+            ],
+        }
+        self.steps = nn.ModuleList(steps[layer.kind])
+        self.linear = layer.kind == "inverted"
+        self.residual = self.linear and layer.stride == 1 and inputs == layer.channels
+        self.ceiling = ceiling or math.inf
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for step in self.steps:
+            y = step(y)
+            if not (self.linear and step is self.steps[-1]):
+                y = y.clamp(0, self.ceiling)
+        return x + y if self.residual else y
+
+
+class Stem(nn.Module):
+    """Makes a token's content from its patch and what surrounds it, by convolutions over the whole picture.
+
+    After Perceiver IO's "2D conv" preprocessing (Jaegle et al. 2021, ImageNet), for models whose data is scarce.
     """
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()
+        assert modality.stem
         # A picture has (time, y, x) tokens and colours; a spectrogram is one picture with (time, frequency) tokens.
         *times, self.rows, self.columns = modality.grid
-        self.pictures = math.prod(times)
-        self.patch, colours = 2 ** len(modality.stem), 3 if len(modality.patch) == 4 else 1
-        widths = [colours, *modality.stem]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
+        self.pictures, self.patch = math.prod(times), modality.stem.stride
+        inputs, layers = 3 if len(modality.patch) == 4 else 1, []
+        for number, layer in enumerate(modality.stem.parsed):
+            first = all(before.kind != "inverted" for before in modality.stem.parsed[:number])
+            layers.append(StemLayer(inputs, layer, modality.stem.ceiling, widen=1 if first else 6))
+            inputs = layer.channels
+        self.layers = nn.ModuleList(layers)
         # Else a picture's content would drown in its positions, whose features are several times larger at first.
-        self.norm = nn.LayerNorm(widths[-1])
+        self.norm = nn.LayerNorm(inputs)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Content (B, M, stem[-1]) of tokens (B, M, values)."""
-        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.pictures, self.rows, self.columns))
-        x = x.permute(0, 1, 6, 2, 4, 3, 5)  # (B, T, colours, Y', y, X', x)
-        x = x.flatten(5, 6).flatten(3, 4).flatten(0, 1)  # (B * T, colours, Y, X)
-        for layer in self.layers:
-            x = layer(x) if layer is self.layers[0] else layer(F.gelu(x))  # (B * T, channels, Y / 2, X / 2)
-        x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
-        content: Tensor = self.norm(x.unflatten(0, (-1, self.pictures)).flatten(1, 2))  # (B, M, channels)
+        """Content (B, M, channels) of tokens (B, M, values)."""
+        content: Tensor = self.norm(self.convolve(values))
         return content
+
+    def convolve(self, values: Tensor) -> Tensor:
+        """The same before it is normalised."""
+        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.pictures, self.rows, self.columns))
+        x = x.transpose(3, 4).flatten(0, 1).flatten(3, 4).flatten(1, 2)  # (B * T, Y, X, colours)
+        x = x.permute(0, 3, 1, 2)  # (B * T, colours, Y, X), channels last in memory
+        for layer in self.layers:
+            x = layer(x)  # (B * T, channels, Y / stride, X / stride)
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
+        return x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
 
 
 class ByteArray(nn.Module):
@@ -69,13 +125,17 @@ class ByteArray(nn.Module):
             self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
 
     def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
-        """(B, M, width) from the values (B, M_i, values_i) of each token; a modality left out has no tokens."""
+        """(B, M, width) from the values (B, M_i, values_i) of each token; a modality left out has no tokens.
+
+        In place of a token's values, what its stem's convolutions would make of them may be given (`Stem.convolve`).
+        """
         parts = []
         for modality in self.modalities:
             if (content := contents.get(modality.name)) is None:
                 continue
             if modality.name in self.stems:
-                content = self.stems[modality.name](content)
+                stem = self.stems[modality.name]
+                content = stem(content) if content.shape[2] == modality.values else stem.norm(content)  # type: ignore[operator]
             batch, tokens = content.shape[:2]
             position: Tensor = getattr(self, f"position_{modality.name}")
             fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)

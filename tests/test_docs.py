@@ -16,6 +16,7 @@ from test_publisher import scores, until
 
 from perceiverd import __version__, cli, messages
 from perceiverd.publisher import Publisher
+from perceiverd.training import cli as training
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,6 +33,7 @@ def commands(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+TRAINING: dict[str, Any] = typer.main.get_command(training.app).commands  # type: ignore[attr-defined]
 ELSEWHERE = {"train": "has a command line of its own"}
 
 TEST_MODULES = sorted((ROOT / "tests").rglob("test_*.py"))
@@ -58,7 +60,8 @@ def test_commands_that_are_shown_exist() -> None:
         command = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), None)
         assert command, words
         arguments = words[len(command.split()) :]
-        assert {word for word in arguments if word.startswith("--")} <= options(COMMANDS[command])
+        known = TRAINING[arguments[0]] if command == "train" else COMMANDS[command]
+        assert {word for word in arguments if word.startswith("--")} <= options(known)
 
 
 def test_commands_and_options_are_shown() -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from perceiverd.encoding import mel_tokens, video_tokens
 from perceiverd.errors import MediaError
-from perceiverd.geometry import Geometry
+from perceiverd.geometry import Geometry, Video
+from perceiverd.training.motion import VideoMixer
 from perceiverd.training.pool import dequantise
 
 KINDS = ("audio", "both", "video")
@@ -26,13 +27,36 @@ REFRESH = 200  # batches between two looks at whether the pool has grown
 
 
 class Pictures(Protocol):
-    """What `training.motion.VideoMixer` offers."""
+    """What `Frames` and `training.views.Views` offer."""
 
     def has(self, audioset_class: int) -> bool:
         """Whether there is a picture of this class."""
 
-    def draw(self, index: int, audioset_class: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-        """Frames (T, H, W, 3) and targets (classes,), NaN where nothing is known."""
+    def draw(self, rng: np.random.Generator, audioset_class: int | None) -> tuple[Tensor, NDArray[np.float16]]:
+        """What `Perceiver` takes of one window (tokens, values) and targets (classes,), NaN where nothing is known."""
+
+
+class Dream(Protocol):
+    """What `training.efficientnet.Dreamer` offers."""
+
+    def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Features and targets (B, classes) of windows that never were."""
+
+
+class Frames:
+    """Windows of pictures made on the fly, for a stem that is learnt, or none."""
+
+    def __init__(self, mixer: VideoMixer, video: Video) -> None:
+        self._mixer, self._video = mixer, video
+
+    def has(self, audioset_class: int) -> bool:
+        """Whether there is a picture of this class."""
+        return self._mixer.has(audioset_class)
+
+    def draw(self, rng: np.random.Generator, audioset_class: int | None) -> tuple[Tensor, NDArray[np.float16]]:
+        """Values (tokens, values) and targets (classes,)."""
+        frames, targets = self._mixer.draw(int(rng.integers(2**62)), audioset_class)
+        return video_tokens(torch.from_numpy(frames)[None], self._video)[0], targets
 
 
 @dataclass(frozen=True)
@@ -68,21 +92,23 @@ class Sounds:
 
     FIELDS = ("mel", "teacher", "truth", "embedding", "class")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
         self._shards: dict[str, dict[str, NDArray[np.generic]]] = {}
         self.refresh()
         if not self._shards:
-            raise MediaError(f"{folder}: no shard of mixtures here; make some with `perceiverd train pool`")
+            told = ", ".join(map(str, folders))
+            raise MediaError(f"{told}: no shard of mixtures here; make some with `perceiverd train pool`")
 
     def refresh(self) -> int:
         """Take in shards that have appeared; returns how many windows there are."""
-        for path in sorted(self._folder.glob("[0-9]*.mel.npy")):
-            stem = path.name.split(".")[0]
-            if stem not in self._shards:
-                self._shards[stem] = {
-                    field: np.load(self._folder / f"{stem}.{field}.npy", mmap_mode="r") for field in self.FIELDS
-                }
+        for folder in self._folders:
+            for path in sorted(folder.glob("[0-9]*.mel.npy")):
+                number = path.name.split(".")[0]
+                if (key := f"{folder}/{number}") not in self._shards:
+                    self._shards[key] = {
+                        field: np.load(folder / f"{number}.{field}.npy", mmap_mode="r") for field in self.FIELDS
+                    }
         return sum(len(shard["mel"]) for shard in self._shards.values())
 
     def draw(self, rng: np.random.Generator, count: int) -> dict[str, NDArray[np.generic]]:
@@ -122,10 +148,19 @@ class Batches:
     """An endless row of batches, the next one made while the last is learnt from."""
 
     def __init__(
-        self, geometry: Geometry, sounds: Sounds, pictures: Pictures | None, *, size: int, seed: int, mix: Mix
+        self,
+        geometry: Geometry,
+        sounds: Sounds,
+        pictures: Pictures | None,
+        *,
+        size: int,
+        seed: int,
+        mix: Mix,
+        dream: Dream | None = None,
     ) -> None:
+        """`dream` makes half of the windows of a batch of pictures alone."""
         assert geometry.audio is not None
-        self._geometry, self._audio = geometry, geometry.audio
+        self._audio, self._dream = geometry.audio, dream
         self._sounds, self._pictures, self._size, self._seed, self._mix = sounds, pictures, size, seed, mix
 
     def __call__(self, first: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -162,21 +197,21 @@ class Batches:
                 torch.from_numpy(drawn["teacher"]).float(), torch.from_numpy(drawn["truth"])
             )
         if kind != "audio":
-            frames, seen = self._draw_pictures(rng, number, None if drawn is None else drawn["class"])
-            assert self._geometry.video is not None
-            contents["video"] = video_tokens(frames, self._geometry.video)
+            values, seen = self._draw_pictures(rng, None if drawn is None else drawn["class"])
+            if kind == "video" and self._dream:
+                half = self._size // 2
+                values[:half], seen[:half] = self._dream(values[:half], rng)
+            contents["video"] = values
             targets, weights = sight_targets(seen) if kind == "video" else joint_targets(targets, weights, seen)
         return Batch(kind, contents, targets, weights, embedding)
 
-    def _draw_pictures(
-        self, rng: np.random.Generator, number: int, classes: NDArray[np.generic] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _draw_pictures(self, rng: np.random.Generator, classes: NDArray[np.generic] | None) -> tuple[Tensor, Tensor]:
         assert self._pictures is not None
-        frames, seen = [], []
+        values, seen = [], []
         for row in range(self._size):
             wanted = -1 if classes is None else int(classes[row])
             match = wanted >= 0 and rng.random() < self._mix.matched and self._pictures.has(wanted)
-            picture, target = self._pictures.draw(number * self._size + row, wanted if match else None)
-            frames.append(picture)
+            picture, target = self._pictures.draw(rng, wanted if match else None)
+            values.append(picture)
             seen.append(target)
-        return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(seen)).float()
+        return torch.stack(values), torch.from_numpy(np.stack(seen)).float()

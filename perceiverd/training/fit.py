@@ -7,26 +7,28 @@ The learning rate follows the share of the budget that is spent, so that a fit e
 from __future__ import annotations
 
 import logging
-import math
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiverd.attention import CrossAttend
 from perceiverd.geometry import Geometry
 from perceiverd.perceiver import Perceiver
 from perceiverd.training.batches import Batch, Batches
+from perceiverd.training.crew import Crew
+from perceiverd.training.optimiser import RunningMean, decays, rate, save
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "state.pt"
+NOTHING: Mapping[str, int] = MappingProxyType({})
 EMBEDDING = 1024  # channels of the sound teacher's embedding
 
 
@@ -49,6 +51,8 @@ class Plan:
     """Weight of imitating the teacher's embedding."""
     clip: float = 1.0
     """Largest norm of a gradient."""
+    stem_rate: float = 0.1
+    """Learning rate of adopted stems over that of the rest."""
     seed: int = 1
     save_every_s: float = 120.0
 
@@ -56,8 +60,10 @@ class Plan:
 class Student(nn.Module):
     """The Perceiver, and a head that imitates the teacher's embedding and is thrown away afterwards."""
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, frozen: Mapping[str, int] = NOTHING) -> None:
+        """`frozen`: for each adopted stem, the layers that do not learn; the others learn slowly."""
         super().__init__()
+        self.adopted = tuple(frozen)
         self.perceiver = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
         # Most labels are absent from most windows; starting there saves the first hundred steps.
         nn.init.constant_(self.perceiver.head.out.bias, -6.0)
@@ -68,6 +74,9 @@ class Student(nn.Module):
             with torch.no_grad():
                 cross.attention.query.weight *= 2
         self.imitate = nn.Linear(geometry.trunk.width, EMBEDDING)
+        for name, layers in frozen.items():
+            for layer in self.perceiver.bytes.stems[name].layers[:layers]:  # type: ignore[union-attr, index]
+                layer.requires_grad_(False)
 
     def forward(self, contents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, classes) and embedding (B, 1024)."""
@@ -86,22 +95,18 @@ def loss_of(student: nn.Module, batch: Batch, plan: Plan, *, half: bool) -> tupl
     return labels + plan.embedding * F.mse_loss(embedding.float(), batch.embedding), float(labels.detach())
 
 
-def fit(
-    geometry: Geometry, batches: Batches, out: Path, plan: Plan, *, threads: int = 1, half: bool = True
-) -> Perceiver:
+def fit(student: Student, batches: Batches, out: Path, plan: Plan, *, threads: int = 1, half: bool = True) -> Perceiver:
     """Fit until the budget is spent, going on from `out/state.pt` where there is one; returns the mean weights."""
     torch.set_num_threads(threads)
-    torch.manual_seed(plan.seed)
     out.mkdir(parents=True, exist_ok=True)
-    student = Student(geometry)
-    mean = {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
+    mean = RunningMean(student, plan.average)
     optimiser = torch.optim.AdamW(_groups(student, plan), lr=plan.rate, betas=(0.9, 0.98))
     step, spent_s = 0, 0.0
     if (out / STATE_FILE).exists():
         state = torch.load(out / STATE_FILE, weights_only=True)
         student.load_state_dict(state["student"])
         optimiser.load_state_dict(state["optimiser"])
-        mean, step, spent_s = state["mean"], state["step"], state["spent_s"]
+        mean.weights, step, spent_s = state["mean"], state["step"], state["spent_s"]
         log.info("resumed step=%d spent_min=%.1f", step, spent_s / 60)
 
     crew = Crew.join()
@@ -115,85 +120,34 @@ def fit(
         loss.backward()
         spent_s = crew.average(student, time.monotonic() - begun_s)
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate * _rate(spent_s / budget_s, plan.warmup)
+            group["lr"] = plan.rate * group["share"] * rate(spent_s / budget_s, plan.warmup)
         nn.utils.clip_grad_norm_(student.parameters(), plan.clip)
         optimiser.step()
         step += crew.size
-        keep = min(plan.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, tensor in student.state_dict().items():
-                mean[name].lerp_(tensor, 1 - keep)
+        mean.update(student, step)
         recent.setdefault(batch.kind, []).append(labels)
         if crew.rank == 0 and time.monotonic() - saved_s > plan.save_every_s:
             saved_s = time.monotonic()
-            _save(out, student, optimiser, mean, step, spent_s)
+            _save(out, student, optimiser, mean.weights, step, spent_s)
             told = " ".join(f"{kind}={np.mean(values):.3f}" for kind, values in sorted(recent.items()))
             log.info("batches=%d spent_min=%.1f windows=%d loss: %s", step, spent_s / 60, step * plan.batch, told)
             recent.clear()
     if crew.rank == 0:
-        _save(out, student, optimiser, mean, step, spent_s)
+        _save(out, student, optimiser, mean.weights, step, spent_s)
     crew.leave()
-    student.load_state_dict(mean)
+    student.load_state_dict(mean.weights)
     return student.perceiver.eval()
 
 
-def leads() -> bool:
-    """Whether this process is the one of its crew that writes what all have made."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-@dataclass(frozen=True)
-class Crew:
-    """The processes that fit together; alone where `torchrun` did not start them."""
-
-    rank: int
-    size: int
-
-    @classmethod
-    def join(cls) -> Crew:
-        """Meet the others, where there are any; `leave` them in the end."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls(0, 1)
-        distributed.init_process_group("gloo")
-        return cls(distributed.get_rank(), distributed.get_world_size())
-
-    def leave(self) -> None:
-        """Part from the others, once all have come this far."""
-        if self.size > 1:
-            distributed.barrier()
-            distributed.destroy_process_group()
-
-    def average(self, student: nn.Module, spent_s: float) -> float:
-        """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.
-
-        A head that a batch did not use has no gradient there; it counts as zero.
-        """
-        if self.size == 1:
-            return spent_s
-        parameters = list(student.parameters())
-        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), torch.tensor([spent_s])])
-        distributed.all_reduce(flat)
-        flat /= self.size
-        *grads, spent = flat.split([*(p.numel() for p in parameters), 1])
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad.reshape(parameter.shape)
-        return float(spent)
-
-
-def _rate(share: float, warmup: float) -> float:
-    """Share of the peak rate after this share of the budget: a linear rise, then half a cosine down to zero."""
-    if share < warmup:
-        return max(share / warmup, 0.01)
-    return 0.5 * (1 + math.cos(math.pi * min((share - warmup) / (1 - warmup), 1.0)))
-
-
-def _groups(student: nn.Module, plan: Plan) -> list[dict[str, object]]:
-    """Matrices decay; biases, normalisations, latents and learned channels do not."""
-    matrices = [p for name, p in student.named_parameters() if p.ndim > 1 and not name.endswith("latents")]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in student.parameters() if id(p) not in chosen]
-    return [{"params": matrices, "weight_decay": plan.decay}, {"params": others, "weight_decay": 0.0}]
+def _groups(student: Student, plan: Plan) -> list[dict[str, object]]:
+    """Adopted stems learn slowly."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in student.named_parameters():
+        if parameter.requires_grad:
+            decay = plan.decay if decays(name, parameter) else 0.0
+            slow = any(name.startswith(f"perceiver.bytes.stems.{stem}.layers") for stem in student.adopted)
+            groups.setdefault((decay, plan.stem_rate if slow else 1.0), []).append(parameter)
+    return [{"params": found, "weight_decay": decay, "share": share} for (decay, share), found in groups.items()]
 
 
 def _save(
@@ -206,6 +160,4 @@ def _save(
         "step": step,
         "spent_s": spent_s,
     }
-    partial = out / f"{STATE_FILE}.part"
-    torch.save(state, partial)
-    partial.replace(out / STATE_FILE)
+    save(out / STATE_FILE, state)

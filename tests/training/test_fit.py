@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from perceiverd.errors import MediaError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
-from perceiverd.training.fit import Plan, Student, _rate, fit, loss_of
+from perceiverd.training.fit import Plan, Student, fit, loss_of
+from perceiverd.training.optimiser import rate
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = 7
@@ -50,11 +51,11 @@ class Pictures:
     def has(self, audioset_class: int) -> bool:
         return audioset_class != 0
 
-    def draw(self, index: int, audioset_class: int | None) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-        shown = index % CLASSES if audioset_class is None else audioset_class
+    def draw(self, rng: np.random.Generator, audioset_class: int | None) -> tuple[torch.Tensor, NDArray[np.float16]]:
+        shown = int(rng.integers(CLASSES)) if audioset_class is None else audioset_class
         targets = np.zeros(CLASSES, np.float16)
         targets[shown] = 1
-        return np.full((2, 6, 10, 3), 30 * shown, np.uint8), targets
+        return torch.full((4, 90), shown / CLASSES), targets
 
 
 def batches(pool: Path, pictures: Pictures | None = None) -> Batches:
@@ -77,11 +78,11 @@ def test_fitting_lowers_the_loss_and_resumes(pool: Path, tmp_path: Path) -> None
     plan = Plan(minutes=2 / 60, batch=16, rate=1e-2, warmup=0.1)
     torch.manual_seed(plan.seed)
     before = loss_of(Student(GEOMETRY), source.make(0), plan, half=False)[1]
-    network = fit(GEOMETRY, source, out, plan, half=False)
+    network = fit(Student(GEOMETRY), source, out, plan, half=False)
     student = Student(GEOMETRY)
     student.perceiver = network
     assert loss_of(student, source.make(0), plan, half=False)[1] < before
-    again = fit(GEOMETRY, source, out, plan, half=False)
+    again = fit(Student(GEOMETRY), source, out, plan, half=False)
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
 
@@ -107,7 +108,7 @@ def test_what_is_heard_or_seen_is_there() -> None:
 
 def test_the_rate_rises_and_falls_to_nothing() -> None:
     """The learning rate begins low, peaks after the warm-up and ends at zero."""
-    shares = [_rate(share, 0.1) for share in (0.0, 0.1, 0.55, 1.0)]
+    shares = [rate(share, 0.1) for share in (0.0, 0.1, 0.55, 1.0)]
     assert shares[0] == pytest.approx(0.01) and shares[1] == pytest.approx(1)
     assert shares[2] == pytest.approx(0.5) and shares[3] == pytest.approx(0)
 
@@ -121,7 +122,7 @@ def test_an_empty_pool_is_told(tmp_path: Path) -> None:
 CREW = """
 import sys, torch
 from torch import nn
-from perceiverd.training.fit import Crew
+from perceiverd.training.crew import Crew
 crew = Crew.join()
 network = nn.Linear(3, 2)
 unused = nn.Linear(2, 1)

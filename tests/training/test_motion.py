@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from perceiverd.labels import ontology
-from perceiverd.training.motion import FRAMES, SIDE, VideoMixer, compress, over, premultiplied, validation, wander, warp
+from perceiverd.training.motion import VideoMixer, compress, over, premultiplied, validation, wander, warp
 from perceiverd.training.pictures import build
 
 DOG, CAT, SPEECH = 74, 81, 0
+FRAMES, SIDE = 4, 96
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_window_has_frames_and_targets(cache: Path) -> None:
     """A window of a class shows it, denies the others that are known, and is silent about the rest."""
-    frames, targets = VideoMixer(cache, "train", 7).draw(3, DOG)
+    frames, targets = VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE).draw(3, DOG)
     assert frames.shape == (FRAMES, SIDE, SIDE, 3)
     assert frames.dtype == np.uint8
     assert (targets[DOG], targets[CAT]) == (1, 0)
@@ -54,24 +55,32 @@ def test_a_window_has_frames_and_targets(cache: Path) -> None:
 
 def test_a_window_depends_on_seed_and_index_alone(cache: Path) -> None:
     """The same seed and index give the same window, whatever was drawn before; others differ."""
-    one, other = VideoMixer(cache, "train", 7), VideoMixer(cache, "train", 7)
+    one, other = (
+        VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE),
+        VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE),
+    )
     one.draw(1, None)
     for number in range(12):
         assert np.array_equal(one.draw(number)[0], other.draw(number)[0])
     assert not np.array_equal(one.draw(5, DOG)[0], one.draw(6, DOG)[0])
-    assert not np.array_equal(one.draw(5, DOG)[0], VideoMixer(cache, "train", 8).draw(5, DOG)[0])
+    assert not np.array_equal(
+        one.draw(5, DOG)[0], VideoMixer(cache, "train", 8, frames=FRAMES, side=SIDE).draw(5, DOG)[0]
+    )
 
 
 def test_has_tells_what_the_split_can_show(cache: Path) -> None:
     """The dog is for training, the cat for the test, and nothing shows speech."""
-    train, test = VideoMixer(cache, "train", 0), VideoMixer(cache, "test", 0)
+    train, test = (
+        VideoMixer(cache, "train", 0, frames=FRAMES, side=SIDE),
+        VideoMixer(cache, "test", 0, frames=FRAMES, side=SIDE),
+    )
     assert [train.has(DOG), train.has(CAT), train.has(SPEECH)] == [True, False, False]
     assert [test.has(DOG), test.has(CAT)] == [False, True]
 
 
 def test_without_a_class_some_windows_are_empty(cache: Path) -> None:
     """Most windows show an object, some nothing; none has a target outside 0..1."""
-    mixer = VideoMixer(cache, "train", 0)
+    mixer = VideoMixer(cache, "train", 0, frames=FRAMES, side=SIDE)
     shown = [mixer.draw(number)[1][DOG] for number in range(200)]
     assert set(shown) == {0, 1}
     assert 0.5 < np.mean(shown) < 0.9
@@ -79,8 +88,8 @@ def test_without_a_class_some_windows_are_empty(cache: Path) -> None:
 
 def test_validation_is_fixed(cache: Path) -> None:
     """Two calls agree, and each picture gives as many windows as asked for."""
-    frames, targets = validation(cache, "test", views=3)
-    again, _ = validation(cache, "test", views=3)
+    frames, targets = validation(cache, "test", frames=FRAMES, side=SIDE, views=3)
+    again, _ = validation(cache, "test", frames=FRAMES, side=SIDE, views=3)
     assert frames.shape == (3, FRAMES, SIDE, SIDE, 3)
     assert (targets[:, CAT] == 1).all()
     assert np.array_equal(frames, again)
@@ -90,9 +99,9 @@ def test_warp_without_motion_is_a_copy() -> None:
     """At rest and at its own size a picture stays as it is, in every frame."""
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    still = wander(rng, 0.0)
+    still = wander(rng, 0.0, FRAMES)
     still.turn[:] = 0
-    frames = warp(pixels, still, SIDE, flip=False, border=cv2.BORDER_REPLICATE)
+    frames = warp(pixels, still, SIDE, SIDE, flip=False, border=cv2.BORDER_REPLICATE)
     assert all(np.array_equal(frame, pixels) for frame in frames)
 
 

@@ -72,3 +72,35 @@ def test_what_is_no_recipe_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"recipe\.toml: .*utf-8"):
         recipe.load(path)
+
+
+def test_credit_rules_come_before_the_path(tmp_path: Path) -> None:
+    """Licence and author come from a rule that matches, else from what the path itself says, else from neither."""
+    source = Source(
+        kind="deb",
+        name="a",
+        licence="x",
+        credits=(("*/kit/*", "CC0", "Ann"),),
+        credit=r"by (?P<author>\w+), (?P<licence>[\w-]+)\.wav",
+    )
+    assert source.credit_of("a/kit/by Bob, MIT.wav") == ("CC0", "Ann")
+    assert source.credit_of("a/moo by Bob, MIT.wav") == ("MIT", "Bob")
+    assert source.credit_of("a/moo.wav") is None
+
+
+@pytest.mark.parametrize(("credit", "word"), [("(", "credit"), ("by (?P<author>.*)", "licence")])
+def test_bad_credit_is_named(tmp_path: Path, credit: str, word: str) -> None:
+    """A credit that is no regular expression, or lacks a group, is a ConfigError that names the source."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[[source]]\nkind = "deb"\nname = "cows"\nlicence = "x"\ncredit = \'{credit}\'\n')
+    with pytest.raises(ConfigError, match=f"source cows: .*{word}"):
+        recipe.load(path)
+
+
+def test_rendered_sounds_are_never_called_real() -> None:
+    """Soundfonts, voices and tones are a group of their own; what is held out of them is no test split."""
+    for source in recipe.load(RECIPE).source:
+        rendered = source.kind in {"soundfont", "speech", "synthesis"}
+        assert (source.group == "rendered") == rendered, source.name
+        assert not rendered or source.split in {"train", "rendered"}, source.name
+        assert rendered or source.split != "rendered", source.name

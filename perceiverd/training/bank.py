@@ -1,0 +1,95 @@
+"""What a model made of sounds that it learnt from: the vectors just before its labels, kept beside its weights.
+
+New labels are learnt against them, so that they don't fire at everything that one's own few clips lack. No sound can
+be heard or rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from perceiverd.card import Card
+from perceiverd.checkpoint import load_network
+from perceiverd.encoding import audio_tokens, mel_tokens
+from perceiverd.errors import ConfigError, ModelError
+from perceiverd.geometry import Audio
+from perceiverd.perceiver import Perceiver
+from perceiverd.sources.sound import Resampler
+from perceiverd.training import tones
+
+BANK_FILE = "rehearsal.safetensors"
+BATCH = 32
+TONE_WINDOWS = 3
+"""Windows of each rendered sound, where a model has no bank."""
+
+
+def headless(network: Perceiver) -> tuple[Perceiver, nn.Linear]:
+    """The network with its last layer taken off, so that it gives (B, width), and that layer."""
+    last = network.head.out
+    network.head.out = nn.Identity()  # type: ignore[assignment]
+    return network, last
+
+
+def build(card: Card, pool: Path, count: int, seed: int) -> int:
+    """Write `count` vectors of windows of a pool beside a model's weights; returns the file's bytes."""
+    from perceiverd.training.batches import Sounds  # with the teachers, which who only fits need not load
+    from perceiverd.training.pool import dequantise
+
+    audio = card.geometry.audio
+    if audio is None or audio.form != "mel":
+        raise ConfigError(f"{card.name}: hears no log-mel, which is what a pool holds")
+    mel = Sounds(pool).draw(np.random.default_rng([seed, count]), count)["mel"]
+    network, _ = headless(load_network(card))
+    with torch.inference_mode():
+        parts = [
+            network({"audio": mel_tokens(dequantise(torch.from_numpy(mel[at : at + BATCH])), audio)})
+            for at in range(0, count, BATCH)
+        ]
+    path = card.folder / BANK_FILE
+    partial = path.with_name(f"{path.name}.part")
+    save_file({"features": torch.cat(parts).half().contiguous()}, partial)
+    partial.chmod(0o644)
+    partial.replace(path)
+    return path.stat().st_size
+
+
+def features(card: Card, network: Perceiver) -> Tensor:
+    """(N, width): the model's bank or, where it has none, what its headless network makes of rendered sounds."""
+    path = card.folder / BANK_FILE
+    if not path.exists():
+        return rendered(network, card.geometry.audio)
+    try:
+        found = load_file(path)["features"].float()
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelError(f"{path}: is no bank of a model ({error}); delete it or fetch the model again") from error
+    if found.ndim != 2 or found.shape[1] != card.geometry.trunk.width or not bool(found.isfinite().all()):
+        raise ModelError(f"{path}: {tuple(found.shape)} is no bank of a model {card.geometry.trunk.width} wide")
+    return found
+
+
+@torch.inference_mode()
+def rendered(network: Perceiver, audio: Audio | None) -> Tensor:
+    """(N, width) of noises, tones and silence; none where the model doesn't hear."""
+    device = network.latents.device
+    if audio is None:
+        return torch.zeros(0, network.trunk.width, device=device)
+    waves = [np.zeros(audio.samples, np.float32)]
+    for _, wave, _ in tones.sounds():
+        resampler = Resampler(audio.rate_hz)
+        chunks = [*resampler.feed(wave, tones.RATE_HZ, 0), *resampler.flush()]
+        sound: NDArray[np.float32] = np.concatenate([chunk.samples for chunk in chunks])
+        sound = np.tile(sound, -(-audio.samples // len(sound)))
+        starts = np.linspace(0, len(sound) - audio.samples, TONE_WINDOWS).astype(int).tolist()
+        waves += [sound[start : start + audio.samples] for start in starts]
+    parts = [
+        network({"audio": audio_tokens(torch.from_numpy(np.stack(waves[at : at + BATCH])).to(device), audio)})
+        for at in range(0, len(waves), BATCH)
+    ]
+    return torch.cat(parts)

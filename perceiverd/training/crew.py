@@ -1,0 +1,98 @@
+"""The processes that fit together: who they are, on which devices, and how they take the same step.
+
+Knows nothing of what is fitted. `torchrun` tells each process its place by the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from perceiverd.errors import ConfigError
+
+
+def leads() -> bool:
+    """Whether this process is the one of its crew that writes what all have made."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes that fit together; alone where `torchrun` did not start them."""
+
+    rank: int
+    size: int
+
+    @classmethod
+    def join(cls, device: torch.device | None = None) -> Crew:
+        """Meet the others, where there are any; `leave` them in the end. `device`: where the weights are."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(0, 1)
+        distributed.init_process_group("nccl" if device is not None and device.type == "cuda" else "gloo")
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    def leave(self) -> None:
+        """Part from the others, once all have come this far."""
+        if self.size > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
+
+    def average(self, student: nn.Module, spent_s: float) -> float:
+        """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.
+
+        A head that a batch did not use has no gradient there; it counts as zero.
+        """
+        if self.size == 1:
+            return spent_s
+        parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        time = torch.tensor([spent_s], device=parameters[0].device)
+        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), time])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        *grads, spent = flat.split([*(p.numel() for p in parameters), 1])
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad.reshape(parameter.shape)
+        return float(spent)
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so in any of the processes."""
+        if self.size == 1:
+            return here
+        flag = torch.tensor([float(here)], device=device)
+        distributed.all_reduce(flag)
+        return bool(flag > 0)
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum of what all have, in every process."""
+        if self.size > 1:
+            distributed.all_reduce(part)
+        return part
+
+
+def device_of(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` (each of a crew on a machine has its own) or `cuda:N`. Raises ConfigError."""
+    count = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    number = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
+    if number >= count:
+        raise ConfigError(f"device {name}: torch finds {count or 'no'} CUDA devices here; use cpu or auto")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def precision(wish: str, device: torch.device) -> torch.dtype:
+    """Of products. Raises ConfigError where the device has it not."""
+    if wish == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if wish == "float16" and device.type != "cuda":
+        raise ConfigError("precision float16 is for GPUs; the processor has float32 and bfloat16")
+    found = getattr(torch, wish)
+    assert isinstance(found, torch.dtype)
+    return found

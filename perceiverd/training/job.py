@@ -1,0 +1,134 @@
+"""One call of `perceiverd train fit`: read what was asked for, refuse what can't be, fit, write the model, measure it.
+
+Everything that is wrong with manifests, models and folders is told before any clip is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+
+from perceiverd.card import CARD_FILE, DEFAULT, Card, load_card
+from perceiverd.errors import ConfigError
+from perceiverd.training import assess, manifest, tune
+from perceiverd.training import plan as plans
+from perceiverd.training.crew import device_of, leads
+from perceiverd.training.manifest import Form, Manifest
+from perceiverd.training.plan import Plan
+from perceiverd.training.tune import Part, Task
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for."""
+
+    clips: Path
+    out: Path
+    form: Form = "auto"
+    media: Path | None = None
+    start: str | None = None
+    """A model's name or folder; None: the bundled one or, where the recipe has a geometry, none."""
+    recipe: Path | None = None
+    train: Part = "head"
+    rehearse: tuple[Path, ...] = ()
+    """Folders of clips without labels."""
+    held_out: Path | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch: int | None = None
+    precision: str | None = None
+    skip: float | None = None
+    state: Path | None = None
+    resume: bool = False
+    shelf: Path | None = None
+    logs: Path | None = None
+    licence: str | None = None
+    device: str = "auto"
+    threads: int = 0
+    seed: int = 1
+
+
+def run(wish: Wish) -> str:
+    """Fit and write the model; what it makes of held-out clips, as Markdown, empty where there are none."""
+    device = device_of(wish.device)
+    if wish.threads:
+        torch.set_num_threads(wish.threads)
+    task, held = _task(wish, device)
+    if (wish.out / CARD_FILE).exists() and not wish.resume:
+        raise ConfigError(f"{wish.out}: is a model already; give another --out")
+    network = tune.fit(task)
+    if not leads():
+        return ""
+    tune.save(task, network, wish.out, wish.licence or (task.start.licence if task.start else "NOASSERTION"))
+    if held is None:
+        return ""
+    card = load_card(wish.out.resolve())
+    cards = [card, task.start] if task.start else [card]
+    heard = assess.listen(held, cards, task.shelf, device=str(device), threads=task.plan.clips.threads)
+    learnt = [label.index for label in card.labels if label.mid in task.clips.named]
+    return assess.report(heard, card, learnt, task.start)
+
+
+def _task(wish: Wish, device: torch.device) -> tuple[Task, Manifest | None]:
+    plan = _plan(wish)
+    start = _start(wish, plan)
+    task = Task(
+        plan=plan,
+        clips=manifest.read(
+            wish.clips, tune.known(start), form=wish.form, media=wish.media, skip=plan.clips.skip, tells=leads()
+        ),
+        unlabelled=tuple(line for folder in wish.rehearse for line in manifest.files_in(folder)),
+        start=start,
+        train=wish.train if start else "all",
+        shelf=wish.shelf or _cache(),
+        state=wish.state or wish.out.with_name(f"{wish.out.name}.fit"),
+        resume=wish.resume,
+        minutes=wish.minutes,
+        logs=wish.logs,
+        seed=wish.seed,
+        device=device,
+    )
+    return task, _held(wish, task)
+
+
+def _held(wish: Wish, task: Task) -> Manifest | None:
+    if wish.held_out is None:
+        return None
+    held = manifest.read(
+        wish.held_out, task.labels, form=wish.form, media=wish.media, skip=task.plan.clips.skip, tells=leads()
+    )
+    if held.new:
+        raise ConfigError(f"{wish.held_out}: {held.new[0].name!r} is no label that {wish.clips} teaches")
+    return held
+
+
+def _start(wish: Wish, plan: Plan) -> Card | None:
+    if plan.geometry is None:
+        return load_card(wish.start or DEFAULT)
+    if wish.start:
+        raise ConfigError(f"{wish.recipe}: has a geometry, for a new model; leave it out, or --from {wish.start}")
+    if plan.geometry.classes != len(tune.known(None)):
+        raise ConfigError(
+            f"{wish.recipe}: $.geometry.classes is {len(tune.known(None))}, AudioSet's labels; yours come on top"
+        )
+    return None
+
+
+def _plan(wish: Wish) -> Plan:
+    """The recipe with what the command line overrules."""
+    plan = plans.load(wish.recipe) if wish.recipe else Plan()
+    epochs = {} if wish.epochs is None else {"epochs": wish.epochs, "head_epochs": wish.epochs}
+    given = {"batch": wish.batch, "precision": wish.precision}
+    fit = {**epochs, **{name: value for name, value in given.items() if value is not None}}
+    clips = {} if wish.skip is None else {"skip": wish.skip}
+    return msgspec.structs.replace(
+        plan, fit=msgspec.structs.replace(plan.fit, **fit), clips=msgspec.structs.replace(plan.clips, **clips)
+    )
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "perceiverd" / "clips"

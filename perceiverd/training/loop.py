@@ -1,0 +1,171 @@
+"""The loop of a fit: step after step to the end of its budget, saved now and then, the same with and without a stop.
+
+Knows no clips and no labels: what is learnt makes its own gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from perceiverd.errors import ConfigError, PerceiverdError
+from perceiverd.training.crew import Crew
+from perceiverd.training.optimiser import Lamb, RunningMean, decays, rate, save
+from perceiverd.training.plan import Fit
+from perceiverd.training.progress import Teller
+
+
+class StoppedError(PerceiverdError):
+    """The user stopped the fit; what it had reached is kept."""
+
+
+class Learner(Protocol):
+    """What a loop fits."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Its parameters are what is learnt."""
+
+    def backward(self, step: int, scaler: torch.amp.GradScaler) -> float:
+        """Add this process's part of the step's gradients, times the crew's size; returns its part of the loss."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a fit goes on."""
+
+    steps: int
+    """Steps in all, where there is no limit of time."""
+    minutes: float | None = None
+    """The whole time, over all resumptions."""
+
+    def share(self, step: int, spent_s: float) -> float:
+        """How much of it is spent, 0..1."""
+        return spent_s / (60 * self.minutes) if self.minutes else step / max(1, self.steps)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a fit keeps itself."""
+
+    file: Path
+    fingerprint: str
+    """Of all that decides what is learnt; a state with another one is of another fit."""
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved, to go on with; None at the beginning. Raises ConfigError where it is of another fit."""
+        if not self.file.exists():
+            return None
+        found: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
+        if found["fingerprint"] != self.fingerprint:
+            raise ConfigError(
+                f"{self.file.parent}: keeps a fit of other clips, labels or settings; take another, or delete it"
+            )
+        return found
+
+    def save(self, state: dict[str, Any]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        save(self.file, {**state, "fingerprint": self.fingerprint})
+
+
+def run(
+    learner: Learner,
+    groups: list[dict[str, Any]],
+    how: Fit,
+    budget: Budget,
+    state: State,
+    crew: Crew,
+    teller: Teller,
+    *,
+    device: torch.device,
+    scaled: bool = False,
+    earlier_s: float = 0.0,
+) -> float:
+    """Fit to the end of the budget; the module then has the mean weights. Returns the seconds spent.
+
+    `scaled`: gradients are those of float16. Raises StoppedError where a signal ended it before.
+    """
+    module = learner.module
+    optimiser = _optimiser(groups, how)
+    mean = RunningMean(module, how.average)
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+    step, spent_s = 0, earlier_s
+    if found := state.load():
+        module.load_state_dict(found["module"])
+        optimiser.load_state_dict(found["optimiser"])
+        scaler.load_state_dict(found["scaler"])
+        mean.weights = {name: tensor.to(device) for name, tensor in found["mean"].items()}
+        step, spent_s = found["step"], max(spent_s, found["spent_s"])
+
+    def keep() -> None:
+        if crew.rank == 0:
+            weights = {"module": module.state_dict(), "mean": mean.weights, "optimiser": optimiser.state_dict()}
+            state.save({**weights, "scaler": scaler.state_dict(), "step": step, "spent_s": spent_s})
+
+    begun_s, saved_s = time.monotonic() - spent_s, time.monotonic()
+    with _stoppable() as stop:
+        while (share := budget.share(step, spent_s)) < 1:
+            for group in optimiser.param_groups:
+                group["lr"] = how.rate * group["share"] * rate(share, how.warmup, falls=how.schedule == "cosine")
+            optimiser.zero_grad()
+            loss = learner.backward(step, scaler)
+            spent_s = crew.average(module, time.monotonic() - begun_s)
+            scaler.unscale_(optimiser)
+            norm = nn.utils.clip_grad_norm_(module.parameters(), how.clip)
+            scaler.step(optimiser)
+            scaler.update()
+            step += 1
+            mean.update(module, step)
+            told = {"loss": loss, "norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
+            teller.tell(step, min(1.0, budget.share(step, spent_s)), **told)
+            stopped = crew.any(bool(stop), device)
+            if stopped or time.monotonic() - saved_s > how.save_every_s:
+                saved_s = time.monotonic()
+                keep()
+            if stopped and budget.share(step, spent_s) < 1:
+                raise StoppedError(f"stopped after {step} steps; the same command with --resume goes on")
+    keep()
+    module.load_state_dict(mean.weights)
+    return spent_s
+
+
+def groups_of(module: nn.Module, how: Fit, share: float) -> list[dict[str, Any]]:
+    """The parameters that learn, those that decay apart; `share`: their learning rate over the fit's."""
+    learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in learning if decays(name, parameter)]
+    others = [parameter for name, parameter in learning if not decays(name, parameter)]
+    return [
+        {"params": matrices, "weight_decay": how.decay, "share": share},
+        {"params": others, "weight_decay": 0.0, "share": share},
+    ]
+
+
+def _optimiser(groups: list[dict[str, Any]], how: Fit) -> torch.optim.Optimizer:
+    if how.optimiser == "lamb":
+        return Lamb(groups, lr=how.rate)
+    return torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[list[int]]:
+    """A list that is empty until Ctrl-C or SIGTERM came; the step that is being taken is finished first."""
+    got: list[int] = []
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        got.append(number)
+
+    before = {each: signal.signal(each, heed) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield got
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

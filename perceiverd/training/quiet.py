@@ -1,0 +1,278 @@
+"""Hours in which nothing happens: silences, hums, hisses, clicks, and pictures of nothing, as cheap devices give them.
+
+Made, not recorded: a stream is a function of the seed and its number alone. What a model calls an event here is a
+false alarm, but for the labels that name the noise itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perceiverd.geometry import Geometry
+from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.training.pictures import read_index, read_pixels
+from perceiverd.training.tones import coloured_noise
+from perceiverd.window import Window, Windower
+
+RATE_HZ = 16_000
+STREAM_S = 120
+HOP_S = 0.5
+CHUNK_S = 0.1
+FPS = 12.5
+FIT_SEED, TEST_SEED = 1, 2
+"""Thresholds are set on the one; false alarms are counted on the other."""
+
+ASIDE = frozenset(
+    {
+        "Silence", "Hum", "Mains hum", "Buzz", "Noise", "Environmental noise", "White noise", "Pink noise", "Static",
+        "Hiss", "Throbbing",
+    }
+)  # fmt: skip
+"""Labels that name what is heard in these streams; their events are no false alarms."""
+PLACES = frozenset(
+    {
+        "Inside, small room", "Inside, large room or hall", "Inside, public space", "Outside, urban or manmade",
+        "Outside, rural or natural",
+    }
+)  # fmt: skip
+"""Labels that say where a microphone stands; the daemon makes no events of them."""
+OWN = {"fan": frozenset({"Mechanical fan", "Air conditioning"})}
+"""Labels that are right for one kind of stream."""
+
+Wave = NDArray[np.float32]
+Pictures = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Two minutes of nothing."""
+
+    kind: str
+    """Of its sound and its pictures: `hiss`, `hiss + black`, `black`."""
+    sound: Wave | None
+    """16 kHz."""
+    sight: Pictures | None
+    """(T, H, W, 3), FPS a second."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(self.kind.split(" + "))
+
+    @property
+    def sense(self) -> str:
+        """What it has."""
+        if self.sound is None:
+            return "pictures alone"
+        return "sound alone" if self.sight is None else "sound and pictures"
+
+
+# ---------------------------------------------------------------------------------------------- sound
+def _ratio(decibel: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(10 ** (np.asarray(decibel) / 20))
+
+
+def _time() -> NDArray[np.float64]:
+    return np.arange(STREAM_S * RATE_HZ) / RATE_HZ
+
+
+def _drift(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
+    """A slow walk about 0, of so many units, a knot every 5 s."""
+    knots = np.cumsum(rng.normal(0, spread / 3, STREAM_S // 5 + 1))
+    return np.asarray(np.interp(_time(), np.arange(len(knots)) * 5.0, knots - knots.mean()))
+
+
+def _room(rng: np.random.Generator, low_db: float = -75, high_db: float = -45) -> NDArray[np.float64]:
+    """Room tone: coloured noise whose level drifts."""
+    noise = coloured_noise(rng, STREAM_S * RATE_HZ, rng.uniform(0.5, 2.0)).astype(np.float64)
+    return noise * _ratio(rng.uniform(low_db, high_db) + _drift(rng, 4.0))
+
+
+def _hiss(rng: np.random.Generator) -> NDArray[np.float64]:
+    noise = np.diff(rng.standard_normal(STREAM_S * RATE_HZ + 1)) if rng.random() < 0.5 else _white(rng)
+    return np.asarray(noise * _ratio(rng.uniform(-75, -40) + _drift(rng, 2.0)))
+
+
+def _white(rng: np.random.Generator) -> NDArray[np.float64]:
+    return rng.standard_normal(STREAM_S * RATE_HZ)
+
+
+def _hum(rng: np.random.Generator, mains_hz: float) -> NDArray[np.float64]:
+    phase = 2 * np.pi * (mains_hz + rng.normal(0, 0.05)) * _time()
+    wave = np.zeros(len(phase))
+    for number in (1, 2, 3, 4, 5, 6, 8, 10):
+        wave += rng.uniform(0, 1) / number ** rng.uniform(0.3, 1.5) * np.sin(number * phase + rng.uniform(0, 6))
+    wave /= np.sqrt(np.mean(wave**2))
+    return wave * _ratio(rng.uniform(-65, -25) + _drift(rng, 1.0)) + _room(rng, -80, -60)
+
+
+def _fan(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Turbulence, a blade's tone with overtones, and the slow beat of a bearing."""
+    blade_hz = rng.uniform(60, 400)
+    phase = 2 * np.pi * blade_hz * (_time() + 0.0005 * _drift(rng, 1.0))
+    tone = sum(rng.uniform(0, 1) / n * np.sin(n * phase) for n in (1, 2, 3))
+    noise = coloured_noise(rng, STREAM_S * RATE_HZ, rng.uniform(1, 2))
+    beat = 1 + rng.uniform(0, 0.3) * np.sin(2 * np.pi * rng.uniform(0.5, 12) * _time())
+    return np.asarray((noise + rng.uniform(0, 0.7) * np.asarray(tone)) * beat * _ratio(rng.uniform(-65, -35)))
+
+
+def _clicks(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Single clicks of up to 2 ms, at random, over room tone."""
+    wave = _room(rng)
+    for at in np.flatnonzero(rng.random(STREAM_S * 10) < rng.uniform(0.02, 0.2)):
+        length = int(rng.integers(1, 32))
+        place = int((at + rng.random()) / 10 * RATE_HZ)
+        burst = rng.standard_normal(length) * np.exp(-np.arange(length) / max(1.0, length / 4))
+        wave[place : place + length] += (burst * _ratio(rng.uniform(-60, -20)))[: len(wave) - place]
+    return wave
+
+
+def _dropouts(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Stretches of zero, 5 ms to 3 s: lost packets and noise gates."""
+    wave = _room(rng)
+    for at in np.flatnonzero(rng.random(STREAM_S) < rng.uniform(0.05, 0.5)):
+        place, length = int((at + rng.random()) * RATE_HZ), int(np.exp(rng.uniform(np.log(80), np.log(48_000))))
+        wave[place : place + length] = 0
+    return wave
+
+
+def _thumps(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Pops below 100 Hz, as of a plug or a knock on the stand, faint."""
+    wave = _room(rng)
+    for at in np.flatnonzero(rng.random(STREAM_S) < rng.uniform(0.03, 0.2)):
+        t = np.arange(RATE_HZ // 8) / RATE_HZ
+        pop = np.sin(2 * np.pi * rng.uniform(25, 100) * t) * np.exp(-t * rng.uniform(40, 150))
+        place = at * RATE_HZ
+        wave[place : place + len(t)] += pop * _ratio(rng.uniform(-55, -30))
+    return wave
+
+
+def _fades(rng: np.random.Generator) -> NDArray[np.float64]:
+    noise = coloured_noise(rng, STREAM_S * RATE_HZ, rng.uniform(0, 2))
+    period_s = rng.uniform(20, 90)
+    return noise * _ratio(-67 + 22 * np.sin(2 * np.pi * _time() / period_s + rng.uniform(0, 6)))
+
+
+def _coarse(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A faint sound in few steps, 8 to 12 bits of full scale."""
+    step = 2.0 ** -(int(rng.integers(8, 13)) - 1)
+    return np.round(_room(rng, -55, -40) / step) * step
+
+
+SOUNDS: dict[str, Callable[[np.random.Generator], NDArray[np.float64]]] = {
+    "digital silence": lambda rng: np.zeros(STREAM_S * RATE_HZ),
+    "dithered silence": lambda rng: (rng.random(STREAM_S * RATE_HZ) - rng.random(STREAM_S * RATE_HZ)) / 32768,
+    "room tone": _room,
+    "hiss": _hiss,
+    "hum at 50 Hz": lambda rng: _hum(rng, 50.0),
+    "hum at 60 Hz": lambda rng: _hum(rng, 60.0),
+    "fan": _fan,
+    "clicks": _clicks,
+    "dropouts": _dropouts,
+    "thumps": _thumps,
+    "coarse steps": _coarse,
+    "constant offset": lambda rng: _room(rng) + rng.uniform(-0.3, 0.3),
+    "slow fades": _fades,
+}
+
+
+def listen(kind: str, rng: np.random.Generator) -> Wave:
+    """A sound of SOUNDS as a converter of 16 bits gives it."""
+    wave = np.clip(np.round(SOUNDS[kind](rng) * 32768), -32768, 32767)
+    return np.asarray(wave / 32768, np.float32)
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+SIGHTS = ("black", "grey", "dark and noisy", "frozen scene", "still scene", "drifting light", "flicker")
+
+
+def look(kind: str, rng: np.random.Generator, scenes: Sequence[Pictures], height: int, width: int) -> Pictures:
+    """Pictures (T, height, width, 3) of a kind in SIGHTS; where there are no scenes, a flat colour is one."""
+    count = round(STREAM_S * FPS)
+    still = np.full((height, width, 3), rng.uniform(0, 4) if kind != "grey" else rng.uniform(50, 210), np.float32)
+    if kind == "dark and noisy":
+        still += rng.uniform(5, 25)
+    elif kind not in ("black", "grey"):
+        scene = (
+            scenes[int(rng.integers(len(scenes)))] if len(scenes) else rng.integers(0, 256, (1, 1, 3)).astype(np.uint8)
+        )
+        still = np.asarray(cv2.resize(_square(scene, rng), (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    if kind == "frozen scene":
+        return np.broadcast_to(still.astype(np.uint8), (count, height, width, 3))
+    t = np.arange(count) / FPS
+    light = np.ones(count)
+    if kind == "drifting light":
+        light = np.exp(0.25 * np.sin(2 * np.pi * t / rng.uniform(15, 100) + rng.uniform(0, 6)))
+    elif kind == "flicker":
+        # Lamps at twice the mains frequency beat with the shutter.
+        light = 1 + rng.uniform(0.02, 0.15) * np.sin(2 * np.pi * rng.uniform(0.2, 6) * t)
+    sigma = rng.uniform(6, 20) if kind == "dark and noisy" else rng.uniform(0.5, 5)
+    field = rng.normal(0, sigma, (height + 64, width + 64, 3)).astype(np.float32)
+    out = np.empty((count, height, width, 3), np.uint8)
+    for n in range(count):
+        y, x = rng.integers(0, 64, 2)
+        out[n] = np.clip(still * np.float32(light[n]) + field[y : y + height, x : x + width], 0, 255)
+    return out
+
+
+def _square(scene: Pictures, rng: np.random.Generator) -> Pictures:
+    """A square out of a picture (H, W, 3), as the daemon crops one, now and then mirrored."""
+    side = min(scene.shape[:2])
+    y, x = (int(rng.integers(n - side + 1)) for n in scene.shape[:2])
+    return np.ascontiguousarray(scene[y : y + side, x : x + side, :: (1 if rng.random() < 0.5 else -1)][..., :3])
+
+
+def read_scenes(cache: Path | None, seed: int) -> list[Pictures]:
+    """Backgrounds that were never trained on, those of one seed never those of the other's; none without a cache."""
+    if cache is None:
+        return []
+    held = sorted(
+        (p for p in read_index(cache) if p.kind == "background" and p.split == "validation"), key=lambda p: p.sha256
+    )
+    return [read_pixels(cache, picture)[..., :3] for picture in held[seed % 2 :: 2]]
+
+
+# ---------------------------------------------------------------------------------------------- streams
+SENSES = ("ear", "both", "ear", "both", "ear", "eye")
+"""What stream after stream has."""
+
+
+def streams(geometry: Geometry, scenes: Sequence[Pictures], seed: int, hours: float) -> Iterator[Stream]:
+    """So many hours of streams, for a model that hears, sees or does both."""
+    for number in range(max(1, round(hours * 3600 / STREAM_S))):
+        rng = np.random.default_rng((seed, number))
+        sense = SENSES[number % len(SENSES)]
+        kinds, sound, sight = [], None, None
+        if geometry.audio and (sense != "eye" or not geometry.video):
+            kinds.append(list(SOUNDS)[number % len(SOUNDS)])
+            sound = listen(kinds[-1], rng)
+        if geometry.video and (sense != "ear" or not geometry.audio):
+            kinds.append(SIGHTS[number % len(SIGHTS)])
+            sight = look(kinds[-1], rng, scenes, geometry.video.height, geometry.video.width)
+        yield Stream(" + ".join(kinds), sound, sight)
+
+
+def cut(geometry: Geometry, stream: Stream) -> list[Window]:
+    """The windows that the daemon would cut."""
+    windower = Windower(geometry, round(HOP_S * NS_PER_S))
+    media: list[Chunk | Frame] = []
+    if stream.sound is not None:
+        size = round(CHUNK_S * RATE_HZ)
+        media += [
+            Chunk(at * NS_PER_S // RATE_HZ, stream.sound[at : at + size], RATE_HZ)
+            for at in range(0, len(stream.sound), size)
+        ]
+    if stream.sight is not None:
+        media += [Frame(round(n * NS_PER_S / FPS), pixels) for n, pixels in enumerate(stream.sight)]
+    media.sort(key=lambda item: item.start_ns)
+    return [window for item in media for window in windower.push(item)] + windower.flush()
+
+
+def right(stream: Stream) -> frozenset[str]:
+    """The labels whose events are no false alarms in a stream."""
+    return ASIDE.union(PLACES, *(OWN.get(kind, frozenset()) for kind in stream.kinds))
