@@ -50,9 +50,10 @@ def new(name: str, folder: Path) -> tuple[Path, Path]:
 def read_pair(path: Path) -> KeyPair:
     """The keys in a secret file. Raises ConfigError, also where every user of the machine may read it."""
     text = _read(path)
+    pair = KeyPair(_key(path, text, "public"), _key(path, text, "secret"))
     if path.stat().st_mode & 0o007:
         raise ConfigError(f"{path}: every user may read this secret key; chmod 600 {path}")
-    return KeyPair(_key(path, text, "public"), _key(path, text, "secret"))
+    return pair
 
 
 def read_public(path: Path) -> bytes:

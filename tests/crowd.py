@@ -258,14 +258,13 @@ def _words() -> list[str]:
 
 
 def _stay(listeners: list[Listener]) -> None:
-    words, frozen, until, asked = _words(), False, -1, False
+    words, freezing, frozen, until, asked = _words(), False, False, -1, False
     while True:
         moved = not frozen and sum(each.listen() for each in listeners) > 0
         word = words.pop(0) if words else ""
         match word.split():
             case ["freeze"]:
-                frozen = True
-                print("frozen", flush=True)
+                freezing = True
             case ["thaw"]:
                 frozen = False
             case ["at", last]:
@@ -276,6 +275,9 @@ def _stay(listeners: list[Listener]) -> None:
                 return
             case _:
                 pass
+        if freezing and all(each.first for each in listeners):  # only from then on is it known what each should hear
+            freezing, frozen = False, True
+            print("frozen", flush=True)
         if until >= 0 and all(each.last >= until for each in listeners):
             until = -1
             print("there", flush=True)

@@ -17,6 +17,7 @@ PROGRAM = [sys.executable, "-m", "perceiverd"]
 HELP_S = 0.3
 COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["models"], ["models", "list"], ["models", "info"]]
 COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["bridge"], ["bridge", "mqtt"]]
+COMMANDS += [["keys"], ["keys", "new"], ["schema"]]
 
 Perceiverd = Callable[..., tuple[int, str, str]]
 
@@ -175,6 +176,33 @@ def test_a_configuration_is_shown(perceiverd: Perceiverd, tmp_path: Path) -> Non
     path.write_text("[windw]")
     status, out, err = perceiverd("config", "show", path)
     assert (status, out, err.count("\n")) == (cli.CONFIG, "", 1)
+
+
+def test_keys_are_made(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """Two files, and what to do with them, without the secret; a second time is refused."""
+    status, out, err = perceiverd("keys", "new", "kitchen", "--folder", tmp_path)
+    assert (status, err) == (0, "")
+    secret = tmp_path / "kitchen.key_secret"
+    assert f'secret_key = "{secret}"' in out
+    assert f"--server-key DAEMON.key --secret-key {secret}" in out
+    assert secret.read_text().split('"')[3] not in out
+    status, out, err = perceiverd("keys", "new", "kitchen", "--folder", tmp_path)
+    assert (status, out) == (1, "")
+    assert "kitchen.key: is there already" in err
+
+
+def test_half_a_pair_of_keys_is_one_line(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """A client needs the daemon's key and its own."""
+    status, _, err = perceiverd("watch", "tcp://127.0.0.1:1", "--server-key", tmp_path / "daemon.key")
+    assert status == 1
+    assert "one is missing" in err
+
+
+def test_the_schema_is_printed(perceiverd: Perceiverd) -> None:
+    """As JSON, the same that is shipped."""
+    status, out, err = perceiverd("schema")
+    assert (status, err) == (0, "")
+    assert out == (Path(cli.__file__).parent / "wire-1.json").read_text(encoding="utf-8")
 
 
 def test_a_label_that_is_none_is_one_line(perceiverd: Perceiverd) -> None:

@@ -148,6 +148,16 @@ def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
     assert config.load(written(tmp_path, 'model.name = "mine"')).model.name == "mine"
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "*", "192.0.2.7", "[::]", "eth0", "host.example"])
+def test_labels_leave_the_machine_with_keys_or_on_purpose(address: str, tmp_path: Path) -> None:
+    """An address that others can reach needs both keys, or the word that it is insecure; keys lie beside the file."""
+    text = f'[publish]\nendpoint = "tcp://{address}:5555"\n'
+    assert "could be reached from other machines, unencrypted" in refusal(tmp_path, text)
+    assert config.load(written(tmp_path, text + "insecure = true")).publish.insecure
+    publish = config.load(written(tmp_path, text + 'secret_key = "a.key_secret"\nclient_keys = "/etc/clients"')).publish
+    assert (publish.secret_key, publish.client_keys) == (f"{tmp_path}/a.key_secret", "/etc/clients")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -194,6 +204,15 @@ def test_a_bundled_model_is_no_path(tmp_path: Path) -> None:
         (
             '[publish]\nendpoint = "tcp://127.0.0.1:65536"',
             "$.publish: endpoint tcp://127.0.0.1:65536 has a port above 65535",
+        ),
+        (
+            '[publish]\nendpoint = "tcp://1.2.3.4"',
+            "$.publish: endpoint is tcp://ADDRESS:PORT, such as tcp://127.0.0.1:5555",
+        ),
+        ('[publish]\nsecret_key = "k"', "$.publish: secret_key and client_keys go together"),
+        (
+            '[publish]\ninsecure = true\nsecret_key = "k"\nclient_keys = "c"',
+            "$.publish: insecure = true and secret_key contradict each other",
         ),
         ('[publish]\nendpoint = "/run/x"', "$.publish: endpoint is ipc://PATH or tcp://127.0.0.1:PORT, not '/run/x'"),
         ('[model]\ndevice = "gpu"', "$.model: device is auto, cpu, cuda or cuda:N, not 'gpu'"),

@@ -62,7 +62,6 @@ def test_a_folder_that_is_missing_is_one_line(tmp_path: Path) -> None:
 def test_a_secret_that_is_none_is_refused(tmp_path: Path) -> None:
     """Missing, without keys, with half of one, or open to every user: one line each, without the secret."""
     public, secret = keys.new("kitchen", tmp_path)
-    public.chmod(0o600)
     with pytest.raises(ConfigError, match=r"kitchen\.key: holds no secret key"):
         keys.read_pair(public)
     with pytest.raises(ConfigError, match="cannot read the key: No such file"):
