@@ -83,7 +83,7 @@ def video_tokens(frames: Tensor, video: Video) -> Tensor:
     x = frames.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))  # (B, T', t, H', h, W', w, 3)
     x = x.permute(0, 1, 3, 5, 2, 4, 6, 7)  # (B, T', H', W', t, h, w, 3)
     tokens: Tensor = x.flatten(4).flatten(1, 3)  # (B, T' * H' * W', t * h * w * 3)
-    return tokens.float() / 255.0
+    return tokens / 255.0  # to float32 in the same pass
 
 
 def axis_features(tokens: int, bands: int, mu: int) -> Tensor:
@@ -112,3 +112,21 @@ def positions(modality: Modality) -> Tensor:
     k = modality.bands
     parts = [f[..., :1] for f in spread] + [f[..., 1 : k + 1] for f in spread] + [f[..., k + 1 :] for f in spread]
     return torch.cat(parts, dim=-1).reshape(modality.tokens, -1)
+
+
+def position_factors(modality: Modality) -> Tensor:
+    """(axes * (2 K + 1), sum of the grid): `positions` taken apart, the features of each axis' places side by side.
+
+    A token's position is the sum of one column for each axis, that of its place there.
+    """
+    k, axes = modality.bands, len(modality.grid)
+    factors = []
+    for axis, (n, mu) in enumerate(zip(modality.grid, modality.mu, strict=True)):
+        features = axis_features(n, k, mu)  # (n, 2 K + 1)
+        part = features.new_zeros(axes * (2 * k + 1), n)
+        part[axis] = features[:, 0]
+        sines = axes + axis * k
+        part[sines : sines + k] = features[:, 1 : k + 1].T
+        part[sines + axes * k : sines + axes * k + k] = features[:, k + 1 :].T
+        factors.append(part)
+    return torch.cat(factors, dim=1)

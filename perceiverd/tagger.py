@@ -13,6 +13,7 @@ from perceiverd.card import Card
 from perceiverd.checkpoint import load_network
 from perceiverd.encoding import audio_tokens, video_tokens
 from perceiverd.errors import ConfigError
+from perceiverd.inference import Inference
 from perceiverd.window import Window
 
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -30,7 +31,7 @@ class Tagger:
             torch.set_num_threads(threads)
         self.card = card
         self.device = _device(device)
-        self._network = load_network(card).to(self.device)
+        self._network = Inference(load_network(card).to(self.device))
         self._scale = torch.tensor([one.scale for one in card.calibration], device=self.device)
         self._shift = torch.tensor([one.shift for one in card.calibration], device=self.device)
 
