@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="The models that come with perceiverd.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Models: what there is, and what can be had.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
 
 ModelName = typer.Option(help="A model that comes with perceiverd, or a model's folder.", metavar="NAME|FOLDER")
@@ -190,7 +190,7 @@ def list_models() -> None:
     """The models' names and what they take, a line each."""
     from perceiverd import card
 
-    for found in map(card.load_card, card.bundled()):
+    for found in map(card.load_card, card.bundled() + card.imported()):
         geometry = found.geometry
         inputs = " and ".join(part.name for part in geometry.modalities)
         print(f"{found.name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
@@ -215,3 +215,38 @@ def info(
         print(f"{part.name:9} {part.tokens} tokens of {part.width} channels, {'x'.join(map(str, part.grid))}")
     trunk = found.geometry.trunk
     print(f"network   {trunk.latents} latents of {trunk.width} channels, {trunk.cross_attends} cross-attends")
+    print(f"scores    {'each label for itself' if found.scores == 'sigmoid' else 'one label of all'} ({found.scores})")
+
+
+@models.command()
+@output()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="A model's name or folder.", metavar="NAME|FOLDER")] = None,
+) -> None:
+    """Read all of a model: sha256, names, shapes and values of its weights, labels."""
+    from perceiverd import card
+    from perceiverd.checkpoint import load_network
+
+    found = card.load_card(name or card.DEFAULT)
+    count = sum(tensor.numel() for tensor in load_network(found).state_dict().values())
+    print(f"{found.folder}: whole; {count} numbers, {len(found.labels)} labels, sha256 {found.sha256}")
+
+
+@models.command("import")
+@output()
+def import_model(
+    source: Annotated[
+        str, typer.Argument(help="hf:deepmind/multimodal-perceiver, or a folder with its files.", metavar="SOURCE")
+    ],
+    into: Annotated[
+        Path | None, typer.Option(help="Put the model here, not among your own models.", metavar="FOLDER")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="SPDX expression for weights of unknown licence.", metavar="SPDX")
+    ] = None,
+) -> None:
+    """Convert the public multimodal Perceiver, whose labels are 700 human actions."""
+    from perceiverd import hub
+
+    card = hub.install(source, into, licence)
+    print(f"{card.name}: {len(card.labels)} labels, {card.licence}, in {card.folder}")

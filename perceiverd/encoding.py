@@ -86,13 +86,15 @@ def video_tokens(frames: Tensor, video: Video) -> Tensor:
     return tokens / 255.0  # to float32 in the same pass
 
 
-def axis_features(tokens: int, bands: int, mu: int) -> Tensor:
+def axis_features(tokens: int, bands: int, mu: int, single: bool = False) -> Tensor:
     """Fourier features (tokens, 2 * bands + 1) along one axis: raw position x, sin(pi f_k x), cos(pi f_k x).
 
-    x runs linearly over -1..1, ends included; f_k linearly over 1..mu / 2 (Jaegle et al. 2021, section 3.2).
+    x runs linearly over -1..1, ends included; f_k linearly over 1..mu / 2 (Jaegle et al. 2021, section 3.2). `single`
+    is the published code's arithmetic, operation by operation.
     """
-    x = torch.linspace(-1, 1, tokens, dtype=torch.float64) if tokens > 1 else torch.zeros(1, dtype=torch.float64)
-    angles = math.pi * x[:, None] * torch.linspace(1, mu / 2, bands, dtype=torch.float64)  # (tokens, bands)
+    dtype = torch.float32 if single else torch.float64
+    x = torch.linspace(-1, 1, tokens, dtype=dtype) if tokens > 1 else torch.zeros(1, dtype=dtype)
+    angles = x[:, None] * torch.linspace(1, mu / 2, bands, dtype=dtype) * math.pi  # (tokens, bands)
     return torch.cat([x[:, None], angles.sin(), angles.cos()], dim=1).float()
 
 
@@ -102,7 +104,8 @@ def positions(modality: Modality) -> Tensor:
     Channels: the raw position on every axis, then all sines (axis-major), then all cosines: the order of the
     published code.
     """
-    axes = [axis_features(n, modality.bands, mu) for n, mu in zip(modality.grid, modality.mu, strict=True)]
+    sizes = zip(modality.grid, modality.mu, strict=True)
+    axes = [axis_features(n, modality.bands, mu, modality.single) for n, mu in sizes]
     spread = [
         features.reshape(*(-1 if i == axis else 1 for i in range(len(axes))), features.shape[1]).expand(
             *modality.grid, features.shape[1]
@@ -122,7 +125,7 @@ def position_factors(modality: Modality) -> Tensor:
     k, axes = modality.bands, len(modality.grid)
     factors = []
     for axis, (n, mu) in enumerate(zip(modality.grid, modality.mu, strict=True)):
-        features = axis_features(n, k, mu)  # (n, 2 K + 1)
+        features = axis_features(n, k, mu, modality.single)  # (n, 2 K + 1)
         part = features.new_zeros(axes * (2 * k + 1), n)
         part[axis] = features[:, 0]
         sines = axes + axis * k

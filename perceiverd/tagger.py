@@ -56,8 +56,9 @@ class Tagger:
             sight = [window.video if window.video is not None else black for window in windows]
             contents["video"] = video_tokens(torch.from_numpy(np.stack(sight)).to(self.device), video)
             present["video"] = self._mask([window.video is not None for window in windows])
-        logits = self._network(contents, present).float()
-        scores: NDArray[np.float32] = (self._scale * logits + self._shift).sigmoid().cpu().numpy()
+        logits = self._scale * self._network(contents, present).float() + self._shift
+        shares = logits.sigmoid() if self.card.scores == "sigmoid" else logits.softmax(dim=1)
+        scores: NDArray[np.float32] = shares.cpu().numpy()
         return scores
 
     def _mask(self, there: list[bool]) -> torch.Tensor:
