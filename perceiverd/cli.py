@@ -163,6 +163,32 @@ def demo() -> None:
     raise typer.Exit(demo.demo())
 
 
+@app.command()
+@output()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models' names or folders; `public`: the public checkpoint's sizes.", metavar="MODEL"),
+    ] = None,
+    device: Annotated[str, DeviceName] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 leaves PyTorch's choice.", metavar="N")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each network has its turn.", metavar="N")] = 10,
+    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams.")] = False,
+    into: Annotated[Path | None, typer.Option("--json", help="Write it all here too.", metavar="FILE")] = None,
+) -> None:
+    """Time models next to others that do the same work, where those are installed, and to what this machine can do."""
+    from perceiverd import bench
+    from perceiverd.card import DEFAULT
+
+    reports: list[bench.Report] = []
+    for model in models or [DEFAULT, bench.PUBLIC]:
+        report = bench.run(model, device, threads, rounds, growth and model == bench.PUBLIC)
+        print(("\n" if reports else "") + bench.table(report), flush=True)
+        reports.append(report)
+    if into:
+        bench.write(reports, into)
+
+
 # What follows `train` belongs to its own command line, which is loaded only when it is called.
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

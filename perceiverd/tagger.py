@@ -30,7 +30,7 @@ class Tagger:
         if threads:
             torch.set_num_threads(threads)
         self.card = card
-        self.device = _device(device)
+        self.device = device_of(device)
         self._network = Inference(load_network(card).to(self.device))
         self._scale = torch.tensor([one.scale for one in card.calibration], device=self.device)
         self._shift = torch.tensor([one.shift for one in card.calibration], device=self.device)
@@ -65,7 +65,7 @@ class Tagger:
         return torch.tensor(there, dtype=torch.bool, device=self.device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """Raises ConfigError where it is none, or is not there."""
     count = torch.cuda.device_count()
     if name == "auto":
