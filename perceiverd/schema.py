@@ -1,4 +1,4 @@
-"""The wire's JSON Schema (https://json-schema.org, draft 2020-12), made from the structs in `messages` and what they say.
+"""JSON Schema of the wire: for programs in other languages, and so that no change of the wire goes unnoticed.
 
 `wire-1.json` beside this module is what it makes; `perceiverd schema` prints it. A reader may hold every message
 against it: all keys are there, and keys that a later version adds are allowed.
