@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -20,6 +22,10 @@ CALIBRATION_FILE = "calibration.tsv"
 SHELVES = (Path(__file__).parent / "models", Path(__file__).parent.parent / "models")
 
 
+Scores = Literal["sigmoid", "softmax"]
+"""How logits become scores: each label for itself, or one label of all."""
+
+
 class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`model.toml` as it is written."""
 
@@ -31,6 +37,7 @@ class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     """Of `model.safetensors`."""
     geometry: Geometry
+    scores: Scores = "sigmoid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class Card:
     labels: tuple[Label, ...]
     calibration: tuple[Calibration, ...]
     """Of each label, in the order of `labels`."""
+    scores: Scores = "sigmoid"
 
 
 def load_card(model: str | Path = DEFAULT) -> Card:
@@ -69,7 +77,7 @@ def load_card(model: str | Path = DEFAULT) -> Card:
     if len(labels) != file.geometry.classes:
         raise ModelError(f"{folder}: {len(labels)} labels for {file.geometry.classes} classes")
     calibration = read_calibration(folder / CALIBRATION_FILE, labels)
-    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels, calibration)
+    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels, calibration, file.scores)
 
 
 def bundled() -> tuple[str, ...]:
@@ -77,8 +85,26 @@ def bundled() -> tuple[str, ...]:
     return tuple(sorted({card.parent.name for shelf in SHELVES for card in shelf.glob(f"*/{CARD_FILE}")}))
 
 
+def own_shelf() -> Path:
+    """Where a user's imported models lie. Raises ModelError where there is no home."""
+    try:
+        data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    except RuntimeError as error:
+        raise ModelError("there is no home folder for imported models: set XDG_DATA_HOME, or give --into") from error
+    return data / "perceiverd" / "models"
+
+
+def imported() -> tuple[str, ...]:
+    """Names of the models that this user has imported."""
+    with suppress(ModelError, OSError):
+        return tuple(sorted(card.parent.name for card in own_shelf().glob(f"[!.]*/{CARD_FILE}")))
+    return ()
+
+
 def _folder(model: str | Path) -> Path:
     folders = [shelf / model for shelf in SHELVES if "/" not in str(model)]
+    if model in imported():
+        folders.append(own_shelf() / model)
     for folder in [*folders, Path(model)]:
         with suppress(OSError):  # a name too long for a file, a folder that may not be looked into
             if (folder / CARD_FILE).is_file():
@@ -86,7 +112,7 @@ def _folder(model: str | Path) -> Path:
     with suppress(OSError):
         if Path(model).is_dir():
             raise ModelError(f"{model}: a folder without {CARD_FILE} is no model")
-    names = bundled()
+    names = bundled() + imported()
     near = get_close_matches(str(model), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"bundled: {', '.join(names) or 'none'}; or give a model's folder"
+    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}; or give a model's folder"
     raise ModelError(f"no model {model}; {hint}")

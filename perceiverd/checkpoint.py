@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from perceiverd.card import CARD_FILE, LABELS_FILE, WEIGHTS_FILE, Card, CardFile
+from perceiverd.card import CARD_FILE, LABELS_FILE, WEIGHTS_FILE, Card, CardFile, Scores
 from perceiverd.errors import ModelError
 from perceiverd.geometry import Geometry
 from perceiverd.labels import Label
@@ -68,6 +68,7 @@ def save_model(
     *,
     name: str,
     licence: str,
+    scores: Scores = "sigmoid",
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write `model.safetensors`, `labels.tsv` and, last, `model.toml`; each appears whole or not at all."""
@@ -86,7 +87,7 @@ def save_model(
         table.writerows([label.index, label.mid, label.name] for label in labels)
     os.replace(partial, folder / LABELS_FILE)
 
-    file = CardFile(schema=1, name=name, licence=licence, sha256=digest, geometry=geometry)
+    file = CardFile(schema=1, name=name, licence=licence, sha256=digest, geometry=geometry, scores=scores)
     partial = folder / f"{CARD_FILE}.part"
     partial.write_bytes(_toml(msgspec.to_builtins(file)))
     os.replace(partial, folder / CARD_FILE)

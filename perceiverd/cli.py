@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="The models that come with perceiverd.", no_args_is_help=True, rich_markup_mode=None)
+models = typer.Typer(help="Models: what there is, and what can be had.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
 bridges = typer.Typer(help="Labels for others than subscribers.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bridges, name="bridge")
@@ -214,6 +214,32 @@ def demo() -> None:
     raise typer.Exit(demo.demo())
 
 
+@app.command()
+@output()
+def bench(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models' names or folders; `public`: the public checkpoint's sizes.", metavar="MODEL"),
+    ] = None,
+    device: Annotated[str, DeviceName] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 leaves PyTorch's choice.", metavar="N")] = 0,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each network has its turn.", metavar="N")] = 10,
+    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams.")] = False,
+    into: Annotated[Path | None, typer.Option("--json", help="Write it all here too.", metavar="FILE")] = None,
+) -> None:
+    """Time models next to others that do the same work, where those are installed, and to what this machine can do."""
+    from perceiverd import bench
+    from perceiverd.card import DEFAULT
+
+    reports: list[bench.Report] = []
+    for model in models or [DEFAULT, bench.PUBLIC]:
+        report = bench.run(model, device, threads, rounds, growth and model == bench.PUBLIC)
+        print(("\n" if reports else "") + bench.table(report), flush=True)
+        reports.append(report)
+    if into:
+        bench.write(reports, into)
+
+
 # What follows `train` belongs to its own command line, which is loaded only when it is called.
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
@@ -313,7 +339,7 @@ def list_models() -> None:
     """The models' names and what they take, a line each."""
     from perceiverd import card
 
-    for found in map(card.load_card, card.bundled()):
+    for found in map(card.load_card, card.bundled() + card.imported()):
         geometry = found.geometry
         inputs = " and ".join(part.name for part in geometry.modalities)
         print(f"{found.name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
@@ -338,6 +364,41 @@ def info(
         print(f"{part.name:9} {part.tokens} tokens of {part.width} channels, {'x'.join(map(str, part.grid))}")
     trunk = found.geometry.trunk
     print(f"network   {trunk.latents} latents of {trunk.width} channels, {trunk.cross_attends} cross-attends")
+    print(f"scores    {'each label for itself' if found.scores == 'sigmoid' else 'one label of all'} ({found.scores})")
+
+
+@models.command()
+@output()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="A model's name or folder.", metavar="NAME|FOLDER")] = None,
+) -> None:
+    """Read all of a model: sha256, names, shapes and values of its weights, labels."""
+    from perceiverd import card
+    from perceiverd.checkpoint import load_network
+
+    found = card.load_card(name or card.DEFAULT)
+    count = sum(tensor.numel() for tensor in load_network(found).state_dict().values())
+    print(f"{found.folder}: whole; {count} numbers, {len(found.labels)} labels, sha256 {found.sha256}")
+
+
+@models.command("import")
+@output()
+def import_model(
+    source: Annotated[
+        str, typer.Argument(help="hf:deepmind/multimodal-perceiver, or a folder with its files.", metavar="SOURCE")
+    ],
+    into: Annotated[
+        Path | None, typer.Option(help="Put the model here, not among your own models.", metavar="FOLDER")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="SPDX expression for weights of unknown licence.", metavar="SPDX")
+    ] = None,
+) -> None:
+    """Convert the public multimodal Perceiver, whose labels are 700 human actions."""
+    from perceiverd import hub
+
+    card = hub.install(source, into, licence)
+    print(f"{card.name}: {len(card.labels)} labels, {card.licence}, in {card.folder}")
 
 
 @configs.command()

@@ -83,16 +83,18 @@ def video_tokens(frames: Tensor, video: Video) -> Tensor:
     x = frames.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))  # (B, T', t, H', h, W', w, 3)
     x = x.permute(0, 1, 3, 5, 2, 4, 6, 7)  # (B, T', H', W', t, h, w, 3)
     tokens: Tensor = x.flatten(4).flatten(1, 3)  # (B, T' * H' * W', t * h * w * 3)
-    return tokens.float() / 255.0
+    return tokens / 255.0  # to float32 in the same pass
 
 
-def axis_features(tokens: int, bands: int, mu: int) -> Tensor:
+def axis_features(tokens: int, bands: int, mu: int, single: bool = False) -> Tensor:
     """Fourier features (tokens, 2 * bands + 1) along one axis: raw position x, sin(pi f_k x), cos(pi f_k x).
 
-    x runs linearly over -1..1, ends included; f_k linearly over 1..mu / 2 (Jaegle et al. 2021, section 3.2).
+    x runs linearly over -1..1, ends included; f_k linearly over 1..mu / 2 (Jaegle et al. 2021, section 3.2). `single`
+    is the published code's arithmetic, operation by operation.
     """
-    x = torch.linspace(-1, 1, tokens, dtype=torch.float64) if tokens > 1 else torch.zeros(1, dtype=torch.float64)
-    angles = math.pi * x[:, None] * torch.linspace(1, mu / 2, bands, dtype=torch.float64)  # (tokens, bands)
+    dtype = torch.float32 if single else torch.float64
+    x = torch.linspace(-1, 1, tokens, dtype=dtype) if tokens > 1 else torch.zeros(1, dtype=dtype)
+    angles = x[:, None] * torch.linspace(1, mu / 2, bands, dtype=dtype) * math.pi  # (tokens, bands)
     return torch.cat([x[:, None], angles.sin(), angles.cos()], dim=1).float()
 
 
@@ -102,7 +104,8 @@ def positions(modality: Modality) -> Tensor:
     Channels: the raw position on every axis, then all sines (axis-major), then all cosines: the order of the
     published code.
     """
-    axes = [axis_features(n, modality.bands, mu) for n, mu in zip(modality.grid, modality.mu, strict=True)]
+    sizes = zip(modality.grid, modality.mu, strict=True)
+    axes = [axis_features(n, modality.bands, mu, modality.single) for n, mu in sizes]
     spread = [
         features.reshape(*(-1 if i == axis else 1 for i in range(len(axes))), features.shape[1]).expand(
             *modality.grid, features.shape[1]
@@ -112,3 +115,21 @@ def positions(modality: Modality) -> Tensor:
     k = modality.bands
     parts = [f[..., :1] for f in spread] + [f[..., 1 : k + 1] for f in spread] + [f[..., k + 1 :] for f in spread]
     return torch.cat(parts, dim=-1).reshape(modality.tokens, -1)
+
+
+def position_factors(modality: Modality) -> Tensor:
+    """(axes * (2 K + 1), sum of the grid): `positions` taken apart, the features of each axis' places side by side.
+
+    A token's position is the sum of one column for each axis, that of its place there.
+    """
+    k, axes = modality.bands, len(modality.grid)
+    factors = []
+    for axis, (n, mu) in enumerate(zip(modality.grid, modality.mu, strict=True)):
+        features = axis_features(n, k, mu, modality.single)  # (n, 2 K + 1)
+        part = features.new_zeros(axes * (2 * k + 1), n)
+        part[axis] = features[:, 0]
+        sines = axes + axis * k
+        part[sines : sines + k] = features[:, 1 : k + 1].T
+        part[sines + axes * k : sines + axes * k + k] = features[:, k + 1 :].T
+        factors.append(part)
+    return torch.cat(factors, dim=1)

@@ -86,6 +86,8 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Max resolution (mu) along each axis; the grid itself where empty."""
     stem: Stem | None = None
     """What makes a token's content; None: the patch itself is it."""
+    single: bool = False
+    """Whether positions are worked out in single precision."""
 
     @property
     def tokens(self) -> int:
@@ -129,13 +131,18 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mel_bands: Count = 64
     mel_hop: Count = 160
     """Samples between two spectrogram frames."""
+    resolution: tuple[Count, ...] = ()
+    """Max resolution along each axis of the token grid; the grid itself where empty."""
+    single: bool = False
+    """Whether positions are worked out in single precision, as the published code does. At its highest frequencies that
+    is off by 0.002, which weights that were made with it are used to."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (segments,) or (time, frequency)."""
         extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
         grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
-        return Modality("audio", grid, self.patch, self.bands, stem=self.stem)
+        return Modality("audio", grid, self.patch, self.bands, self.resolution, self.stem, self.single)
 
     def __post_init__(self) -> None:
         extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
@@ -145,6 +152,8 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"audio.rate_hz {self.rate_hz}: form mel is made for {MEL_RATE_HZ}")
         if self.form == "mel" and self.samples % self.mel_hop:
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
+        if len(self.resolution) not in (0, len(extent)):
+            raise ValueError(f"audio.resolution {self.resolution}: one number for each of {len(extent)} axes, or none")
         if self.stem and self.patch != (self.stem.stride,) * 2:
             raise ValueError(
                 f"audio.stem of stride {self.stem.stride} needs form mel and patch {(self.stem.stride,) * 2}"
@@ -164,17 +173,23 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: Some
     stem: Stem | None = None
     """Over each picture by itself; its stride is rows and columns of `patch`."""
+    resolution: tuple[Count, ...] = ()
+    """Max resolution along time, y and x; the token grid itself where empty."""
+    single: bool = False
+    """Whether positions are worked out in single precision, see `Audio.single`."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (time, y, x)."""
         extent = (self.frames, self.height, self.width)
         grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
-        return Modality("video", grid, (*self.patch, 3), self.bands, stem=self.stem)
+        return Modality("video", grid, (*self.patch, 3), self.bands, self.resolution, self.stem, self.single)
 
     def __post_init__(self) -> None:
         if any(n % p for n, p in zip((self.frames, self.height, self.width), self.patch, strict=True)):
             raise ValueError(f"video.patch {self.patch} does not divide {(self.frames, self.height, self.width)}")
+        if len(self.resolution) not in (0, 3):
+            raise ValueError(f"video.resolution {self.resolution}: three numbers, or none")
         if self.stem and self.patch != (1, self.stem.stride, self.stem.stride):
             raise ValueError(f"video.stem of stride {self.stem.stride} needs patch {(1, *(self.stem.stride,) * 2)}")
 
@@ -201,6 +216,14 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO)."""
     modality_channels: Some = 4
     """Learned channels that the widest modality gets; narrower ones are padded to the common width."""
+    constants: Some = 0
+    """Learned tokens that every window has, after those of its modalities."""
+    gelu: Literal["erf", "tanh"] = "erf"
+    """GELU as it is defined, or as `tanh` comes near it; the weights were made with one of them."""
+    query_width: Some = 0
+    """Channels of the label query; 0 is `width`."""
+    query_residual: bool = True
+    """Whether the label query is added to what it reads."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

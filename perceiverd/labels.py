@@ -1,4 +1,4 @@
-"""Labels: what a score is for. Keyed by mid (AudioSet's machine id), never by name."""
+"""Labels: what a score is for. Keyed by mid, never by name: AudioSet's machine id, or `k700/...` for Kinetics'."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from perceiverd.errors import ModelError
 
 # Derived from AudioSet's ontology (CC BY-SA 4.0) and class indices (CC BY 4.0), Google.
 ONTOLOGY = Path(__file__).with_name("ontology.tsv")
+# The 700 classes of Kinetics-700-2020 (DeepMind, CC BY 4.0) in the order of the public Perceiver's logits.
+KINETICS = Path(__file__).with_name("kinetics700.tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,11 @@ class Ontology:
     """mid to the mids of its parents, for every node."""
 
     def ancestors(self, mid: str) -> frozenset[str]:
-        """Every mid above this one, itself left out."""
+        """Every mid above this one, itself left out; none for a mid that is not AudioSet's."""
         return frozenset(self._above(mid))
 
     def _above(self, mid: str) -> Iterator[str]:
-        for parent in self.parents[mid]:
+        for parent in self.parents.get(mid, ()):
             yield parent
             yield from self._above(parent)
 

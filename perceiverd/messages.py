@@ -38,7 +38,7 @@ class Tag(msgspec.Struct, frozen=True):
     """One label with its score."""
 
     mid: str
-    """AudioSet's machine id, the key of a label."""
+    """AudioSet's machine id, or `k700/...` for Kinetics': the key of a label."""
     index: int
     """Its place among the model's outputs."""
     name: str

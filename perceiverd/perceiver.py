@@ -113,13 +113,15 @@ class ByteArray(nn.Module):
     narrower modality lacks are learned channels too.
     """
 
-    def __init__(self, modalities: tuple[Modality, ...], modality_channels: int) -> None:
+    def __init__(self, modalities: tuple[Modality, ...], modality_channels: int, constants: int = 0) -> None:
+        """`constants`: learned tokens that every window has, last in the byte array."""
         super().__init__()
         self.modalities = modalities
         self.width = max(modality.width for modality in modalities) + modality_channels
         self.padding = nn.ParameterDict(
             {m.name: nn.Parameter(0.02 * torch.randn(self.width - m.width)) for m in modalities}
         )
+        self.constants = nn.Parameter(0.02 * torch.randn(constants, self.width)) if constants else None
         self.stems = nn.ModuleDict({m.name: Stem(m) for m in modalities if m.stem})
         for modality in modalities:
             self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
@@ -140,6 +142,8 @@ class ByteArray(nn.Module):
             position: Tensor = getattr(self, f"position_{modality.name}")
             fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)
             parts.append(torch.cat([content, fixed.to(content.dtype).expand(batch, -1, -1)], dim=2))
+        if self.constants is not None:
+            parts.append(self.constants.to(parts[0].dtype).expand(len(parts[0]), -1, -1))
         return torch.cat(parts, dim=1)
 
     def seen(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
@@ -152,6 +156,8 @@ class ByteArray(nn.Module):
             batch, tokens = contents[name].shape[:2]
             here = present.get(name, torch.ones(batch, dtype=torch.bool, device=contents[name].device))
             masks.append(here[:, None].expand(batch, tokens))
+        if self.constants is not None:
+            masks.append(here.new_ones(batch, len(self.constants)))
         return torch.cat(masks, dim=1)
 
 
@@ -170,11 +176,12 @@ class MeanHead(nn.Module):
 class QueryHead(nn.Module):
     """One learned label query attends to the latents, then one linear layer (Perceiver IO)."""
 
-    def __init__(self, width: int, classes: int, widening: int) -> None:
+    def __init__(self, trunk: Trunk, classes: int) -> None:
         super().__init__()
+        width, across = trunk.query_width or trunk.width, trunk.width
         self.query = nn.Parameter(torch.empty(1, width))
         nn.init.trunc_normal_(self.query, std=0.02)
-        self.attend = CrossAttend(width, width, width, heads=1, widening=widening)
+        self.attend = CrossAttend(width, across, across, 1, trunk.widening, trunk.gelu, trunk.query_residual)
         self.out = nn.Linear(width, classes)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -189,21 +196,23 @@ class Perceiver(nn.Module):
     def __init__(self, modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> None:
         super().__init__()
         self.trunk = trunk
-        self.bytes = ByteArray(modalities, trunk.modality_channels)
+        self.bytes = ByteArray(modalities, trunk.modality_channels, trunk.constants)
         self.latents = nn.Parameter(torch.empty(trunk.latents, trunk.width))
 
         def cross() -> CrossAttend:
             width = trunk.cross_width or self.bytes.width
-            return CrossAttend(trunk.width, self.bytes.width, width, trunk.cross_heads, trunk.widening)
+            return CrossAttend(trunk.width, self.bytes.width, width, trunk.cross_heads, trunk.widening, trunk.gelu)
 
         def block() -> nn.ModuleList:
-            return nn.ModuleList(SelfAttend(trunk.width, trunk.heads, trunk.widening) for _ in range(trunk.layers))
+            return nn.ModuleList(
+                SelfAttend(trunk.width, trunk.heads, trunk.widening, trunk.gelu) for _ in range(trunk.layers)
+            )
 
         # Shared: the first cross-attend is its own, all later ones are one; all latent blocks are one.
         self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
         self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
         self.head: MeanHead | QueryHead = (
-            MeanHead(trunk.width, classes) if trunk.head == "mean" else QueryHead(trunk.width, classes, trunk.widening)
+            MeanHead(trunk.width, classes) if trunk.head == "mean" else QueryHead(trunk, classes)
         )
         self.apply(initialise)
         nn.init.trunc_normal_(self.latents, std=0.02)

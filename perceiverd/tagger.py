@@ -13,6 +13,7 @@ from perceiverd.card import Card
 from perceiverd.checkpoint import load_network
 from perceiverd.encoding import audio_tokens, video_tokens
 from perceiverd.errors import ConfigError
+from perceiverd.inference import Inference
 from perceiverd.window import Window
 
 DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
@@ -29,8 +30,8 @@ class Tagger:
         if threads:
             torch.set_num_threads(threads)
         self.card = card
-        self.device = _device(device)
-        self._network = load_network(card).to(self.device)
+        self.device = device_of(device)
+        self._network = Inference(load_network(card).to(self.device))
         self._scale = torch.tensor([one.scale for one in card.calibration], device=self.device)
         self._shift = torch.tensor([one.shift for one in card.calibration], device=self.device)
 
@@ -55,15 +56,16 @@ class Tagger:
             sight = [window.video if window.video is not None else black for window in windows]
             contents["video"] = video_tokens(torch.from_numpy(np.stack(sight)).to(self.device), video)
             present["video"] = self._mask([window.video is not None for window in windows])
-        logits = self._network(contents, present).float()
-        scores: NDArray[np.float32] = (self._scale * logits + self._shift).sigmoid().cpu().numpy()
+        logits = self._scale * self._network(contents, present).float() + self._shift
+        shares = logits.sigmoid() if self.card.scores == "sigmoid" else logits.softmax(dim=1)
+        scores: NDArray[np.float32] = shares.cpu().numpy()
         return scores
 
     def _mask(self, there: list[bool]) -> torch.Tensor:
         return torch.tensor(there, dtype=torch.bool, device=self.device)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
     """Raises ConfigError where it is none, or is not there."""
     count = torch.cuda.device_count()
     if name == "auto":

@@ -15,7 +15,8 @@ from perceiverd import __version__, cli
 
 PROGRAM = [sys.executable, "-m", "perceiverd"]
 HELP_S = 0.3
-COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["models"], ["models", "list"], ["models", "info"]]
+COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["bench"], ["models"]]
+COMMANDS += [["models", name] for name in ("list", "info", "verify", "import")]
 COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["bridge"], ["bridge", "mqtt"]]
 COMMANDS += [["keys"], ["keys", "new"], ["schema"]]
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from perceiverd.encoding import audio_tokens, axis_features, log_mel, mel_matrix, positions, video_tokens
+from perceiverd.encoding import (
+    audio_tokens,
+    axis_features,
+    log_mel,
+    mel_matrix,
+    position_factors,
+    positions,
+    video_tokens,
+)
 from perceiverd.geometry import Audio, Modality, Video
 
 
@@ -106,3 +114,13 @@ def test_silence_is_the_logarithms_floor() -> None:
     """Digital silence gives log(0.001) in every band."""
     assert torch.allclose(log_mel(torch.zeros(1600)), torch.tensor(math.log(0.001)))
     assert mel_matrix(64).shape == (257, 64)
+
+
+def test_positions_are_the_sums_of_their_factors() -> None:
+    """Every token's position is the sum of one column for each axis, the one of its place there."""
+    modality = Modality("video", (2, 3, 5), patch=(1, 1, 1), bands=4, resolution=(7, 11, 13))
+    factors = position_factors(modality)
+    assert factors.shape == (27, 2 + 3 + 5)
+    t, y, x = factors.split(modality.grid, dim=1)
+    sums = t[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]
+    assert torch.equal(sums.reshape(27, 30).T, positions(modality))

@@ -1,0 +1,94 @@
+"""The bench: what it counts is right, and what it writes is whole. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from test_cli import Perceiverd, perceiverd  # noqa: F401  # a fixture
+
+from perceiverd import bench, meter, peers
+from perceiverd.geometry import Geometry
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no one else's network is installed; theirs take long."""
+    monkeypatch.setattr(peers, "installed", lambda package: str(torch.__version__) if package == "torch" else None)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A model's line stands above the plain form's, and the JSON holds the same numbers and names the machine."""
+    into = tmp_path / "bench.json"
+    status, out, err = perceiverd("bench", tiny_model, "--rounds", "2", "--json", into)
+    assert (status, err) == (0, "")
+    (report,) = msgspec.json.decode(into.read_bytes(), type=list[bench.Report])
+    ours, plain, *_ = report.rows
+    assert (ours.name, plain.name) == ("perceiverd", "perceiverd, plain attention")
+    assert ours.times == 1 and ours.gflop > 0 and ours.p99_ms >= ours.median_ms > 0
+    assert ours.best_batch in bench.BATCHES
+    assert report.machine in out and f"torch {torch.__version__}" in out
+    assert [line for line in out.splitlines() if line.startswith("perceiverd   ")]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_report_that_cant_be_written_is_told(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A path into nowhere is a line with status 1, after the table."""
+    status, _, err = perceiverd("bench", tiny_model, "--rounds", "1", "--json", tmp_path / "no" / "bench.json")
+    assert status == 1
+    assert err.startswith(f"perceiverd: {tmp_path}/no/bench.json: cannot be written") and err.count("\n") == 1
+
+
+def test_work_and_traffic_are_counted() -> None:
+    """A product of matrices counts two operations a multiplier, attention four; traffic is what goes in and out."""
+    a, b = torch.randn(30, 50), torch.randn(50, 70)
+    assert meter.flop(lambda: a @ b) == 2 * 30 * 50 * 70
+    assert meter.traffic(lambda: a @ b) == 4 * (30 * 50 + 50 * 70 + 30 * 70)
+    q = torch.randn(1, 2, 30, 8)
+    assert meter.flop(lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q)) == 4 * 2 * 30 * 30 * 8
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_the_peak_is_what_was_held_at_once() -> None:
+    """Two tensors of 40 MB, one after the other, are a peak of 40 MB; held together, of 80."""
+    numbers = 10_000_000
+    one = meter.peak(lambda: [torch.ones(numbers).sum() for _ in range(2)], torch.device("cpu"))
+    two = meter.peak(lambda: torch.ones(numbers) + torch.ones(numbers).sum(), torch.device("cpu"))
+    assert one and two
+    assert 38e6 < one < 60e6 and 75e6 < two < 100e6
+
+
+def test_the_public_sizes_cost_what_is_said() -> None:
+    """A window of the public sizes takes some 45 GFLOP in place of some 250."""
+    geometry, network = bench._public(16)
+    media = bench._media(geometry, torch.device("cpu"))
+    with torch.inference_mode():
+        ours = bench._ours("", network, geometry, *media, True)
+        gflop = meter.flop(lambda: ours.score(1)) / 1e9
+    assert 43 < gflop < 47
+
+
+def test_peers_score_the_same_labels() -> None:
+    """The public architecture gives the same logits with fused attention as it is shipped."""
+    pytest.importorskip("transformers")
+    from published import SMALL, published
+
+    network = published(**SMALL)
+    sound, frames = torch.rand(1, 5760) * 2 - 1, torch.randint(0, 256, (1, 3, 20, 20, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        shipped, fused = (peer.score(2) for peer in peers.transformers_peers(network, sound, frames))
+    assert shipped.shape == (2, 700)
+    torch.testing.assert_close(fused, shipped)
+
+
+def test_growth_is_of_frames_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is a window of more frames, or more windows at once, with its tokens counted."""
+    monkeypatch.setattr(bench, "FRAMES", (1,))
+    monkeypatch.setattr(bench, "STREAMS", (1,))
+    with torch.inference_mode():
+        (line,) = bench._growth(torch.device("cpu"), 1)
+    assert (line.frames, line.streams, line.tokens) == (1, 1, 56 * 56 + 120 + 1)
+    assert isinstance(bench._public(1)[0], Geometry)
