@@ -26,7 +26,8 @@ from perceiverd.training.scores import Student
 TOP = 5
 VIEWS = 4
 PAIRS = 4  # of each sound: with so many pictures that match it, and as many that don't
-LABELS = 527
+ABSENT = 0.02
+"""What a picture's name leaves out and its teacher gives no more than this is not to be seen in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +47,7 @@ class Shown:
 def show(cache: Path, split: Split, video: Video) -> Shown:
     """`VIEWS` windows of every picture of a split that is labelled or known to show none of the labels."""
     frames, targets = validation(cache, split, frames=video.frames, side=video.height, views=VIEWS)
-    # What lies between 0 and 1 is a teacher's opinion.
-    facts = np.where(targets == 1, 1, np.where(targets == 0, 0, -1)).astype(np.int8)
+    facts = np.where(targets == 1, 1, np.where(targets <= ABSENT, 0, -1)).astype(np.int8)
     return Shown(frames, facts, [own_labels(row) for row in facts], np.arange(len(frames)) // VIEWS)
 
 
@@ -162,7 +162,8 @@ def together(student: Student, held: HeldOut, shown: Shown, pairs: Pairs) -> Ite
 def _cells(scores: NDArray[np.float32], heard: Facts, seen: Facts, either: Facts, groups: Sequence[str]) -> list[str]:
     columns = [[c for c in range(scores.shape[1]) if {0, 1} <= set(facts[:, c])] for facts in (heard, seen, either)]
     own = [_only_own(facts) for facts in (heard, seen)]
-    ranked = sorted(set(columns[0]) | set(columns[1]))
+    # Labels that stand above both would else take the places among the best.
+    ranked = np.flatnonzero((np.concatenate(own) == 1).any(axis=0)).tolist()
 
     def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
         precision = [

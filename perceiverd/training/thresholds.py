@@ -2,7 +2,7 @@
 
 A label's threshold is the smallest, from FLOOR up, at which
 
-* at most ALLOWED of the held-out recordings that lack the label would make an event of it,
+* at most ALLOWED of the held-out recordings that lack the label would make an event of it, or a single one,
 * of the recordings that would, at least SURE have it, and
 * no stream of the quiet set that thresholds are set on would, not even with MARGIN more in logits.
 
@@ -27,7 +27,7 @@ from perceiverd.training.scores import logit, sigmoid
 FLOOR, UNMEASURED, CEILING = 0.3, 0.5, 0.95
 ALLOWED = 0.01
 SURE = 0.7
-MARGIN = 0.5
+MARGIN = 1.5
 GRID = np.round(np.arange(FLOOR, CEILING + 0.001, 0.01), 2)
 
 Levels = NDArray[np.float64]
@@ -76,7 +76,7 @@ def _choose(values: NDArray[np.float64], facts: Facts, needed: float) -> Counted
     there, lacking = values[facts == 1], values[facts == 0]
     measured = len(there) >= FEWEST and len(lacking) > 0
     found, false = ((side[None] >= GRID[:, None]).sum(axis=1) for side in (there, lacking))
-    fits = (needed <= GRID) & (false <= ALLOWED * len(lacking))
+    fits = (needed <= GRID) & (false <= max(1.0, ALLOWED * len(lacking)))
     fits &= (found >= SURE * (found + false)) if measured else (GRID >= UNMEASURED)
     at = int(fits.argmax()) if fits.any() else len(GRID) - 1
     return Counted(float(GRID[at]), len(there), int(found[at]), len(lacking), int(false[at]), not fits.any())

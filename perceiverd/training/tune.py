@@ -45,6 +45,8 @@ Part = Literal["head", "all"]
 
 LOOK = 16
 """Windows that are looked at together when their vectors are made; always the same ones, so that they are the same."""
+THRESHOLD = 0.3
+"""Of a new label: it learnt against several times as much that lacks its sound, so that its scores are modest."""
 VIEWS, LOOKS = 16, 8_000
 """Windows of each clip from which labels are learnt; where there are many clips, fewer of each and so many in all."""
 
@@ -324,10 +326,12 @@ def save(task: Task, network: Perceiver, out: Path, licence: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     start = task.start
     if start:
-        keep = [CALIBRATION_FILE, *([bank.BANK_FILE] if task.train == "head" else [])]
-        for name in keep:
-            if (start.folder / name).exists():
-                shutil.copyfile(start.folder / name, out / name)
+        if task.train == "head" and (start.folder / bank.BANK_FILE).exists():
+            shutil.copyfile(start.folder / bank.BANK_FILE, out / bank.BANK_FILE)
+        table = start.folder / CALIBRATION_FILE
+        old = table.read_text(encoding="utf-8") if table.exists() else "mid\tscale\tshift\tthreshold\n"
+        new = "".join(f"{label.mid}\t1.0\t0.0\t{THRESHOLD}\n" for label in task.clips.new)
+        (out / CALIBRATION_FILE).write_text(old + new, encoding="utf-8")
     save_model(out, network, task.geometry, task.labels, name=out.name, licence=licence)
     (out / "README.md").write_text(described(task, out.name, licence), encoding="utf-8")
 

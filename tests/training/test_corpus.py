@@ -123,16 +123,14 @@ def test_held_out_comes_before_all_training(tmp_path: Path) -> None:
     assert found == [("two", "a.wav", "validation"), ("two", "b.wav", "train")]
 
 
+@pytest.mark.timeout(300)
 def test_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
     """Built twice, by one process and by two, every file is the same, and sums.txt says what is in it."""
     (tmp_path / "folder").mkdir()
-    for number in range(12):
+    for number in range(10):  # more than one portion of each process's
         (tmp_path / "folder" / f"{number}.wav").write_bytes(wav(noise(5_000 + 700 * number, number), 22_050))
     (tmp_path / "cache").mkdir()
-    sources = [
-        Source(kind="folder", name="folder", licence="x", validation=("3.wav",)),
-        Source(kind="synthesis", name="tones", licence="x", group="rendered"),
-    ]
+    sources = [Source(kind="folder", name="folder", licence="x", validation=("3.wav",))]
     if shutil.which("espeak-ng") and shutil.which("dpkg-query"):
         speech = Source(
             kind="speech", name="espeak-ng", version="1", program="espeak-ng 1", licence="x", voices=("sv:sv+m6",)
