@@ -83,10 +83,8 @@ int main(int count, char **words)
         return 2;
     }
     const char *prefix = count > 2 ? words[2] : "";
-    int heartbeat_ms = 2000;
     void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_SUB);
     encrypt(socket);
-    zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &heartbeat_ms, sizeof heartbeat_ms);
     zmq_setsockopt(socket, ZMQ_SUBSCRIBE, prefix, strlen(prefix));
     if (zmq_connect(socket, words[1]))
         fail(words[1]);

@@ -1,6 +1,7 @@
 """What several test modules need: a model small enough to be built in a moment, and a way to run the real program."""
 
 import os
+import signal
 import subprocess
 import sys
 import wave
@@ -15,6 +16,9 @@ from perceiverd.labels import ontology
 
 # As the command line sets it, and for the same reason: on a busy machine threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A shell starts what runs in its background with SIGINT ignored, and so would every program under test be.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

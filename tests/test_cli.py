@@ -216,7 +216,7 @@ def test_training_on_a_path_that_is_not_there(perceiverd: Perceiverd, tiny_model
     """A missing folder of a training step is told in a line, with status 1."""
     status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path / "no")
     assert (status, out) == (1, "")
-    assert err.startswith(f"perceiverd: {tmp_path}/no/")
+    assert err.startswith(f"perceiverd: {tmp_path}/no: no held-out windows here")
     assert err.count("\n") == 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -261,7 +262,7 @@ def _write(path: Path, take: Take) -> None:
         tensors |= {"pcm": take.pcm, "chunks": take.chunks}
     if len(take.times):
         tensors |= {"frames": take.frames, "times": take.times}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, {"rate_hz": str(take.rate_hz), "loudest": f"{take.loudest:.9g}"})

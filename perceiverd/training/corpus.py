@@ -229,9 +229,11 @@ def _jobs(source: Source, cache: Path, root: Path) -> Iterator[_Job]:
         place = root / source.name if source.kind == "folder" else fetch.archive(source, cache)
         found = ((path, data, ()) for path, data in fetch.sounds(place))
     for path, data, names in found:
-        if source.takes(path):
+        split = source.split_of(path)
+        # What is rendered is nobody else's sound: it need not be known in order to be kept out.
+        if source.takes(path) and not (callable(data) and split == "never"):
             licence, author = source.credit_of(path) or credit(path)
-            labels, split = source.labels_of(path) or names, source.split_of(path)
+            labels = source.labels_of(path) or names
             yield _Job(source, path, data, labels, split, source.recording_of(path), licence, author)
 
 

@@ -108,7 +108,10 @@ def _held(wish: Wish, task: Task) -> Manifest | None:
 
 def _start(wish: Wish, plan: Plan) -> Card | None:
     if plan.geometry is None:
-        return load_card(wish.start or DEFAULT)
+        start = load_card(wish.start or DEFAULT)
+        if start.scores != "sigmoid":
+            raise ConfigError(f"{start.name}: its labels exclude one another, so none can be added; start from another")
+        return start
     if wish.start:
         raise ConfigError(f"{wish.recipe}: has a geometry, for a new model; leave it out, or --from {wish.start}")
     if plan.geometry.classes != len(tune.known(None)):

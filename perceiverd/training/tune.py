@@ -47,6 +47,8 @@ LOOK = 16
 """Windows that are looked at together when their vectors are made; always the same ones, so that they are the same."""
 THRESHOLD = 0.3
 """Of a new label: it learnt against several times as much that lacks its sound, so that its scores are modest."""
+LABELS_SHARE = 0.1
+"""Of the minutes, for new rows before the whole network goes on learning."""
 VIEWS, LOOKS = 16, 8_000
 """Windows of each clip from which labels are learnt; where there are many clips, fewer of each and so many in all."""
 
@@ -205,7 +207,9 @@ class _Fit:
         """Learn the rows of the labels that the clips speak of."""
         task, how = self.task, self.how
         rows = Rows(last, len(self.labels), self.vocabulary.named, self._odds()).to(task.device)
-        budget = Budget(_steps(how.head_epochs, len(self.clips), how.batch), task.minutes)
+        # Where the whole network is to be learnt on, its rows are only a beginning.
+        minutes = task.minutes * LABELS_SHARE if task.minutes and task.train == "all" else task.minutes
+        budget = Budget(_steps(how.head_epochs, len(self.clips), how.batch), minutes)
         state = State(task.state / "labels.pt", task.fingerprint)
         network.eval().requires_grad_(False)
         seen = self._seen(network, rows)
@@ -328,12 +332,20 @@ def save(task: Task, network: Perceiver, out: Path, licence: str) -> None:
     if start:
         if task.train == "head" and (start.folder / bank.BANK_FILE).exists():
             shutil.copyfile(start.folder / bank.BANK_FILE, out / bank.BANK_FILE)
-        table = start.folder / CALIBRATION_FILE
-        old = table.read_text(encoding="utf-8") if table.exists() else "mid\tscale\tshift\tthreshold\n"
-        new = "".join(f"{label.mid}\t1.0\t0.0\t{THRESHOLD}\n" for label in task.clips.new)
-        (out / CALIBRATION_FILE).write_text(old + new, encoding="utf-8")
+        (out / CALIBRATION_FILE).write_text(calibrated(start, task.clips.new), encoding="utf-8")
     save_model(out, network, task.geometry, task.labels, name=out.name, licence=licence)
     (out / "README.md").write_text(described(task, out.name, licence), encoding="utf-8")
+
+
+def calibrated(start: Card, new: Sequence[Label]) -> str:
+    """The calibration.tsv of the model that was started from, with lines for the new labels."""
+    path = start.folder / CALIBRATION_FILE
+    table = path.read_text(encoding="utf-8") if path.exists() else "mid\tscale\tshift\tthreshold\n"
+    columns = table.partition("\n")[0].split("\t")
+    for label in new:
+        cells = {"mid": label.mid, "name": label.name, "scale": "1", "shift": "0", "threshold": f"{THRESHOLD:g}"}
+        table += "\t".join(cells.get(column, "") for column in columns) + "\n"
+    return table
 
 
 def described(task: Task, name: str, licence: str) -> str:

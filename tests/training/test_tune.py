@@ -90,7 +90,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of sounds and twelve clips of two that AudioSet lacks: loud buzz and faint hiss."""
     folder = tmp_path_factory.mktemp("home")
     make_model(folder / "start", EAR)
-    (folder / "start" / "calibration.tsv").write_text(f"mid\tscale\tshift\tthreshold\n{DOG}\t2.0\t0.5\t0.25\n")
+    (folder / "start" / "calibration.tsv").write_text(
+        f"mid\tname\tscale\tshift\tthreshold\n{DOG}\tDog\t2.0\t0.5\t0.25\n"
+    )
     rng = np.random.default_rng(0)
     lines = []
     for number in range(12):
@@ -233,6 +235,7 @@ def test_new_labels_are_learnt_and_old_ones_kept(home: Path, tmp_path: Path) -> 
         Label(528, "user/faint-hiss", "Faint hiss"),
     )
     assert card.calibration[: len(start.labels)] == start.calibration and card.licence == start.licence
+    assert [one.threshold for one in card.calibration[len(start.labels) :]] == [0.3, 0.3]
     before, after = weights(home / "start"), weights(tmp_path / "new")
     for name, tensor in before.items():
         assert torch.equal(after[name][: len(tensor)] if name.startswith("head.out") else after[name], tensor), name
