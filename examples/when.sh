@@ -12,6 +12,7 @@ shift 2
 perceiverd watch "$endpoint" --json | while IFS= read -r line; do
     case $line in
     *'"repeated":true'*) ;; # it began before we came
+    *'"continues":"'*) ;;   # it was cut at its longest duration, and goes on
     '{"type":"event",'*'"kind":"begin"'*"\"name\":\"$label\""*) printf '%s\n' "$line" | "$@" || true ;;
     esac
 done

@@ -230,7 +230,8 @@ class Subscription:
     def _tend(self) -> None:
         """Report what was missed, and make the socket anew where nobody was heard for long."""
         now_s = time.monotonic()
-        if now_s - max(self._heard_s, self._opened_s) >= RENEW_S:
+        # A calm subscription hears only the heartbeat, if that: a long interval of it is no silence.
+        if now_s - max(self._heard_s, self._opened_s) >= max(RENEW_S, INTERVALS * self._interval_s):
             self._socket.close()
             self._socket = self._opened()
         if self._ledger.boot_id and (self._report is None or now_s - self._reported_s >= TEND_EVERY_S):
@@ -248,6 +249,7 @@ class Subscription:
         opened = self._context.socket(zmq.SUB)
         try:
             opened.set(zmq.RCVHWM, HIGH_WATER_MARK)
+            opened.set(zmq.IPV6, int("[" in self.endpoint))
             opened.set(zmq.LINGER, 0)
             opened.set(zmq.RECONNECT_IVL, RECONNECT_MS)
             opened.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)

@@ -5,6 +5,7 @@ Files are as other programs of ZeroMQ write them: `NAME.key` holds the public ke
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -67,6 +68,7 @@ class AllowList:
     def __init__(self, folder: Path) -> None:
         """Raises ConfigError where the folder or a key in it can't be read."""
         self._folder = folder
+        self._trouble = ""
         self._seen = self._stamps()
         self._keys = {name: read_public(folder / name) for name in self._seen}
         self._names = self._named()
@@ -85,7 +87,9 @@ class AllowList:
             stamps = self._stamps()
         except ConfigError as error:
             stamps = self._seen  # as long as the folder is away, those who were on the list are
-            logger.error("client-keys-unread reason='%s'", error)
+            if str(error) != self._trouble:
+                logger.error("client-keys-unread reason='%s'", error)
+            self._trouble = str(error)
         if stamps == self._seen:
             return False
         before = set(self._names)
@@ -107,10 +111,15 @@ class AllowList:
         """By which a file that has changed is known."""
         try:
             with os.scandir(self._folder) as entries:
-                found = {each.name: each.stat() for each in entries if each.name.endswith(PUBLIC)}
+                names = [each.name for each in entries if each.name.endswith(PUBLIC)]
         except OSError as error:
             raise ConfigError(f"{self._folder}: cannot read the folder of clients' keys: {error.strerror}") from error
-        return {name: (stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in found.items()}
+        found = {}
+        for name in names:
+            with contextlib.suppress(OSError):  # a dangling link is no key, and must not keep others on the list
+                found[name] = (self._folder / name).stat()
+        # The change time moves with the contents, and with rights that are mended too.
+        return {name: (stat.st_ctime_ns, stat.st_size, stat.st_ino) for name, stat in found.items()}
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -27,10 +27,13 @@ logger = logging.getLogger(__name__)
 
 LINGER_MS = 300
 """How long closing waits for what was just sent."""
-LONGEST_SUBSCRIPTION = 1024
-"""Bytes; a peer that sends more is cut off by ZeroMQ."""
+LONGEST_SUBSCRIPTION, LONGEST_ENCRYPTED = 192, 512
+"""Bytes; a peer that sends more is cut off by ZeroMQ. Ours are shorter than 130; a handshake of CURVE's takes 300."""
+MOST_SUBSCRIPTIONS = 20_000
+"""More in all are no use that anyone has of a daemon, but ZeroMQ keeps them while their peers stay: everyone is
+cut off, and those who mean well come back."""
 NOTICES_A_CALL = 1000
-"""Subscriptions looked at in one call, so that a storm of them can't hold up the loop."""
+"""Subscriptions looked at in one call. ZeroMQ itself goes through all that has arrived; that is why they are short."""
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 5_000, 15_000
 """A subscriber that is frozen or cut off is let go of after the time-out, with all that was kept for it."""
 HANDSHAKE_MS = 10_000
@@ -62,7 +65,7 @@ class Publisher:
         self._last: dict[tuple[str, str], Message] = {}
         self._logged_s, self._logged = time.monotonic(), (0, 0)
         self._context = zmq.Context()
-        self._binding = Binding(endpoint)
+        self._binding, self._configured = Binding(endpoint), endpoint
         try:
             if door:
                 door.open(self._context)
@@ -133,8 +136,13 @@ class Publisher:
         if self._door:
             self._door.answer()
             if self._door.someone_was_struck_off():
+                logger.warning("key-struck-off")
                 self._cut_all()
         asked = self._notices()
+        if self.subscriptions > MOST_SUBSCRIPTIONS:
+            logger.error("too-many-subscriptions count=%d: all subscribers are cut off", self.subscriptions)
+            self._cut_all()
+            asked = []
         for (topic, _), message in self._last.items():
             if any(topic.encode().startswith(prefix) for prefix in asked):
                 assert not isinstance(message, Scores | Explain)
@@ -205,8 +213,9 @@ class Publisher:
     def _opened(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.XPUB)
         socket.set(zmq.SNDHWM, self._high_water_mark)
+        socket.set(zmq.IPV6, int("[" in self._configured))
         socket.set(zmq.LINGER, LINGER_MS)
-        socket.set(zmq.MAXMSGSIZE, LONGEST_SUBSCRIPTION)
+        socket.set(zmq.MAXMSGSIZE, LONGEST_ENCRYPTED if self._door else LONGEST_SUBSCRIPTION)
         socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
@@ -224,7 +233,7 @@ class Publisher:
 
         Raises WireError where the place is taken meanwhile; systemd starts the daemon again then.
         """
-        logger.warning("subscribers-cut reason='a key was taken from the list' subscribers=%d", len(self.register))
+        logger.warning("subscribers-cut subscribers=%d", len(self.register))
         self._socket.unbind(self.endpoint)
         self._socket.close(linger=0)
         self._socket = self._opened()

@@ -285,6 +285,11 @@ class Runner:
                 child.process.kill()
         self._leaving = [child for child in self._leaving if child.process]
 
+    def _environment(self) -> dict[str, str]:
+        """The daemon's, without what any source's secrets are looked up in: FFmpeg reads what strangers send."""
+        hidden = {name for child in self._children for name in secrets_of(child.source)} | {"CREDENTIALS_DIRECTORY"}
+        return {name: value for name, value in os.environ.items() if name not in hidden}
+
     def _launch(self, child: _Child, now: int, arrivals: list[Arrival]) -> None:
         child.last_word = None
         order = Order(child.source, self._wanted, self._endpoint, child.token, child.incarnation, child.secrets)
@@ -296,6 +301,7 @@ class Runner:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # what a library prints there is not for the daemon's own output
                 bufsize=0,
+                env=self._environment(),
                 process_group=0,  # a Ctrl-C in the daemon's terminal doesn't reach it
             )
         except OSError as error:  # no process or memory to be had right now

@@ -62,7 +62,9 @@ class HeldOut:
     def vocabulary(self) -> list[int]:
         """The classes by which clips are named, with enough recordings of each to be measured."""
         named = {name for names in self.labels for name in names}
-        return [c for c in self.measurable if ontology().labels[c].name in named]
+        # A label that the teacher lacks would count against it.
+        taught = ~np.isnan(self.teacher).all(axis=0)
+        return [c for c in self.measurable if ontology().labels[c].name in named and taught[c]]
 
     @cached_property
     def measurable(self) -> list[int]:

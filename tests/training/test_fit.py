@@ -75,7 +75,7 @@ def test_a_number_always_gives_the_same_batch(pool: Path) -> None:
 def test_fitting_lowers_the_loss_and_resumes(pool: Path, tmp_path: Path) -> None:
     """A second's fit is better than none; a fit whose budget is spent goes no further."""
     source, out = batches(pool), tmp_path / "state"
-    plan = Plan(minutes=2 / 60, batch=16, rate=1e-2, warmup=0.1)
+    plan = Plan(minutes=6 / 60, batch=16, rate=1e-2, warmup=0.1)
     torch.manual_seed(plan.seed)
     before = loss_of(Student(GEOMETRY), source.make(0), plan, half=False)[1]
     network = fit(Student(GEOMETRY), source, out, plan, half=False)
