@@ -103,7 +103,8 @@ class Stem(nn.Module):
         for layer in self.layers:
             x = layer(x)  # (B * T, channels, Y / stride, X / stride)
         x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
-        return x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        features: Tensor = x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        return features
 
 
 class ByteArray(nn.Module):

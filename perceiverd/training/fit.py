@@ -75,7 +75,7 @@ class Student(nn.Module):
                 cross.attention.query.weight *= 2
         self.imitate = nn.Linear(geometry.trunk.width, EMBEDDING)
         for name, layers in frozen.items():
-            for layer in self.perceiver.bytes.stems[name].layers[:layers]:  # type: ignore[union-attr, index]
+            for layer in self.perceiver.bytes.stems[name].layers[:layers]:  # type: ignore[index]
                 layer.requires_grad_(False)
 
     def forward(self, contents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

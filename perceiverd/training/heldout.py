@@ -63,7 +63,7 @@ class HeldOut:
         """The classes by which clips are named, with enough recordings of each to be measured."""
         named = {name for names in self.labels for name in names}
         # A label that the teacher lacks would count against it.
-        taught = ~np.isnan(self.teacher).all(axis=0)
+        taught = ~np.asarray(np.isnan(self.teacher).all(axis=0))
         return [c for c in self.measurable if ontology().labels[c].name in named and taught[c]]
 
     @cached_property

@@ -331,7 +331,7 @@ def test_a_child_does_not_inherit_secrets(monkeypatch: pytest.MonkeyPatch) -> No
     """What a source's URL refers to is not in the environment of any child, and neither is the place of credentials."""
     monkeypatch.setenv("CAM_PASSWORD", "s3cret")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials")
-    sources = {("cam", 0): Synthetic(), ("door", 0): Url("rtsp://u:${CAM_PASSWORD}@127.0.0.1:1/")}
+    sources: dict[Key, Source] = {("cam", 0): Synthetic(), ("door", 0): Url("rtsp://u:${CAM_PASSWORD}@127.0.0.1:1/")}
     with Runner(sources, WANTED, secrets={"CAM_PASSWORD": "s3cret"}) as running:
         drive(running, all_up(running, "cam"))
         pid = running.state("cam")[0].pid
