@@ -182,6 +182,8 @@ REFUSED = (
 
 def test_what_cannot_be_used_changes_nothing(running: Running) -> None:
     """The old configuration stays in force as a whole, and the log and systemd hear why, in a line."""
+    with subscribe(running.endpoint, ("scores/gone/",)) as subscription:
+        listen(subscription, lambda m: isinstance(m, Scores))  # by now the processes of an earlier reload have left
     before, lines = running.children(), len(running.log.read_text().splitlines())
     for streams, why in REFUSED:
         running.write(streams, "top = 1")
