@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from perceiverd.labels import ontology
 from perceiverd.tagger import Tagger
 from perceiverd.training.measures import rate
-from perceiverd.training.quiet import HOP_S, STREAM_S, Stream, cut, right
+from perceiverd.training.quiet import HOP_S, SIGHTS, SOUNDS, Stream, cut, right
 
 SMOOTHING_S = 0.5
 """Time constant of the smoothing."""
@@ -26,8 +27,9 @@ HYSTERESIS = 1.0
 MERGE_S = 2.0
 """What comes back so soon is the same event."""
 BATCH = 32
-EVERY = 15
-"""Streams from one line of the log to the next."""
+SENSES = ("sound alone", "pictures alone", "sound and pictures")
+EVERY_S = 1800
+"""Of quiet, from one line of the log to the next."""
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,15 @@ def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[Event]:
 
 
 @cache
+def kin() -> NDArray[np.bool_]:
+    """(classes, classes): whether two are the same, or one stands above the other."""
+    above, below = _lineage()
+    found = np.eye(len(ontology().labels), dtype=np.bool_)
+    found[above, below] = found[below, above] = True
+    return found
+
+
+@cache
 def _lineage() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Every pair (class above, class below), by index."""
     known = ontology()
@@ -98,7 +109,10 @@ def _lineage() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def score(tagger: Tagger, stream: Stream) -> NDArray[np.float32]:
     """(T, classes), calibrated."""
     windows = cut(tagger.card.geometry, stream)
-    return np.concatenate([tagger.tag(windows[at : at + BATCH]) for at in range(0, len(windows), BATCH)])
+    parts = []
+    while batch := list(islice(windows, BATCH)):
+        parts.append(tagger.tag(batch))
+    return np.concatenate(parts)
 
 
 def levels(tagger: Tagger, quiet: Iterator[Stream]) -> NDArray[np.float64]:
@@ -113,10 +127,11 @@ def levels(tagger: Tagger, quiet: Iterator[Stream]) -> NDArray[np.float64]:
 
 def _told(quiet: Iterator[Stream]) -> Iterator[Stream]:
     """The same streams; the log tells how far they have come."""
-    for number, stream in enumerate(quiet, start=1):
+    seconds = 0
+    for stream in quiet:
         yield stream
-        if number % EVERY == 0:
-            log.info("quiet_h=%.1f", number * STREAM_S / 3600)
+        if seconds // EVERY_S != (seconds := seconds + stream.seconds) // EVERY_S:
+            log.info("quiet_h=%.1f", seconds / 3600)
 
 
 def report(tagger: Tagger, quiet: Iterator[Stream]) -> Iterator[str]:
@@ -126,7 +141,7 @@ def report(tagger: Tagger, quiet: Iterator[Stream]) -> Iterator[str]:
     hours, false, by_label, aside = (Counter[str]() for _ in range(4))
     for stream in _told(quiet):
         named, keys = right(stream), ("all", stream.sense, *stream.kinds)
-        hours.update(dict.fromkeys(keys, STREAM_S))
+        hours.update(dict.fromkeys(keys, stream.seconds))
         for event in events(score(tagger, stream), thresholds, HOP_S):
             name = card.labels[event.label].name
             if name in named:
@@ -138,7 +153,7 @@ def report(tagger: Tagger, quiet: Iterator[Stream]) -> Iterator[str]:
     yield ""
     yield "| | hours | false alarms | an hour [95 %] |"
     yield "|---|--:|--:|---|"
-    for key in hours:
+    for key in (key for key in ("all", *SENSES, *SOUNDS, *SIGHTS) if key in hours):
         length = hours[key] / 3600
         yield f"| {key} | {length:.2f} | {false[key]} | {rate(false[key], length)} |"
     yield ""

@@ -1,18 +1,19 @@
 """What a model made of sounds that it learnt from: the vectors just before its labels, kept beside its weights.
 
-New labels are learnt against them, so that they don't fire at everything that one's own few clips lack. No sound can
-be heard or rebuilt from them.
+New labels are learnt against them, so that they don't fire at everything that one's own few clips lack. A vector is a
+few hundred numbers for a window; the sounds themselves are not kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perceiverd.card import Card
@@ -52,12 +53,25 @@ def build(card: Card, pool: Path, count: int, seed: int) -> int:
             network({"audio": mel_tokens(dequantise(torch.from_numpy(mel[at : at + BATCH])), audio)})
             for at in range(0, count, BATCH)
         ]
-    path = card.folder / BANK_FILE
+    return write(card.folder / BANK_FILE, torch.cat(parts), network)
+
+
+def write(path: Path, features: Tensor, network: nn.Module) -> int:
+    """Keep vectors (N, width) of a headless network; returns the file's bytes."""
     partial = path.with_name(f"{path.name}.part")
-    save_file({"features": torch.cat(parts).half().contiguous()}, partial)
+    save_file({"features": features.half().contiguous()}, partial, {"network": digest(network)})
     partial.chmod(0o644)
     partial.replace(path)
     return path.stat().st_size
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of the weights of a headless network: labels may be added to a model, and its bank holds."""
+    state, found = network.state_dict(), hashlib.sha256()
+    for name in sorted(state):
+        found.update(name.encode())
+        found.update(state[name].detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def features(card: Card, network: Perceiver) -> Tensor:
@@ -66,9 +80,13 @@ def features(card: Card, network: Perceiver) -> Tensor:
     if not path.exists():
         return rendered(network, card.geometry.audio)
     try:
-        found = load_file(path)["features"].float()
-    except (OSError, SafetensorError, KeyError) as error:
+        with safe_open(path, "pt") as file:
+            found: Tensor = file.get_tensor("features").float()
+            made = file.metadata()["network"]
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise ModelError(f"{path}: is no bank of a model ({error}); delete it or fetch the model again") from error
+    if made != digest(network):
+        raise ModelError(f"{path}: was made of other weights; make it anew with `perceiverd train rehearsal`")
     if found.ndim != 2 or found.shape[1] != card.geometry.trunk.width or not bool(found.isfinite().all()):
         raise ModelError(f"{path}: {tuple(found.shape)} is no bank of a model {card.geometry.trunk.width} wide")
     return found

@@ -331,7 +331,7 @@ def calibrate(
     video = card.geometry.video
     shown = sight.show(pictures, "validation", video) if pictures and video else None
     scenes = quiet.read_scenes(pictures, quiet.FIT_SEED)
-    streams = quiet.streams(card.geometry, scenes, quiet.FIT_SEED, hours)
+    streams = quiet.streams(card.geometry, scenes, quiet.FIT_SEED, hours, quiet.FIT_S)
     fitted, counted = calibration.calibrate(card, held, shown, streams)
     calibration.write(card.folder, card.labels, fitted, counted)
 

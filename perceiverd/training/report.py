@@ -89,7 +89,7 @@ def report(model: Path, material: Material) -> Iterator[str]:
         yield from _steadiness(card, held["validation"], material.recordings, material.teacher)
     if material.hours:
         scenes = quiet.read_scenes(material.pictures, quiet.TEST_SEED)
-        streams = quiet.streams(card.geometry, scenes, quiet.TEST_SEED, material.hours)
+        streams = quiet.streams(card.geometry, scenes, quiet.TEST_SEED, material.hours, quiet.TEST_S)
         yield from alarms.report(Tagger(card), streams)
 
 

@@ -27,7 +27,7 @@ from perceiverd.training.scores import logit, sigmoid
 FLOOR, UNMEASURED, CEILING = 0.3, 0.5, 0.95
 ALLOWED = 0.01
 SURE = 0.7
-MARGIN = 1.5
+MARGIN = 1.0
 GRID = np.round(np.arange(FLOOR, CEILING + 0.001, 0.01), 2)
 
 Levels = NDArray[np.float64]

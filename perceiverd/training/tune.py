@@ -45,7 +45,7 @@ Part = Literal["head", "all"]
 
 LOOK = 16
 """Windows that are looked at together when their vectors are made; always the same ones, so that they are the same."""
-THRESHOLD = 0.3
+THRESHOLD = 0.4
 """Of a new label: it learnt against several times as much that lacks its sound, so that its scores are modest."""
 LABELS_SHARE = 0.1
 """Of the minutes, for new rows before the whole network goes on learning."""

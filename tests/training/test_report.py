@@ -15,7 +15,7 @@ from perceiverd.checkpoint import save_model
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.labels import Calibration, ontology
 from perceiverd.perceiver import Perceiver
-from perceiverd.training import alarms, measures, quiet, reliability
+from perceiverd.training import measures, quiet, reliability
 from perceiverd.training.cli import app
 from perceiverd.training.pictures import build
 
@@ -25,8 +25,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few draws and short streams, so that tests are quick."""
     for module in (measures, reliability):
         monkeypatch.setattr(module, "ROUNDS", 10)
-    for module in (quiet, alarms):
-        monkeypatch.setattr(module, "STREAM_S", 5)
+    for name in ("FIT_S", "TEST_S"):
+        monkeypatch.setattr(quiet, name, 5)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from perceiverd.training.heldout import read as read_heldout
 from perceiverd.training.steadiness import (
     Listener,
     Recording,
+    _moves,
     as_it_is,
     at_rate,
     changes,
@@ -99,6 +100,17 @@ def test_a_loop_has_no_seam() -> None:
     assert len(looped) == 30 * 16_000
     assert unrest(looped, 16_000) < 1.0
     assert unrest(np.concatenate([noise, 0.01 * noise]), 16_000) > 10
+
+
+def test_a_change_to_kin_is_none() -> None:
+    """From Dog to Bark and back nothing has changed; to Rain and back are two changes."""
+    at = {label.name: label.index for label in ontology().labels}
+    scores = np.zeros((5, 527), np.float32)
+    for row, name in zip(scores, ("Dog", "Bark", "Dog", "Rain", "Dog"), strict=True):
+        row[at[name]] = 0.9
+    mean, deviation, most, changes = _moves(scores)
+    assert mean == pytest.approx(0.54) and most == pytest.approx(0.9) and changes == 4
+    assert deviation == pytest.approx(np.std([0.9, 0, 0.9, 0, 0.9]))
 
 
 def test_the_tables_are_made(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
