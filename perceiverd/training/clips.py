@@ -7,6 +7,7 @@ bytes of the file and on what the model wants of media, so that a second fit beg
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 from collections import defaultdict
@@ -148,6 +149,25 @@ class Shelf:
         return self.folder / digest[:2] / name
 
 
+def shared(learnt: Sequence[Line], held: Sequence[Line]) -> tuple[Line, Line] | None:
+    """A clip that is learnt from and the held-out one that it shares media with, by the bytes of their files.
+
+    Raises MediaError where a file can't be read. Only files of one size are read.
+    """
+    by_size: dict[int, set[Path]] = defaultdict(set)
+    for line in (*learnt, *held):
+        by_size[_size(line.file)].add(line.file)
+    names = {file: _digest(file) if len(files) > 1 else str(file) for files in by_size.values() for file in files}
+    by_name: dict[str, list[Line]] = defaultdict(list)
+    for line in learnt:
+        by_name[names[line.file]].append(line)
+    for line in held:
+        for other in by_name[names[line.file]]:
+            if line.start_s < (other.end_s or math.inf) and other.start_s < (line.end_s or math.inf):
+                return other, line
+    return None
+
+
 def load(path: Path) -> Take:
     """A clip from its shelf; pictures and sound stay on disk until they are asked for. Raises MediaError."""
     try:
@@ -245,6 +265,13 @@ def level(samples: NDArray[np.float32], rate_hz: int) -> float:
 
 def _loudest(pcm: Pcm, rate_hz: int) -> float:
     return level(pcm.astype(np.float32) / np.float32(FULL), rate_hz)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise MediaError(f"{file}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
 def _digest(file: Path) -> str:

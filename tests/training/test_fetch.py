@@ -1,5 +1,6 @@
 """Archives: every container gives its sounds, and nothing else."""
 
+import hashlib
 import io
 import shutil
 import struct
@@ -8,6 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from perceiverd.training import fetch
@@ -103,13 +105,22 @@ def test_without_the_client_of_packages(tmp_path: Path, monkeypatch: pytest.Monk
         fetch.archive(Source(kind="deb", name="noise-data", licence="x"), tmp_path / "cache")
 
 
-def test_the_recipes_version_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of several versions in the cache the recipe's is read; if it isn't there, that is told."""
+def test_the_recipes_version_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several versions in the cache the recipe's is read; no other takes its place."""
     for version in ("1%3a1.0-1", "1%3a1.0-2", "1%3a1.0-3"):
         (tmp_path / f"noise-data_{version}_all.deb").touch()
     source = Source(kind="deb", name="noise-data", licence="x", version="1:1.0-2")
     assert fetch.archive(source, tmp_path).name == "noise-data_1%3a1.0-2_all.deb"
-    assert not caplog.records
-    other = Source(kind="deb", name="noise-data", licence="x", version="1:1.0-9")
-    assert fetch.archive(other, tmp_path).name == "noise-data_1%3a1.0-3_all.deb"
-    assert "recipe=1:1.0-9" in caplog.text
+    monkeypatch.setenv("PATH", str(tmp_path))  # nothing to be downloaded with
+    with pytest.raises(FetchError, match="noise-data: needs"):
+        fetch.archive(Source(kind="deb", name="noise-data", licence="x", version="1:1.0-9"), tmp_path)
+
+
+def test_a_package_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    """Where the recipe says a SHA-256, a file that differs is named, with both sums."""
+    (tmp_path / "noise_data-1.0-py3-none-any.whl").write_bytes(b"noise")
+    right = hashlib.sha256(b"noise").hexdigest()
+    source = Source(kind="pypi", name="noise-data", licence="x", version="1.0", sha256=right)
+    assert fetch.archive(source, tmp_path).name == "noise_data-1.0-py3-none-any.whl"
+    with pytest.raises(FetchError, match=f"is {right}, the recipe says 00"):
+        fetch.archive(msgspec.structs.replace(source, sha256="00"), tmp_path)
