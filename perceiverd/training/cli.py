@@ -2,8 +2,8 @@
 
 data (recipe to sounds), credits (whose they are), pool (sounds to taught mixtures), pictures (packages to pictures and
 what the teacher sees in them), views (pictures to what a stem makes of them), distil (mixtures and pictures to a
-model), rehearsal (what a model remembers of them), held-out (sounds never trained on), calibrate (how sure a score must
-be), report (a model's quality); and fit (one's own clips).
+model), hush (to name nothing in quiet), rehearsal (what a model remembers), held-out (sounds never trained on),
+calibrate (how sure a score must be), report (a model's quality); and fit (one's own clips).
 """
 
 from __future__ import annotations
@@ -113,7 +113,12 @@ def pictures(
     out: Annotated[Path, Folder],
     mapping: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.", show_default="the bundled table"),
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            help="ImageNet's classes as AudioSet's labels.",
+            show_default="the bundled table",
+        ),
     ] = MAPPING,
 ) -> None:
     """Label pictures and ask the teacher what it sees.
@@ -175,7 +180,12 @@ def distil(
     frozen_sound: Annotated[int, typer.Option(min=0, help="Adopted layers for sound that don't learn.")] = 6,
     mapping: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="ImageNet's classes as AudioSet's labels.", show_default="the bundled table"),
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            help="ImageNet's classes as AudioSet's labels.",
+            show_default="the bundled table",
+        ),
     ] = MAPPING,
     mix: Annotated[
         str, typer.Option(metavar="A,B,V", help="Shares of sound alone, both, pictures alone.")
@@ -236,6 +246,41 @@ def _shares(mix: str) -> list[float]:
 
 
 @app.command()
+def hush(
+    model: Annotated[Path, Model],
+    pool: Annotated[list[Path], typer.Option(metavar="DIR", help="Taught mixtures; more than once for more pools.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The new model's folder; its name is the model's.", resolve_path=True)
+    ],
+    pictures: Annotated[Path | None, Given] = None,
+    views: Annotated[Path | None, typer.Option(metavar="DIR", help="What `views` made, for a model that sees.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help="Of quiet.")] = 5.0,
+    count: Annotated[int, typer.Option(min=1, help="Windows of the training material, in hundreds.")] = 192,
+    seed: Annotated[int, Seed] = 1,
+) -> None:
+    """Fit a model's last layer anew, so that it names nothing in hours of silence, hum, hiss and clicks that are made.
+
+    Calibrate it afterwards.
+    """
+    from perceiverd.card import load_card
+    from perceiverd.checkpoint import save_model
+    from perceiverd.training import hush as hushing
+    from perceiverd.training import quiet
+    from perceiverd.training.batches import Batches, Mix, Sounds
+    from perceiverd.training.views import Views
+
+    card = load_card(model)
+    if card.geometry.audio is None or card.geometry.audio.form != "mel":
+        raise ConfigError(f"{card.name}: hears no log-mel, which is what a pool holds")
+    seen = Views(views) if views and card.geometry.video else None
+    batches = Batches(card.geometry, Sounds(*pool), seen, size=hushing.BATCH, seed=seed, mix=Mix())
+    scenes = quiet.read_scenes(pictures, quiet.HUSH_SEED)
+    streams = quiet.streams(card.geometry, scenes, quiet.HUSH_SEED, hours, quiet.FIT_S)
+    network = hushing.hush(card, batches, max(1, count * 100 // hushing.BATCH), streams)
+    save_model(out, network, card.geometry, card.labels, name=out.name, licence=card.licence)
+
+
+@app.command()
 def rehearsal(
     model: Annotated[Path, Model],
     pool: Annotated[Path, Given],
@@ -249,8 +294,9 @@ def rehearsal(
     from perceiverd.card import load_card
     from perceiverd.training import bank
 
-    size = bank.build(load_card(model.resolve()), pool, count, seed)
-    print(f"{model / bank.BANK_FILE}: {count} vectors, {size / 1e6:.1f} MB")
+    card = load_card(model)
+    size = bank.build(card, pool, count, seed)
+    print(f"{card.folder / bank.BANK_FILE}: {count} vectors, {size / 1e6:.1f} MB")
 
 
 @app.command()

@@ -14,7 +14,6 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +33,7 @@ log = logging.getLogger(__name__)
 EVERY = 4
 """Of a stream's windows each fourth is taken: neighbours are nearly the same."""
 BATCH = 32
-STEPS = 200  # of L-BFGS; the loss then moves in its fourth digit
+STEPS = 60  # of L-BFGS; what is left to gain then is small beside what windows differ by
 LOUDER = 5.0
 """What a window of quiet weighs, one of the training material being 1."""
 STAY = 1e-3
@@ -89,10 +88,10 @@ def fit(last: nn.Linear, kept: Tensor, quiet: Quiet) -> tuple[float, float]:
         quiet_loss = F.binary_cross_entropy_with_logits(last(quiet.features), said, reduction="sum")
         moved = sum(((tensor - before[name]) ** 2).sum() for name, tensor in last.named_parameters())
         total: Tensor = kept_loss + LOUDER * quiet_loss / len(quiet.features) + STAY * moved
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
-    optimiser.step(loss)  # type: ignore[arg-type]  # L-BFGS wants tensors here, whatever its stub says
+    optimiser.step(loss)
     with torch.no_grad():
         return _loudest(told, quiet), _loudest(last(quiet.features), quiet)
 
@@ -115,7 +114,7 @@ def _loudest(logits: Tensor, quiet: Quiet) -> float:
 def _wrong(card: Card, stream: Stream) -> Tensor:
     """(classes,): what is right is so with all above and below it, so that the hierarchy is not torn."""
     named = right(stream)
-    fine: NDArray[np.bool_] = kin()[[label.index for label in card.labels if label.name in named]].any(axis=0)
+    fine = np.asarray(kin()[[label.index for label in card.labels if label.name in named]].any(axis=0))
     return torch.from_numpy(~fine)
 
 

@@ -6,8 +6,8 @@ import csv
 import logging
 import os
 import re
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 import wave
@@ -89,22 +89,21 @@ def write_manifest(path: Path, lines: list[tuple[str, str]]) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model of sounds and twelve clips of two that AudioSet lacks, loud buzz and faint hiss; twelve more
-    to be held out."""
+    """A model of sounds, and twelve clips of two that AudioSet lacks, loud buzz and faint hiss; as many to hold out."""
     folder = tmp_path_factory.mktemp("home")
     make_model(folder / "start", EAR)
     (folder / "start" / "calibration.tsv").write_text(
         f"mid\tname\tscale\tshift\tthreshold\n{DOG}\tDog\t2.0\t0.5\t0.25\n"
     )
     rng = np.random.default_rng(0)
-    for manifest, prefix in (("clips.csv", ""), ("held.csv", "held-")):
+    for listed, prefix in (("clips.csv", ""), ("held.csv", "held-")):
         lines = []
         for number in range(12):
             name, label = f"{prefix}{number}.wav", ("Loud buzz", "Faint hiss")[number % 2]
             tone = 0.6 * np.sign(np.sin(2 * np.pi * rng.uniform(90, 110) * np.arange(12_000) / RATE_HZ))
             write_sound(folder / name, tone if number % 2 == 0 else rng.normal(0, 0.02, 12_000))
             lines.append((name, label))
-        write_manifest(folder / manifest, lines)
+        write_manifest(folder / listed, lines)
     return folder
 
 
@@ -244,7 +243,9 @@ def test_new_labels_are_learnt_and_old_ones_kept(home: Path, tmp_path: Path) -> 
     for name, tensor in before.items():
         assert torch.equal(after[name][: len(tensor)] if name.startswith("head.out") else after[name], tensor), name
     found = re.findall(r"\| (?:Loud buzz|Faint hiss) \| 6 \| ([\d.]+) \|", told)
-    assert len(found) == 2 and min(map(float, found)) > 0.6  # half of them by chance; nothing before its last layer learnt
+    assert (
+        len(found) == 2 and min(map(float, found)) > 0.6
+    )  # half of them by chance; nothing before its last layer learnt
     assert "| Loud buzz | `user/loud-buzz` | yes | 6 |" in (tmp_path / "new" / "README.md").read_text()
 
 

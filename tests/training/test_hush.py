@@ -1,0 +1,46 @@
+"""Hushing: a last layer unlearns quiet, and little else."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from perceiverd.card import load_card
+from perceiverd.checkpoint import load_network
+from perceiverd.training import hush, quiet
+from perceiverd.training.bank import headless
+
+
+def test_quiet_is_unlearnt_and_the_rest_kept() -> None:
+    """What stands apart from the training material no longer scores; on the material hardly a score moves."""
+    torch.manual_seed(0)
+    last = nn.Linear(24, 7)
+    with torch.no_grad():
+        last.weight *= 3
+        last.weight[5, 0] = 2.0  # what the quiet is taken for
+    kept = torch.randn(501, 24)
+    kept[:, 0] = 0  # this direction is the quiet's own
+    still = 0.1 * torch.randn(97, 24)
+    still[:, 0] = 4
+    wrong = torch.ones(97, 7, dtype=torch.bool)
+    wrong[:, 3] = False  # names the quiet
+    before, named = last(kept).sigmoid().detach(), last(still)[:, 3].sigmoid().detach()
+    was, now = hush.fit(last, kept, hush.Quiet(still, wrong))
+    assert was > 0.7 and now < 0.05
+    with torch.no_grad():
+        moved, said = last(kept).sigmoid() - before, last(still)[:, 3].sigmoid()
+    assert float(moved.abs().mean()) < 0.01
+    assert float((said - named).abs().mean()) < 0.05
+
+
+def test_streams_of_every_kind_are_heard_by_the_bundled_model() -> None:
+    """Sound alone, pictures alone and both give vectors; what names the stream and its kin are not held against it."""
+    card = load_card()
+    network, last = headless(load_network(card))
+    streams = list(quiet.streams(card.geometry, [], quiet.HUSH_SEED, 11 * 5 / 3600, 5))
+    found = hush.heard(network, card, iter(streams))
+    assert found.features.shape == (len(found.wrong), last.in_features)
+    names = np.array([label.name for label in card.labels])
+    fine = names[~found.wrong.any(dim=0).numpy()]
+    assert {"Silence", "Hum", "Hiss"} <= set(fine) and not {"Dog", "Speech", "Music"} & set(fine)
