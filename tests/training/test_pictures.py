@@ -1,5 +1,6 @@
 """Pictures: rules, shrinking, the split, the cache and its index."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from perceiverd.training.pictures import (
     Picture,
     build,
     hold_out,
+    look_of,
     read_index,
     read_pixels,
     rule_of,
@@ -24,7 +26,11 @@ STAMPS = "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
 
 
 def picture(number: int, label: str) -> Picture:
-    return Picture("tuxpaint-stamps-default", f"{number}.png", "train", "object", (label,), "GPL-2", f"{number:064d}")
+    look = np.random.default_rng(number).bytes(32).hex()  # of no two alike
+    sha256 = f"{number:064d}"
+    return Picture(
+        "tuxpaint-stamps-default", f"{number}.png", "train", "object", (label,), "GPL-2", "Ann", look, sha256
+    )
 
 
 def stamp(packages: Path, path: str, colour: tuple[int, int, int]) -> None:
@@ -82,6 +88,18 @@ def test_hold_out_takes_a_fifth_of_each_label() -> None:
     held = {p.path: p.labels[0] for p in hold_out(pictures) if p.split == "validation"}
     assert sorted(held.values()) == ["Cat", "Dog", "Dog"]
     assert {p.path for p in hold_out(pictures[::-1]) if p.split == "validation"} == set(held)
+
+
+def test_near_twins_of_what_is_held_out_are_not_trained_on() -> None:
+    """A copy in another size or a little lighter is found, another drawing is not."""
+    rng = np.random.default_rng(0)
+    drawing = cv2.resize(rng.integers(0, 256, (9, 7, 4), np.uint8), (210, 270), interpolation=cv2.INTER_CUBIC)
+    drawing[..., 3] = 255
+    copy = np.clip(cv2.resize(drawing, (140, 180), interpolation=cv2.INTER_AREA) * 0.9 + 9, 0, 255).astype(np.uint8)
+    copy[..., 3] = 255
+    looks = [look_of(drawing), look_of(copy), look_of(drawing[::-1])]
+    pictures = [replace(picture(number, "Dog"), look=look) for number, look in enumerate(looks)]
+    assert [p.split for p in hold_out(pictures)] == ["validation", "twin", "train"]
 
 
 def test_build_writes_a_cache_that_reads_back(tmp_path: Path) -> None:
