@@ -6,12 +6,13 @@ A model appears there whole or not at all: it is made in a folder beside, which 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -115,28 +116,43 @@ def _fetched(repository: str) -> Path:
 
     An interrupted download goes on where it stopped, and only a whole file gets its name there.
     """
+    # Its faster way of downloading, by the package hf_xet, retries for ever where the hub's storage fails, or raises
+    # errors of no kind of its own (hf_xet 1.x). Plain HTTP fetches 79 MB as well. It is read when the hub's library is
+    # imported, which nothing does before.
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
         from huggingface_hub.utils import logging
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":
             raise
         raise PerceiverdError("the hub needs more: pip install 'perceiverd[hub]'; or give a folder") from error
     logging.set_verbosity_error()  # it tells of each attempt; the last one's fault is told below
-    try:
-        config = Path(hf_hub_download(repository, CONFIG_FILE))
+    if config := _downloaded(repository, CONFIG_FILE):
         for name in WEIGHTS_FILES:
-            with suppress(EntryNotFoundError):
-                _compare(Path(hf_hub_download(repository, name)))
+            if weights := _downloaded(repository, name):
+                _compare(weights)
                 return config.parent
-    # The bases of its own error are what its HTTP client raises, and OSError.
-    except (*HfHubHTTPError.__bases__, HFValidationError, EntryNotFoundError) as error:
+        raise ModelError(f"{PREFIX}{repository}: has neither {' nor '.join(WEIGHTS_FILES)}")
+    raise ModelError(f"{PREFIX}{repository}: has no {CONFIG_FILE}")
+
+
+def _downloaded(repository: str, name: str) -> Path | None:
+    """One file in the hub's cache; None where the hub says that the repository has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, though the hub has not been asked
+        why = _first_line(error.__cause__ or error)
+        raise ModelError(f"{PREFIX}{repository}: cannot be fetched: the hub can't be reached ({why})") from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # its own, its HTTP client's and plain RuntimeError have no base in common but this
         raise ModelError(f"{PREFIX}{repository}: cannot be fetched ({_first_line(error)})") from error
-    raise ModelError(f"{PREFIX}{repository}: has neither {' nor '.join(WEIGHTS_FILES)}")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
