@@ -12,6 +12,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from perceiverd.checkpoint import single
 from perceiverd.errors import ModelError
 from perceiverd.geometry import Audio, Count, Geometry, Trunk, Video
 from perceiverd.perceiver import Perceiver
@@ -146,11 +147,11 @@ def convert(config: Config, theirs: Mapping[str, Tensor]) -> tuple[Geometry, Per
     for name, shape in shapes.items():
         if tuple(theirs[name].shape) != shape:
             raise ModelError(f"tensor {name} is {tuple(theirs[name].shape)}, the config says {shape}")
-        if not bool(torch.isfinite(theirs[name]).all()):
-            raise ModelError(f"tensor {name} holds values that are no finite numbers")
-    weights = {our: theirs[their] for our, their in names.items()} | _reshape(theirs)
+    theirs = {name: single(name, theirs[name]) for name in shapes}
+    weights = {our: theirs[their] for our, their in names.items()}
+    weights |= {our: single(f"made for {our}", tensor) for our, tensor in _reshape(theirs).items()}
     network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    network.load_state_dict(weights)
     return geometry, network.eval()
 
 

@@ -67,14 +67,26 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
         (lambda w: w.update(more=torch.zeros(1)), "tensor more is not part of the model"),
         (lambda w: w.update(latents=torch.zeros(2, 8)), "tensor latents is (2, 8), the geometry says (3, 8)"),
         (lambda w: w["latents"].fill_(float("nan")), "tensor latents holds values that are no finite numbers"),
+        (lambda w: w.update(latents=torch.full((3, 8), 1e300, dtype=torch.float64)), "no finite numbers in float32"),
+        (lambda w: w.update(latents=torch.zeros(3, 8, dtype=torch.complex64)), "tensor latents is torch.complex64"),
+        (lambda w: w.update(latents=torch.zeros(3, 8, dtype=torch.int64)), "tensor latents is torch.int64"),
+        (lambda w: w.update(latents=torch.zeros(3, 8).to(torch.float8_e5m2)), "tensor latents is torch.float8_e5m2"),
     ],
 )
 def test_wrong_tensors_are_refused(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], says: str) -> None:
-    """A missing, extra, misshaped or NaN tensor is named in a one-line error."""
+    """A missing, extra, misshaped or NaN tensor, or one of no float type, is named in a one-line error."""
     rewrite(folder, change)
     with pytest.raises(ModelError, match=re.escape(says)) as error:
         load_network(load_card(folder))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_may_be_of_any_float_type(folder: Path, dtype: torch.dtype) -> None:
+    """Weights in half or double precision are read, and are float32 in the network."""
+    rewrite(folder, lambda w: w.update(latents=torch.full((3, 8), 0.5, dtype=dtype)))
+    latents = load_network(load_card(folder)).latents
+    assert latents.dtype == torch.float32 and bool((latents == 0.5).all())
 
 
 def test_changed_weights_are_refused(folder: Path) -> None:

@@ -95,12 +95,16 @@ CHANGES: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (lambda w: w.update(more=torch.zeros(1)), "tensor more is not part of a multimodal Perceiver"),
     (lambda w: w.update({ANY: torch.zeros(32, 33)}), f"tensor {ANY} is (32, 33), the config says (32, 32)"),
     (lambda w: w.update({ANY: torch.full((32, 32), torch.nan)}), f"tensor {ANY} holds values that are no finite"),
+    (lambda w: w.update({ANY: torch.full((32, 32), 1e300, dtype=torch.float64)}), f"tensor {ANY} holds values"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32, dtype=torch.int8)}), f"tensor {ANY} is torch.int8"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32).to_sparse()}), f"tensor {ANY} is torch.float32, torch.sparse_coo"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32, device="meta")}), f"tensor {ANY} is torch.float32, torch.strided"),
 ]
 
 
-@pytest.mark.parametrize(("change", "says"), CHANGES, ids=["missing", "extra", "misshaped", "nan"])
+@pytest.mark.parametrize(("change", "says"), CHANGES, ids="missing extra misshaped nan large whole sparse meta".split())
 def test_wrong_tensors_are_refused(theirs: Any, change: Callable[[dict[str, Tensor]], object], says: str) -> None:
-    """A missing, extra, misshaped or NaN tensor is named in a one-line error."""
+    """A missing, extra, misshaped or NaN tensor, or one of another kind, is named in a one-line error."""
     weights = dict(theirs.state_dict())
     change(weights)
     with pytest.raises(ModelError, match=re.escape(says)):
