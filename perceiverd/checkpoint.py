@@ -42,6 +42,8 @@ def load_network(card: Card) -> Perceiver:
         weights = load(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    except KeyError as error:  # of types that the format knows and torch, or its reader, does not
+        raise ModelError(f"{path}: holds numbers of type {error}, which can't be read") from error
     with torch.device("meta"):
         network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     weights = _checked(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perceiverd.checkpoint import single
 from perceiverd.errors import ModelError
-from perceiverd.geometry import Audio, Count, Geometry, Trunk, Video
+from perceiverd.geometry import Audio, Channels, Count, Depth, Geometry, Trunk, Video
 from perceiverd.perceiver import Perceiver
 
 # What `PerceiverForMultimodalAutoencoding` has in its code and not in its config.
@@ -61,12 +61,12 @@ class Config(msgspec.Struct, frozen=True):
 
     model_type: str
     id2label: dict[str, str] = {}
-    num_latents: Count = 256
-    d_latents: Count = 1280
+    num_latents: Channels = 256
+    d_latents: Channels = 1280
     num_blocks: Count = 1
-    num_self_attends_per_block: Count = 26
-    num_self_attention_heads: Count = 8
-    num_cross_attention_heads: Count = 8
+    num_self_attends_per_block: Depth = 26
+    num_self_attention_heads: Channels = 8
+    num_cross_attention_heads: Channels = 8
     qk_channels: int | None = None
     v_channels: int | None = None
     cross_attention_shape_for_attention: str = "kv"
@@ -78,8 +78,8 @@ class Config(msgspec.Struct, frozen=True):
     num_frames: Count = 16
     audio_samples_per_frame: Count = 1920
     samples_per_patch: Count = 16
-    output_num_channels: Count = 512
-    label_channels: Count = msgspec.field(default=1024, name="_label_trainable_num_channels")
+    output_num_channels: Channels = 512
+    label_channels: Channels = msgspec.field(default=1024, name="_label_trainable_num_channels")
 
     def geometry(self) -> Geometry:
         """Raises ModelError for a network that is not of the family."""
@@ -121,7 +121,8 @@ class Config(msgspec.Struct, frozen=True):
                 query_width=self.label_channels + self.query_padding,
                 query_residual=False,
             )
-            return Geometry(MADE_OF_LABELS, trunk, audio, video)
+            # As if read from a file: only then are the bounds of what was multiplied from the config looked at.
+            return msgspec.convert(msgspec.to_builtins(Geometry(MADE_OF_LABELS, trunk, audio, video)), Geometry)
         except ValueError as error:
             raise ModelError(f"no network can be built so: {error}") from error
 

@@ -44,8 +44,11 @@ def install(source: str, into: Path | None = None, licence: str | None = None) -
     public = source.startswith(PREFIX)
     name = Path(source.removeprefix(PREFIX).rstrip("/")).name or "model"
     into = own_shelf() / name if into is None else into
-    if into.exists():
-        raise ModelError(f"{into}: is there already; remove it first, or give another folder with --into")
+    try:
+        if into.exists():
+            raise ModelError(f"{into}: is there already; remove it first, or give another folder with --into")
+    except OSError as error:  # a name too long for a folder
+        raise ModelError(f"{into}: no model can be put here: {error.strerror}") from error
     folder = _fetched(source.removeprefix(PREFIX)) if public else Path(source)
     config, weights = _config(folder / CONFIG_FILE), _weights(folder)
     try:
@@ -94,20 +97,29 @@ def _weights(folder: Path) -> Mapping[str, Tensor]:
         path = folder / name
         if not path.exists():
             continue
-        try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except SafetensorError as error:
-            raise ModelError(f"{path}: not a safetensors file, or cut short ({error})") from error
-        except pickle.UnpicklingError as error:
-            raise ModelError(f"{path}: holds more than tensors, and is not trusted") from error
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(f"{path}: not a checkpoint, or cut short ({_first_line(error)})") from error
-        if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-            raise ModelError(f"{path}: holds something other than named tensors")
-        return found
+        return _tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     raise ModelError(f"{folder}: has neither {' nor '.join(WEIGHTS_FILES)}")
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file, or cut short ({_first_line(error)})") from error
+
+
+def _unpickled(path: Path) -> Mapping[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: holds more than tensors, and is not trusted") from error
+    except Exception as error:  # which one depends on which byte is wrong: IndexError, AssertionError, TypeError, ...
+        raise ModelError(f"{path}: not a checkpoint, or cut short ({_first_line(error)})") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ModelError(f"{path}: holds something other than named tensors")
+    if not all(isinstance(name, str) for name in found):
+        raise ModelError(f"{path}: holds tensors whose names are no text")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ fetching

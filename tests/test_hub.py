@@ -147,6 +147,62 @@ def test_files_cut_short_are_refused(broken: Path, tmp_path: Path, name: str, ke
     assert "cut short" in refused(broken, tmp_path / "into")
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"latents": torch.zeros(3).to_sparse()},
+        {"latents": torch.zeros(3, device="meta")},
+        {3: torch.zeros(3), "latents": torch.zeros(3)},
+        {"latents": [torch.zeros(3)]},
+        torch.zeros(3),
+    ],
+    ids="sparse meta number list tensor".split(),
+)
+def test_a_pickle_of_something_else_is_refused(broken: Path, tmp_path: Path, spoilt: object) -> None:
+    """A pickle of tensors that are none of a checkpoint, or of no named tensors, is told of in a line."""
+    (broken / "model.safetensors").unlink()
+    torch.save(spoilt, broken / "pytorch_model.bin")
+    assert str(broken) in refused(broken, tmp_path / "into")
+
+
+def test_a_corrupted_pickle_is_refused(broken: Path, tmp_path: Path) -> None:
+    """Whichever bytes of a pickle of the old form are wrong, it is told of in a line."""
+    (broken / "model.safetensors").unlink()
+    path = broken / "pytorch_model.bin"
+    torch.save({"latents": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        assert str(broken) in refused(broken, tmp_path / "into")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"num_latents": 2**62},
+        {"num_latents": 2**16 + 1},
+        {"image_size": 2**40},
+        {"image_size": 2**14},
+        {"num_frames": 2**40},
+        {"num_frames": 2**13},
+        {"num_self_attends_per_block": 2**20},
+        {"audio_samples_per_frame": 2**24, "num_frames": 2**10},
+    ],
+    ids=str,
+)
+def test_absurd_sizes_are_refused(broken: Path, tmp_path: Path, sizes: dict[str, int]) -> None:
+    """A config of sizes that no machine holds is told of in a line before anything of that size is made."""
+    config = broken / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"image_size": 56} | sizes))
+    assert str(broken) in refused(broken, tmp_path / "into")
+
+
+def test_a_name_too_long_for_a_folder_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    """A model can't be put under a name of 300 letters, which is told in a line."""
+    with pytest.raises(ModelError, match="no model can be put here"):
+        hub.install(str(checkpoint), tmp_path / ("x" * 300))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"model_type": 3}', "\xff"])
 def test_a_config_that_is_none_is_refused(broken: Path, tmp_path: Path, text: str) -> None:
     """A config that is no JSON, or holds something else, is told of with its path."""
