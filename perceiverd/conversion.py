@@ -5,7 +5,9 @@ Only what scores labels is kept: tensors that paint pictures and sound again are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -15,6 +17,7 @@ from torch import Tensor
 from perceiverd.checkpoint import single
 from perceiverd.errors import ModelError
 from perceiverd.geometry import Audio, Channels, Count, Depth, Geometry, Trunk, Video
+from perceiverd.labels import Label
 from perceiverd.perceiver import Perceiver
 
 # What `PerceiverForMultimodalAutoencoding` has in its code and not in its config.
@@ -130,6 +133,36 @@ class Config(msgspec.Struct, frozen=True):
     def query_padding(self) -> int:
         """Learned channels that bring the label query to the decoder's width, two more than its widest query."""
         return max(self.label_channels, 2 * AUDIO_BANDS + 1, 3 * (2 * VIDEO_BANDS + 1)) + 2 - self.label_channels
+
+
+def labels_of(config: Config, kinetics: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels of a checkpoint by the names in its config: Kinetics' where it has the name, else the model's own.
+
+    A config without names, as `transformers` writes it, is taken for the published one, in Kinetics' order. Raises
+    ModelError where two labels would be one.
+    """
+    try:
+        names = [" ".join(config.id2label[str(index)].split()) for index in range(len(config.id2label))]
+    except KeyError as error:
+        raise ModelError(f"id2label has no label {error}") from error
+    if names == [f"LABEL_{index}" for index in range(len(kinetics))]:
+        return tuple(kinetics)
+    known = {_plain(label.name): label for label in kinetics}
+    labels = []
+    for index, name in enumerate(names):
+        plain = _plain(name)
+        same = known.get(plain)
+        labels.append(Label(index, same.mid if same else f"user/{plain}", same.name if same else name))
+    mids = Counter(label.mid for label in labels)
+    for label in labels:
+        if mids[label.mid] > 1 or not _plain(label.name):
+            raise ModelError(f"id2label {label.index} is {label.name!r}: every label needs a name of its own")
+    return tuple(labels)
+
+
+def _plain(name: str) -> str:
+    """A name whatever its case, blanks and signs."""
+    return "-".join(re.findall(r"\w+", name.casefold().replace("'", "").replace("_", " ")))
 
 
 def convert(config: Config, theirs: Mapping[str, Tensor]) -> tuple[Geometry, Perceiver]:

@@ -11,7 +11,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,10 +24,10 @@ from torch import Tensor
 from perceiverd import __version__
 from perceiverd.card import Card, load_card, own_shelf
 from perceiverd.checkpoint import load_network, save_model
-from perceiverd.conversion import Config, convert
+from perceiverd.conversion import Config, convert, labels_of
 from perceiverd.errors import ModelError, PerceiverdError
 from perceiverd.geometry import Geometry
-from perceiverd.labels import KINETICS, read_labels
+from perceiverd.labels import KINETICS, Label, read_labels
 
 PREFIX = "hf:"
 LICENCE = "Apache-2.0 AND CC-BY-4.0"
@@ -53,12 +53,15 @@ def install(source: str, into: Path | None = None, licence: str | None = None) -
     config, weights = _config(folder / CONFIG_FILE), _weights(folder)
     try:
         geometry, network = convert(config, weights)
+        labels = labels_of(config, read_labels(KINETICS))
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     licence = licence or (LICENCE if public else UNKNOWN_LICENCE)
     with _beside(into) as made:
-        save_model(made, network, geometry, read_labels(KINETICS), name=name, licence=licence, scores="softmax")
-        (made / "README.md").write_text(_card(name, source if public else folder.name, licence, geometry), "utf-8")
+        save_model(made, network, geometry, labels, name=name, licence=licence, scores="softmax")
+        (made / "README.md").write_text(
+            _card(name, source if public else folder.name, licence, geometry, labels), "utf-8"
+        )
         load_network(load_card(made))
     return load_card(into)
 
@@ -188,8 +191,7 @@ kept; two linear layers that follow each other at the end have become one, and t
 
 * **Sees** {frames} pictures of {width}x{height} at {fps:g} a second, the centre of the frame, values 0 to 1; **hears**
   {samples} samples at {rate_hz} Hz, -1 to 1: windows of {seconds:g} s.
-* **Scores** are a softmax: they sum to 1 over all 700, so something is always named. They are human actions, no sounds,
-  and no labels of AudioSet; their ids are `k700/...`.
+* **Scores** are a softmax: they sum to 1 over all 700, so something is always named. {labels}
 * **Quality**: not measured here. The paper has variants of 10.2 % and of 45 % top-1; which of them was published is not
   documented.
 * **GELU** is `{gelu}`, as the checkpoint's config says. (The original, in JAX, used the approximation by `tanh`;
@@ -201,7 +203,13 @@ NAMES_CREDIT = "Names of actions: Kinetics, DeepMind, CC BY 4.0."
 WEIGHTS_CREDIT = "Weights: DeepMind, CC BY 4.0, published on the Hugging Face hub under Apache-2.0."
 
 
-def _card(name: str, source: str, licence: str, geometry: Geometry) -> str:
+ACTIONS = "They are human actions, no sounds,\n  and no labels of AudioSet; their ids are `k700/...`."
+OWN = """{own} of them have names
+  that are not Kinetics', from the checkpoint's config; their ids are `user/...`, those of the others `k700/...`."""
+
+
+def _card(name: str, source: str, licence: str, geometry: Geometry, labels: Sequence[Label]) -> str:
+    own = sum(label.mid.startswith("user/") for label in labels)
     credit = f"{WEIGHTS_CREDIT} {NAMES_CREDIT}" if licence == LICENCE else NAMES_CREDIT
     media = {**msgspec.to_builtins(geometry.audio), **msgspec.to_builtins(geometry.video)}
     return CARD.format(
@@ -212,5 +220,6 @@ def _card(name: str, source: str, licence: str, geometry: Geometry) -> str:
         gelu=geometry.trunk.gelu,
         licence=licence,
         credit=credit,
+        labels=OWN.format(own=own) if own else ACTIONS,
         **media,
     )

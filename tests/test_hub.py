@@ -78,6 +78,16 @@ def test_an_imported_model_is_like_any_other(checkpoint: Path, tmp_path: Path) -
     assert all(label["mid"].startswith("k700/") for label in first["labels"])
 
 
+def test_a_checkpoint_of_other_names_keeps_them(broken: Path, tmp_path: Path) -> None:
+    """A checkpoint that was taught other labels, by name, has those, and its card says so."""
+    config = broken / "config.json"
+    names = {str(index): f"my action {index}" for index in range(700)}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"id2label": names}))
+    card = hub.install(str(broken), tmp_path / "into")
+    assert (card.labels[699].mid, card.labels[699].name) == ("user/my-action-699", "my action 699")
+    assert "700 of them have names" in (card.folder / "README.md").read_text()
+
+
 def test_a_pickled_checkpoint_is_as_good(checkpoint: Path, tmp_path: Path) -> None:
     """Weights in `pytorch_model.bin` give the same model, byte by byte."""
     pickled = tmp_path / "pickled"
