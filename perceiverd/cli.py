@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import typer
 
 from perceiverd import __version__
-from perceiverd.errors import ConfigError, PerceiverdError
+from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 
 FAILED, CONFIG, BROKEN_PIPE = 1, 78, 141
 """Exit statuses: a fault; a configuration or model that can't be used (EX_CONFIG, after which systemd does not start
@@ -336,13 +336,22 @@ def schema() -> None:
 @models.command("list")
 @output()
 def list_models() -> None:
-    """The models' names and what they take, a line each."""
+    """The models' names and what they take, a line each; exit status 1 where one is broken."""
     from perceiverd import card
 
-    for found in map(card.load_card, card.bundled() + card.imported()):
+    broken = False
+    for name in dict.fromkeys(card.bundled() + card.imported()):
+        try:
+            found = card.load_card(name)
+        except ModelError as error:
+            tell(error)
+            broken = True
+            continue
         geometry = found.geometry
         inputs = " and ".join(part.name for part in geometry.modalities)
-        print(f"{found.name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
+        print(f"{name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
+    if broken:
+        raise typer.Exit(FAILED)
 
 
 @models.command()

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from perceiverd import __version__
-from perceiverd.card import Card, load_card, own_shelf
+from perceiverd.card import Card, bundled, load_card, own_shelf
 from perceiverd.checkpoint import load_network, save_model
 from perceiverd.conversion import Config, convert, labels_of
 from perceiverd.errors import ModelError, PerceiverdError
@@ -44,6 +44,8 @@ def install(source: str, into: Path | None = None, licence: str | None = None) -
     public = source.startswith(PREFIX)
     name = Path(source.removeprefix(PREFIX).rstrip("/")).name or "model"
     into = own_shelf() / name if into is None else into
+    if into.parent == own_shelf() and into.name in bundled():
+        raise ModelError(f"{into.name} comes with perceiverd and would be found first; give another name with --into")
     try:
         if into.exists():
             raise ModelError(f"{into}: is there already; remove it first, or give another folder with --into")

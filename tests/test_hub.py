@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from test_offline import write_clip
 
 from perceiverd import hub
-from perceiverd.card import load_card
+from perceiverd.card import DEFAULT, load_card
 from perceiverd.errors import ModelError
 from perceiverd.tagger import Tagger
 from perceiverd.window import Window
@@ -232,6 +232,17 @@ def test_what_is_there_stays(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="is there already"):
         hub.install(str(checkpoint), tmp_path / "into")
     assert list((tmp_path / "into").iterdir()) == []
+
+
+def test_a_bundled_models_name_is_refused(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that would be hidden by one of perceiverd's own is not put on the shelf; elsewhere it may be."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    source = tmp_path / DEFAULT
+    source.symlink_to(checkpoint)
+    with pytest.raises(ModelError, match="comes with perceiverd"):
+        hub.install(str(source))
+    assert not (tmp_path / "perceiverd").exists()
+    assert hub.install(str(source), tmp_path / "elsewhere").name == DEFAULT
 
 
 def test_an_interrupted_conversion_leaves_nothing(
