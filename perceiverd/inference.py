@@ -1,6 +1,7 @@
 """A Perceiver ready to score windows: whatever doesn't depend on a window is worked out once, when it is made.
 
-Gives the logits of the network it is made from. Later changes of that network's weights pass it by.
+Gives the logits of the network it is made from. That network must not change afterwards: some of its weights have been
+folded into tables by then, and others are still read from it.
 """
 
 from __future__ import annotations
