@@ -163,8 +163,8 @@ class TokenGrid:
         return self.tokens * cost_of(self.block, self.content, self.rows)
 
     def settle(self, like: Tensor) -> None:
-        """Bring the tables to the type of `like`, once everything that is worked out in float64 is."""
-        self.spread = self.spread.to(like.dtype)
+        """Bring what is read per window to the type of `like`, once everything is worked out in float64."""
+        del self.spread  # folded into the cross-attends' tables
         self._mean, self._deviation, self._marks = (
             x.to(like.dtype) for x in (self._mean, self._deviation, self._marks)
         )
@@ -272,14 +272,15 @@ class FactorisedCross:
         attention, heads = cross.attention, cross.attention.heads
         key, value, bias = _folded(cross)
         like = attention.key.weight
-        self._keys = {name: (key @ grid.spread).to(like.dtype) for name, grid in grids.items()}  # (H, s, U)
         self._values = {name: (grid.spread.mT @ value).to(like.dtype) for name, grid in grids.items()}  # (H, U, s)
         tokens = F.layer_norm(constants.double(), constants.shape[-1:], eps=cross.input_norm.eps)  # (n, C)
-        self._constant_keys = (key @ tokens.mT).to(like.dtype)  # (H, s, n)
         self._constant_values = (tokens @ value).to(like.dtype)  # (H, n, s)
         self._bias = bias.to(like.dtype)
         self._fixed: tuple[dict[str, Tensor], Tensor] | None = None
-        if queries is not None:
+        if queries is None:
+            self._keys = {name: (key @ grid.spread).to(like.dtype) for name, grid in grids.items()}  # (H, s, U)
+            self._constant_keys = (key @ tokens.mT).to(like.dtype)  # (H, s, n)
+        else:
             q = _queries(cross, queries[None].double())
             tables = {name: (q @ (key @ grid.spread)).flatten(1, 2).to(like.dtype) for name, grid in grids.items()}
             scores = (q @ (key @ tokens.mT)).flatten(1, 2).to(like.dtype)

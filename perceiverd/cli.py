@@ -224,15 +224,20 @@ def bench(
     device: Annotated[str, DeviceName] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 leaves PyTorch's choice.", metavar="N")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="How often each network has its turn.", metavar="N")] = 10,
-    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams, of `public`.")] = False,
     into: Annotated[Path | None, typer.Option("--json", help="Write it all here too.", metavar="FILE")] = None,
 ) -> None:
     """Time models next to others that do the same work, where those are installed, and to what this machine can do."""
     from perceiverd import bench
     from perceiverd.card import DEFAULT
 
+    models = models or [DEFAULT, bench.PUBLIC]
+    if growth and bench.PUBLIC not in models:
+        raise typer.BadParameter(f"it is of the sizes of `{bench.PUBLIC}`: name that too", param_hint="'--growth'")
+    if into:
+        bench.check(into)  # not after minutes
     reports: list[bench.Report] = []
-    for model in models or [DEFAULT, bench.PUBLIC]:
+    for model in models:
         report = bench.run(model, device, threads, rounds, growth and model == bench.PUBLIC)
         print(("\n" if reports else "") + bench.table(report), flush=True)
         reports.append(report)
