@@ -39,7 +39,7 @@ app.add_typer(configs, name="config")
 keys = typer.Typer(help="Keys for encrypted labels.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 
-ModelName = typer.Option(help="A model that comes with perceiverd, or a model's folder.", metavar="NAME|FOLDER")
+ModelName = typer.Option(help="A bundled or imported model, or a model's folder.", metavar="NAME|FOLDER")
 ServerKey = typer.Option(help="The daemon's public key, where it encrypts.", metavar="FILE")
 SecretKey = typer.Option(help="One's own secret key, for a daemon that encrypts.", metavar="FILE")
 Endpoint = typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,12 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Start
 from published import SMALL, write
 from safetensors.torch import load_file, save_file
 from test_offline import write_clip
 
-from perceiverd import hub
+from perceiverd import hub, messages
 from perceiverd.card import DEFAULT, load_card
+from perceiverd.client import subscribe
 from perceiverd.errors import ModelError
 from perceiverd.tagger import Tagger
 from perceiverd.window import Window
@@ -76,6 +79,26 @@ def test_an_imported_model_is_like_any_other(checkpoint: Path, tmp_path: Path) -
     first = json.loads(done.stdout.splitlines()[0])
     assert sum(label["score"] for label in first["labels"]) == pytest.approx(1, abs=1e-3)
     assert all(label["mid"].startswith("k700/") for label in first["labels"])
+
+
+def test_a_daemon_runs_an_imported_model(checkpoint: Path, tmp_path: Path, start: Start) -> None:
+    """`run` finds it by the name that it was imported under; the scores of Kinetics' labels sum to 1."""
+    hub.install(str(checkpoint), tmp_path / "perceiverd" / "models" / "mine")
+    config, log = tmp_path / "c.toml", tmp_path / "log"
+    config.write_text("""
+        model = { name = "mine", threads = 1 }
+        publish = { endpoint = "ipc://labels", top = 700 }
+        streams.one.sources = [{ kind = "synthetic" }]
+    """)
+    process = start("run", "--config", str(config), log=log, XDG_DATA_HOME=str(tmp_path))
+    with subscribe(f"ipc://{tmp_path}/labels", (messages.scores_topic("one"),)) as subscription:
+        scores = subscription.receive(300)  # a busy machine takes long to load torch
+    assert isinstance(scores, messages.Scores), log.read_text()
+    assert len(scores.labels) == 700 and all(label.mid.startswith("k700/") for label in scores.labels)
+    assert sum(label.score for label in scores.labels) == pytest.approx(1, abs=0.05)  # each is rounded
+    assert scores.end_s - scores.start_s == pytest.approx(0.12)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0, log.read_text()
 
 
 def test_a_checkpoint_of_other_names_keeps_them(broken: Path, tmp_path: Path) -> None:
