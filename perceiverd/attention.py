@@ -125,6 +125,8 @@ ALIGN = 8
 """Channels of a block's tokens are a multiple of this: a kernel read 71 a fifth slower than 72."""
 MERGE = 120
 """What merging one number of a block's result costs, in multiply-adds of a matrix product: measured, roughly."""
+SCORES = 2**24
+"""Scores that are held at once where no kernel reads the blocks: less than half of the public sizes' 41 million."""
 
 
 class TokenGrid:
@@ -163,8 +165,8 @@ class TokenGrid:
         return self.tokens * cost_of(self.block, self.content, self.rows)
 
     def settle(self, like: Tensor) -> None:
-        """Bring the tables to the type of `like`, once everything that is worked out in float64 is."""
-        self.spread = self.spread.to(like.dtype)
+        """Bring what is read per window to the type of `like`, once everything is worked out in float64."""
+        del self.spread  # folded into the cross-attends' tables
         self._mean, self._deviation, self._marks = (
             x.to(like.dtype) for x in (self._mean, self._deviation, self._marks)
         )
@@ -252,10 +254,15 @@ def read_blocks(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_blocks_anywhere(queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The same where there is no such kernel."""
-    scores = queries @ keys.mT
-    sums = scores.logsumexp(-1)
-    return (scores - sums[..., None]).exp() @ keys, sums
+    """The same where there is no such kernel: in groups of blocks that have no more than SCORES, or of one."""
+    step = max(1, SCORES // (len(keys) * queries.shape[2] * keys.shape[2]))
+    reads, sums = [], []
+    for some, tokens in zip(queries.split(step, dim=1), keys.split(step, dim=1), strict=True):
+        scores = some @ tokens.mT  # (B, step, R, tokens of a block)
+        total = scores.logsumexp(-1)
+        reads.append(scores.sub_(total[..., None]).exp_() @ tokens)
+        sums.append(total)
+    return torch.cat(reads, dim=1), torch.cat(sums, dim=1)
 
 
 class FactorisedCross:
@@ -272,14 +279,15 @@ class FactorisedCross:
         attention, heads = cross.attention, cross.attention.heads
         key, value, bias = _folded(cross)
         like = attention.key.weight
-        self._keys = {name: (key @ grid.spread).to(like.dtype) for name, grid in grids.items()}  # (H, s, U)
         self._values = {name: (grid.spread.mT @ value).to(like.dtype) for name, grid in grids.items()}  # (H, U, s)
         tokens = F.layer_norm(constants.double(), constants.shape[-1:], eps=cross.input_norm.eps)  # (n, C)
-        self._constant_keys = (key @ tokens.mT).to(like.dtype)  # (H, s, n)
         self._constant_values = (tokens @ value).to(like.dtype)  # (H, n, s)
         self._bias = bias.to(like.dtype)
         self._fixed: tuple[dict[str, Tensor], Tensor] | None = None
-        if queries is not None:
+        if queries is None:
+            self._keys = {name: (key @ grid.spread).to(like.dtype) for name, grid in grids.items()}  # (H, s, U)
+            self._constant_keys = (key @ tokens.mT).to(like.dtype)  # (H, s, n)
+        else:
             q = _queries(cross, queries[None].double())
             tables = {name: (q @ (key @ grid.spread)).flatten(1, 2).to(like.dtype) for name, grid in grids.items()}
             scores = (q @ (key @ tokens.mT)).flatten(1, 2).to(like.dtype)

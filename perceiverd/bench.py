@@ -44,7 +44,7 @@ class Row(msgspec.Struct, frozen=True):
     name: str
     median_ms: float
     p99_ms: float
-    """Of one window; of the rounds, so the slowest where there are fewer than a hundred."""
+    """Of one window; of the rounds, so the slowest where there are no more than a hundred."""
     gflop: float
     """Of matrix products, counted."""
     of_matmul: float
@@ -52,7 +52,7 @@ class Row(msgspec.Struct, frozen=True):
     of_copy: float
     """The same of memory: everything that operations read and wrote, as if no cache held it, over the time."""
     peak_mb: float | None
-    """Weights, and what was allocated beside; None where the system doesn't tell."""
+    """Weights and tables, and what was allocated beside; None where the system doesn't tell."""
     times: float
     """Its median over that of the first row."""
     best_batch: int | None = None
@@ -69,6 +69,7 @@ class Growth(msgspec.Struct, frozen=True):
     """Of all windows together."""
     median_ms: float
     peak_mb: float | None
+    """What was allocated beside weights and tables."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -142,7 +143,7 @@ def _subjects(model: str, device: torch.device) -> tuple[Geometry, list[Peer]]:
         subjects += peers.transformers_peers(theirs.to(device), sound, frames)
     if model == PUBLIC and peers.installed("perceiver-pytorch"):
         subjects.append(peers.perceiver_pytorch_peer(geometry, network.bytes(_tokens(geometry, sound, frames))))
-    if peers.installed("transformers"):
+    if model == PUBLIC and peers.installed("transformers"):
         subjects.append(peers.ast_peer(device))
     return geometry, subjects
 
@@ -165,7 +166,7 @@ def _ours(
         wide = (media.expand(batch, *media.shape[1:]) for media in (sound, frames))
         return ready(_tokens(geometry, *wide))
 
-    return Peer(name, score, network)
+    return Peer(name, score, ready)
 
 
 def _media(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -204,7 +205,7 @@ def _rows(subjects: Sequence[Peer], device: torch.device, rounds: int) -> tuple[
             Row(
                 name=peer.name,
                 median_ms=round(seconds * 1e3, 2),
-                p99_ms=round(float(np.percentile(spent[peer.name], 99)) * 1e3, 2),
+                p99_ms=round(float(np.percentile(spent[peer.name], 99, method="higher")) * 1e3, 2),
                 gflop=round(flop / 1e9, 6),
                 of_matmul=round(flop / seconds / matmul, 3),
                 of_copy=round(traffic / seconds / bandwidth, 3),
@@ -230,9 +231,8 @@ def _best_batch(score: Score, device: torch.device) -> tuple[int, float]:
 
 
 def _peak_mb(peer: Peer, device: torch.device) -> float | None:
-    weights = sum(p.numel() * p.element_size() for p in peer.network.parameters())
     beside = meter.peak(partial(peer.score, 1), device)
-    return None if beside is None else round((weights + beside) / MB, 1)
+    return None if beside is None else round((meter.held(peer.holds) + beside) / MB, 1)
 
 
 def _growth(device: torch.device, rounds: int) -> Iterator[Growth]:
@@ -272,11 +272,19 @@ def table(report: Report) -> str:
         if row.windows_s
     ]
     if report.growth:
-        lines += ["", f"{'frames':>8}{'streams':>9}{'tokens':>10}{'median':>12}{'beside weights':>16}"]
+        lines += ["", f"{'frames':>8}{'streams':>9}{'tokens':>10}{'median':>12}{'beside model':>16}"]
     for one in report.growth:
         memory = "unknown" if one.peak_mb is None else f"{one.peak_mb:.0f} MB"
         lines.append(f"{one.frames:8}{one.streams:9}{one.tokens:10}{one.median_ms:9.1f} ms{memory:>16}")
     return "\n".join(lines)
+
+
+def check(path: Path) -> None:
+    """Raises ConfigError where nothing could be written; what is there stays."""
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write(reports: Sequence[Report], path: Path) -> None:

@@ -20,6 +20,9 @@ from perceiverd.geometry import Geometry
 from perceiverd.labels import Label
 from perceiverd.perceiver import Perceiver
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types in which weights may lie on disk. Of an integer, a complex number or 8 bits nobody knows what was meant."""
+
 
 def load_network(card: Card) -> Perceiver:
     """The network of a card with its weights, on the CPU, in float32 and evaluation mode.
@@ -39,16 +42,19 @@ def load_network(card: Card) -> Perceiver:
         weights = load(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    except KeyError as error:  # of types that the format knows and torch, or its reader, does not
+        raise ModelError(f"{path}: holds numbers of type {error}, which can't be read") from error
     with torch.device("meta"):
         network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
-    _check(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
+    weights = _checked(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
     # Built a second time for its position tables, which are not weights and were left empty above.
     network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    network.load_state_dict(weights)
     return network.eval()
 
 
-def _check(path: Path, wanted: dict[str, torch.Size], weights: dict[str, Tensor]) -> None:
+def _checked(path: Path, wanted: dict[str, torch.Size], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In single precision."""
     if missing := sorted(wanted.keys() - weights.keys()):
         raise ModelError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): not this geometry's weights")
     if extra := sorted(weights.keys() - wanted.keys()):
@@ -56,8 +62,21 @@ def _check(path: Path, wanted: dict[str, torch.Size], weights: dict[str, Tensor]
     for name, shape in wanted.items():
         if weights[name].shape != shape:
             raise ModelError(f"{path}: tensor {name} is {tuple(weights[name].shape)}, the geometry says {tuple(shape)}")
-        if not bool(torch.isfinite(weights[name]).all()):
-            raise ModelError(f"{path}: tensor {name} holds values that are no finite numbers")
+    try:
+        return {name: single(name, tensor) for name, tensor in weights.items()}
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def single(name: str, tensor: Tensor) -> Tensor:
+    """A tensor in float32. Raises ModelError where it is of no type of FLOATS, or a number is not finite there."""
+    if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+        kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+        raise ModelError(f"tensor {name} is {kind}; weights are plain float16, bfloat16, float32 or float64")
+    numbers = tensor.float()  # first: a float64 may be finite and its float32 not
+    if not bool(torch.isfinite(numbers).all()):
+        raise ModelError(f"tensor {name} holds values that are no finite numbers in float32")
+    return numbers
 
 
 def save_model(

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import typer
 
 from perceiverd import __version__
-from perceiverd.errors import ConfigError, PerceiverdError
+from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 
 FAILED, CONFIG, BROKEN_PIPE = 1, 78, 141
 """Exit statuses: a fault; a configuration or model that can't be used (EX_CONFIG, after which systemd does not start
@@ -39,7 +39,7 @@ app.add_typer(configs, name="config")
 keys = typer.Typer(help="Keys for encrypted labels.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 
-ModelName = typer.Option(help="A model that comes with perceiverd, or a model's folder.", metavar="NAME|FOLDER")
+ModelName = typer.Option(help="A bundled or imported model, or a model's folder.", metavar="NAME|FOLDER")
 ServerKey = typer.Option(help="The daemon's public key, where it encrypts.", metavar="FILE")
 SecretKey = typer.Option(help="One's own secret key, for a daemon that encrypts.", metavar="FILE")
 Endpoint = typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
@@ -224,15 +224,20 @@ def bench(
     device: Annotated[str, DeviceName] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="Of the CPU; 0 leaves PyTorch's choice.", metavar="N")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="How often each network has its turn.", metavar="N")] = 10,
-    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams, of `public`.")] = False,
     into: Annotated[Path | None, typer.Option("--json", help="Write it all here too.", metavar="FILE")] = None,
 ) -> None:
     """Time models next to others that do the same work, where those are installed, and to what this machine can do."""
     from perceiverd import bench
     from perceiverd.card import DEFAULT
 
+    models = models or [DEFAULT, bench.PUBLIC]
+    if growth and bench.PUBLIC not in models:
+        raise typer.BadParameter(f"it is of the sizes of `{bench.PUBLIC}`: name that too", param_hint="'--growth'")
+    if into:
+        bench.check(into)  # not after minutes
     reports: list[bench.Report] = []
-    for model in models or [DEFAULT, bench.PUBLIC]:
+    for model in models:
         report = bench.run(model, device, threads, rounds, growth and model == bench.PUBLIC)
         print(("\n" if reports else "") + bench.table(report), flush=True)
         reports.append(report)
@@ -336,13 +341,22 @@ def schema() -> None:
 @models.command("list")
 @output()
 def list_models() -> None:
-    """The models' names and what they take, a line each."""
+    """The models' names and what they take, a line each; exit status 1 where one is broken."""
     from perceiverd import card
 
-    for found in map(card.load_card, card.bundled() + card.imported()):
+    broken = False
+    for name in dict.fromkeys(card.bundled() + card.imported()):
+        try:
+            found = card.load_card(name)
+        except ModelError as error:
+            tell(error)
+            broken = True
+            continue
         geometry = found.geometry
         inputs = " and ".join(part.name for part in geometry.modalities)
-        print(f"{found.name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
+        print(f"{name:20} {geometry.classes} labels, {inputs} of {geometry.window_ns / 1e9:g} s, {found.licence}")
+    if broken:
+        raise typer.Exit(FAILED)
 
 
 @models.command()

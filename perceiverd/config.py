@@ -37,7 +37,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[model]`: who listens and looks, and on what."""
 
     name: str = DEFAULT
-    """A model that comes with perceiverd, or the path of a model's folder (with a slash in it)."""
+    """A model that comes with perceiverd or was imported by this user, or a model's folder (with a slash in it)."""
     device: str = "auto"
     """`auto` (the first GPU, else the processor), `cpu`, `cuda` or `cuda:N`."""
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0

@@ -5,15 +5,19 @@ Only what scores labels is kept: tensors that paint pictures and sound again are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 import torch
 from torch import Tensor
 
+from perceiverd.checkpoint import single
 from perceiverd.errors import ModelError
-from perceiverd.geometry import Audio, Count, Geometry, Trunk, Video
+from perceiverd.geometry import Audio, Channels, Count, Depth, Geometry, Trunk, Video
+from perceiverd.labels import Label
 from perceiverd.perceiver import Perceiver
 
 # What `PerceiverForMultimodalAutoencoding` has in its code and not in its config.
@@ -60,12 +64,12 @@ class Config(msgspec.Struct, frozen=True):
 
     model_type: str
     id2label: dict[str, str] = {}
-    num_latents: Count = 256
-    d_latents: Count = 1280
+    num_latents: Channels = 256
+    d_latents: Channels = 1280
     num_blocks: Count = 1
-    num_self_attends_per_block: Count = 26
-    num_self_attention_heads: Count = 8
-    num_cross_attention_heads: Count = 8
+    num_self_attends_per_block: Depth = 26
+    num_self_attention_heads: Channels = 8
+    num_cross_attention_heads: Channels = 8
     qk_channels: int | None = None
     v_channels: int | None = None
     cross_attention_shape_for_attention: str = "kv"
@@ -77,8 +81,8 @@ class Config(msgspec.Struct, frozen=True):
     num_frames: Count = 16
     audio_samples_per_frame: Count = 1920
     samples_per_patch: Count = 16
-    output_num_channels: Count = 512
-    label_channels: Count = msgspec.field(default=1024, name="_label_trainable_num_channels")
+    output_num_channels: Channels = 512
+    label_channels: Channels = msgspec.field(default=1024, name="_label_trainable_num_channels")
 
     def geometry(self) -> Geometry:
         """Raises ModelError for a network that is not of the family."""
@@ -120,7 +124,8 @@ class Config(msgspec.Struct, frozen=True):
                 query_width=self.label_channels + self.query_padding,
                 query_residual=False,
             )
-            return Geometry(MADE_OF_LABELS, trunk, audio, video)
+            # As if read from a file: only then are the bounds of what was multiplied from the config looked at.
+            return msgspec.convert(msgspec.to_builtins(Geometry(MADE_OF_LABELS, trunk, audio, video)), Geometry)
         except ValueError as error:
             raise ModelError(f"no network can be built so: {error}") from error
 
@@ -128,6 +133,36 @@ class Config(msgspec.Struct, frozen=True):
     def query_padding(self) -> int:
         """Learned channels that bring the label query to the decoder's width, two more than its widest query."""
         return max(self.label_channels, 2 * AUDIO_BANDS + 1, 3 * (2 * VIDEO_BANDS + 1)) + 2 - self.label_channels
+
+
+def labels_of(config: Config, kinetics: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels of a checkpoint by the names in its config: Kinetics' where it has the name, else the model's own.
+
+    A config without names, as `transformers` writes it, is taken for the published one, in Kinetics' order. Raises
+    ModelError where two labels would be one.
+    """
+    try:
+        names = [" ".join(config.id2label[str(index)].split()) for index in range(len(config.id2label))]
+    except KeyError as error:
+        raise ModelError(f"id2label has no label {error}") from error
+    if names == [f"LABEL_{index}" for index in range(len(kinetics))]:
+        return tuple(kinetics)
+    known = {_plain(label.name): label for label in kinetics}
+    labels = []
+    for index, name in enumerate(names):
+        plain = _plain(name)
+        same = known.get(plain)
+        labels.append(Label(index, same.mid if same else f"user/{plain}", same.name if same else name))
+    mids = Counter(label.mid for label in labels)
+    for label in labels:
+        if mids[label.mid] > 1 or not _plain(label.name):
+            raise ModelError(f"id2label {label.index} is {label.name!r}: every label needs a name of its own")
+    return tuple(labels)
+
+
+def _plain(name: str) -> str:
+    """A name whatever its case, blanks and signs."""
+    return "-".join(re.findall(r"\w+", name.casefold().replace("'", "").replace("_", " ")))
 
 
 def convert(config: Config, theirs: Mapping[str, Tensor]) -> tuple[Geometry, Perceiver]:
@@ -146,11 +181,11 @@ def convert(config: Config, theirs: Mapping[str, Tensor]) -> tuple[Geometry, Per
     for name, shape in shapes.items():
         if tuple(theirs[name].shape) != shape:
             raise ModelError(f"tensor {name} is {tuple(theirs[name].shape)}, the config says {shape}")
-        if not bool(torch.isfinite(theirs[name]).all()):
-            raise ModelError(f"tensor {name} holds values that are no finite numbers")
-    weights = {our: theirs[their] for our, their in names.items()} | _reshape(theirs)
+    theirs = {name: single(name, theirs[name]) for name in shapes}
+    weights = {our: theirs[their] for our, their in names.items()}
+    weights |= {our: single(f"made for {our}", tensor) for our, tensor in _reshape(theirs).items()}
     network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    network.load_state_dict(weights)
     return geometry, network.eval()
 
 

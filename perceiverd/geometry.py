@@ -15,8 +15,16 @@ from msgspec import Meta
 
 from perceiverd.media import NS_PER_S
 
-Count = Annotated[int, Meta(ge=1)]
-Some = Annotated[int, Meta(ge=0)]
+# No size is without a bound: a slip in a file must not build modules for hours or ask for more memory than there is.
+Count = Annotated[int, Meta(ge=1, le=2**24)]
+"""Along one axis: six minutes of sound at 48 kHz."""
+Channels = Annotated[int, Meta(ge=1, le=2**16)]
+Some = Annotated[int, Meta(ge=0, le=2**16)]
+Bands = Annotated[int, Meta(ge=0, le=2**12)]
+Depth = Annotated[int, Meta(ge=1, le=256)]
+"""Of what is a module of its own each."""
+LARGEST = 2**31
+"""Numbers in a window's byte array, or in what it is made from: sixty times the public checkpoint's."""
 MEL_RATE_HZ = 16_000
 """The only rate for which `encoding.log_mel` is made."""
 
@@ -125,7 +133,7 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`raw`: segments of samples; `mel`: patches of a log-mel spectrogram (`encoding.log_mel`)."""
     patch: tuple[Count, ...]
     """raw: (samples,) of one token; mel: (spectrogram frames, mel bands) of one token."""
-    bands: Some
+    bands: Bands
     stem: Stem | None = None
     """Over the whole spectrogram; its stride is both axes' of `patch`."""
     mel_bands: Count = 64
@@ -170,7 +178,7 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: Count
     patch: tuple[Count, Count, Count]
     """(frames, rows, columns) of one token; its channels run in that order, colour fastest."""
-    bands: Some
+    bands: Bands
     stem: Stem | None = None
     """Over each picture by itself; its stride is rows and columns of `patch`."""
     resolution: tuple[Count, ...] = ()
@@ -197,18 +205,18 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network above the byte array (names as in the Perceiver paper)."""
 
-    latents: Count
-    width: Count
+    latents: Channels
+    width: Channels
     """Channels of a latent (D)."""
-    cross_attends: Count
-    layers: Some
+    cross_attends: Depth
+    layers: Annotated[int, Meta(ge=0, le=256)]
     """Self-attention layers after each cross-attend."""
-    heads: Count
+    heads: Channels
     """Heads of self-attention."""
-    cross_heads: Count = 1
+    cross_heads: Channels = 1
     cross_width: Some = 0
     """Query, key and value channels of a cross-attend; 0 is the byte array's width, as published."""
-    widening: Count = 1
+    widening: Depth = 1
     """Hidden channels of an MLP over its width."""
     shared: bool = False
     """Published weight sharing: every latent block is one, and so is every cross-attend but the first."""
@@ -233,7 +241,7 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole model: what it sees, how it is built, how many labels it scores."""
 
-    classes: Count
+    classes: Channels
     trunk: Trunk
     audio: Audio | None = None
     video: Video | None = None
@@ -245,6 +253,10 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             sound, sight = self.audio.samples / self.audio.rate_hz, self.video.frames / self.video.fps
             if abs(sound - sight) > 1e-6:
                 raise ValueError(f"audio lasts {sound:g} s and video {sight:g} s: one window has one length")
+        for modality in self.modalities:
+            numbers = modality.tokens * max(modality.values, modality.width + self.trunk.modality_channels)
+            if numbers > LARGEST or modality.width > 2**20:
+                raise ValueError(f"{modality.name}: {modality.tokens} tokens of {modality.width} channels are too many")
         across = self.trunk.cross_width or max(m.width for m in self.modalities) + self.trunk.modality_channels
         if across % self.trunk.cross_heads:
             raise ValueError(f"{across} channels of a cross-attend cannot be split over {self.trunk.cross_heads} heads")

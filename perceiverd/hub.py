@@ -6,12 +6,13 @@ A model appears there whole or not at all: it is made in a folder beside, which 
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,12 +22,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from perceiverd import __version__
-from perceiverd.card import Card, load_card, own_shelf
+from perceiverd.card import Card, bundled, load_card, own_shelf
 from perceiverd.checkpoint import load_network, save_model
-from perceiverd.conversion import Config, convert
+from perceiverd.conversion import Config, convert, labels_of
 from perceiverd.errors import ModelError, PerceiverdError
 from perceiverd.geometry import Geometry
-from perceiverd.labels import KINETICS, read_labels
+from perceiverd.labels import KINETICS, Label, read_labels
 
 PREFIX = "hf:"
 LICENCE = "Apache-2.0 AND CC-BY-4.0"
@@ -43,18 +44,26 @@ def install(source: str, into: Path | None = None, licence: str | None = None) -
     public = source.startswith(PREFIX)
     name = Path(source.removeprefix(PREFIX).rstrip("/")).name or "model"
     into = own_shelf() / name if into is None else into
-    if into.exists():
-        raise ModelError(f"{into}: is there already; remove it first, or give another folder with --into")
+    if into.parent == own_shelf() and into.name in bundled():
+        raise ModelError(f"{into.name} comes with perceiverd and would be found first; give another name with --into")
+    try:
+        if into.exists():
+            raise ModelError(f"{into}: is there already; remove it first, or give another folder with --into")
+    except OSError as error:  # a name too long for a folder
+        raise ModelError(f"{into}: no model can be put here: {error.strerror}") from error
     folder = _fetched(source.removeprefix(PREFIX)) if public else Path(source)
     config, weights = _config(folder / CONFIG_FILE), _weights(folder)
     try:
         geometry, network = convert(config, weights)
+        labels = labels_of(config, read_labels(KINETICS))
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from error
     licence = licence or (LICENCE if public else UNKNOWN_LICENCE)
     with _beside(into) as made:
-        save_model(made, network, geometry, read_labels(KINETICS), name=name, licence=licence, scores="softmax")
-        (made / "README.md").write_text(_card(name, source if public else folder.name, licence, geometry), "utf-8")
+        save_model(made, network, geometry, labels, name=name, licence=licence, scores="softmax")
+        (made / "README.md").write_text(
+            _card(name, source if public else folder.name, licence, geometry, labels), "utf-8"
+        )
         load_network(load_card(made))
     return load_card(into)
 
@@ -93,20 +102,29 @@ def _weights(folder: Path) -> Mapping[str, Tensor]:
         path = folder / name
         if not path.exists():
             continue
-        try:
-            if path.suffix == ".safetensors":
-                return load_file(path)
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except SafetensorError as error:
-            raise ModelError(f"{path}: not a safetensors file, or cut short ({error})") from error
-        except pickle.UnpicklingError as error:
-            raise ModelError(f"{path}: holds more than tensors, and is not trusted") from error
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-            raise ModelError(f"{path}: not a checkpoint, or cut short ({_first_line(error)})") from error
-        if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-            raise ModelError(f"{path}: holds something other than named tensors")
-        return found
+        return _tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     raise ModelError(f"{folder}: has neither {' nor '.join(WEIGHTS_FILES)}")
+
+
+def _tensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file, or cut short ({_first_line(error)})") from error
+
+
+def _unpickled(path: Path) -> Mapping[str, Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(f"{path}: holds more than tensors, and is not trusted") from error
+    except Exception as error:  # which one depends on which byte is wrong: IndexError, AssertionError, TypeError, ...
+        raise ModelError(f"{path}: not a checkpoint, or cut short ({_first_line(error)})") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ModelError(f"{path}: holds something other than named tensors")
+    if not all(isinstance(name, str) for name in found):
+        raise ModelError(f"{path}: holds tensors whose names are no text")
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ fetching
@@ -115,28 +133,43 @@ def _fetched(repository: str) -> Path:
 
     An interrupted download goes on where it stopped, and only a whole file gets its name there.
     """
+    # Its faster way of downloading, by the package hf_xet, retries for ever where the hub's storage fails, or raises
+    # errors of no kind of its own (hf_xet 1.x). Plain HTTP fetches 79 MB as well. It is read when the hub's library is
+    # imported, which nothing does before.
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
     try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
         from huggingface_hub.utils import logging
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":
             raise
         raise PerceiverdError("the hub needs more: pip install 'perceiverd[hub]'; or give a folder") from error
     logging.set_verbosity_error()  # it tells of each attempt; the last one's fault is told below
-    try:
-        config = Path(hf_hub_download(repository, CONFIG_FILE))
+    if config := _downloaded(repository, CONFIG_FILE):
         for name in WEIGHTS_FILES:
-            with suppress(EntryNotFoundError):
-                _compare(Path(hf_hub_download(repository, name)))
+            if weights := _downloaded(repository, name):
+                _compare(weights)
                 return config.parent
-    # The bases of its own error are what its HTTP client raises, and OSError.
-    except (*HfHubHTTPError.__bases__, HFValidationError, EntryNotFoundError) as error:
+        raise ModelError(f"{PREFIX}{repository}: has neither {' nor '.join(WEIGHTS_FILES)}")
+    raise ModelError(f"{PREFIX}{repository}: has no {CONFIG_FILE}")
+
+
+def _downloaded(repository: str, name: str) -> Path | None:
+    """One file in the hub's cache; None where the hub says that the repository has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, though the hub has not been asked
+        why = _first_line(error.__cause__ or error)
+        raise ModelError(f"{PREFIX}{repository}: cannot be fetched: the hub can't be reached ({why})") from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:  # its own, its HTTP client's and plain RuntimeError have no base in common but this
         raise ModelError(f"{PREFIX}{repository}: cannot be fetched ({_first_line(error)})") from error
-    raise ModelError(f"{PREFIX}{repository}: has neither {' nor '.join(WEIGHTS_FILES)}")
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -160,8 +193,7 @@ kept; two linear layers that follow each other at the end have become one, and t
 
 * **Sees** {frames} pictures of {width}x{height} at {fps:g} a second, the centre of the frame, values 0 to 1; **hears**
   {samples} samples at {rate_hz} Hz, -1 to 1: windows of {seconds:g} s.
-* **Scores** are a softmax: they sum to 1 over all 700, so something is always named. They are human actions, no sounds,
-  and no labels of AudioSet; their ids are `k700/...`.
+* **Scores** are a softmax: they sum to 1 over all 700, so something is always named. {labels}
 * **Quality**: not measured here. The paper has variants of 10.2 % and of 45 % top-1; which of them was published is not
   documented.
 * **GELU** is `{gelu}`, as the checkpoint's config says. (The original, in JAX, used the approximation by `tanh`;
@@ -173,7 +205,13 @@ NAMES_CREDIT = "Names of actions: Kinetics, DeepMind, CC BY 4.0."
 WEIGHTS_CREDIT = "Weights: DeepMind, CC BY 4.0, published on the Hugging Face hub under Apache-2.0."
 
 
-def _card(name: str, source: str, licence: str, geometry: Geometry) -> str:
+ACTIONS = "They are human actions, no sounds,\n  and no labels of AudioSet; their ids are `k700/...`."
+OWN = """{own} of them have names
+  that are not Kinetics', from the checkpoint's config; their ids are `user/...`, those of the others `k700/...`."""
+
+
+def _card(name: str, source: str, licence: str, geometry: Geometry, labels: Sequence[Label]) -> str:
+    own = sum(label.mid.startswith("user/") for label in labels)
     credit = f"{WEIGHTS_CREDIT} {NAMES_CREDIT}" if licence == LICENCE else NAMES_CREDIT
     media = {**msgspec.to_builtins(geometry.audio), **msgspec.to_builtins(geometry.video)}
     return CARD.format(
@@ -184,5 +222,6 @@ def _card(name: str, source: str, licence: str, geometry: Geometry) -> str:
         gelu=geometry.trunk.gelu,
         licence=licence,
         credit=credit,
+        labels=OWN.format(own=own) if own else ACTIONS,
         **media,
     )

@@ -1,6 +1,7 @@
 """A Perceiver ready to score windows: whatever doesn't depend on a window is worked out once, when it is made.
 
-Gives the logits of the network it is made from. Later changes of that network's weights pass it by.
+Gives the logits of the network it is made from. That network must not change afterwards: some of its weights have been
+folded into tables by then, and others are still read from it.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ class Inference:
     @torch.inference_mode()
     def __init__(self, network: Perceiver, factorised: bool | None = None) -> None:
         """`factorised`: whether to use that form; None is where it pays."""
-        trunk, latents = network.trunk, network.latents
-        self.network = network
+        trunk, latents, tokens = network.trunk, network.latents, network.bytes
         self._windows = max(1, ROWS // trunk.latents)
-        self._grids = token_grids(network.bytes, trunk.latents * trunk.cross_heads)
+        self._grids = token_grids(tokens, trunk.latents * trunk.cross_heads)
         turns = range(trunk.cross_attends)
         crosses = [cast(CrossAttend, network.crosses[min(turn, len(network.crosses) - 1)]) for turn in turns]
         pays = factorised_cost(crosses[0], self._grids) < plain_cost(crosses[0], self._grids)
         self.factorised = pays if factorised is None else factorised
+        # Of a network that is factorised only parts are kept, so that its table of positions, a row for every token,
+        # is gone with it.
+        self._plain = None if self.factorised else network
         if not self.factorised:
+            self._grids = {}
             return
-        tokens = network.bytes
+        self._latents, self._blocks, self._stems, self._head = latents, network.blocks, tokens.stems, network.head
         constants = latents.new_zeros(0, tokens.width) if tokens.constants is None else tokens.constants
         self._eps = crosses[0].input_norm.eps
         self._crosses = [
@@ -54,7 +58,7 @@ class Inference:
     @torch.inference_mode()
     def __call__(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes); see `Perceiver.forward`. A masked token is not even looked at."""
-        score = self._score if self.factorised else self.network
+        score = self._plain or self._score
         batch = len(next(iter(contents.values())))
         parts = []
         for first in range(0, batch, self._windows):
@@ -64,22 +68,20 @@ class Inference:
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _score(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        network = self.network
         keys = self._keys(contents, present)
-        latents = network.latents.expand(len(next(iter(contents.values()))), -1, -1)
+        latents = self._latents.expand(len(next(iter(contents.values()))), -1, -1)
         for turn, cross in enumerate(self._crosses):
             latents = cross(latents, keys)
-            for layer in network.blocks[min(turn, len(network.blocks) - 1)]:  # type: ignore[attr-defined]
+            for layer in self._blocks[min(turn, len(self._blocks) - 1)]:  # type: ignore[attr-defined]
                 latents = layer(latents)
         pooled = self._query(latents)[:, 0] if self._query else latents.mean(dim=1)
-        return network.head.out(pooled)  # type: ignore[no-any-return]
+        return self._head.out(pooled)  # type: ignore[no-any-return]
 
     def _keys(
         self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> dict[str, tuple[Tensor, Tensor | None]]:
         """The tokens that are there as keys, and of which windows they are (None: of all)."""
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
-        stems = self.network.bytes.stems
         for name, grid in self._grids.items():
             if (content := contents.get(name)) is None:
                 continue
@@ -89,7 +91,7 @@ class Inference:
                 if not len(rows):
                     continue
                 content = content[rows]
-            content = stems[name](content) if name in stems else content
+            content = self._stems[name](content) if name in self._stems else content
             found[name] = grid.keys(content, self._eps), rows
         return found
 

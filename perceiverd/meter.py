@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -89,6 +89,33 @@ def _flat(tree: object) -> Iterator[Tensor]:
             yield from _flat(branch)
     elif isinstance(tree, dict):
         yield from _flat(list(tree.values()))
+
+
+def held(*parts: object) -> float:
+    """Bytes of all tensors that parts keep: modules' weights and buffers, and what objects of ours hold beside.
+
+    Memory that several tensors share counts once.
+    """
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    left = list(parts)
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        match part:
+            case Tensor():
+                found[part.untyped_storage().data_ptr()] = part.untyped_storage().nbytes()
+            case nn.Module():
+                left += [*part.parameters(), *part.buffers()]
+            case dict():
+                left += part.values()
+            case list() | tuple():
+                left += part
+            case _ if type(part).__module__.startswith("perceiverd."):
+                left += vars(part).values() if hasattr(part, "__dict__") else ()
+    return float(sum(found.values()))
 
 
 def peak(call: Callable[[], object], device: torch.device) -> float | None:

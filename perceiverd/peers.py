@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from perceiverd.geometry import Geometry
@@ -28,7 +28,8 @@ class Peer:
 
     name: str
     score: Score
-    network: nn.Module
+    holds: object
+    """All that it keeps from one window to the next: a module, or an object of ours."""
 
 
 def installed(package: str) -> str | None:

@@ -11,6 +11,7 @@ from test_cli import Perceiverd, perceiverd  # noqa: F401  # a fixture
 
 from perceiverd import bench, meter, peers
 from perceiverd.geometry import Geometry
+from perceiverd.inference import Inference
 
 
 @pytest.fixture
@@ -36,10 +37,31 @@ def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Pat
 
 @pytest.mark.usefixtures("alone")
 def test_a_report_that_cant_be_written_is_told(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
-    """A path into nowhere is a line with status 1, after the table."""
-    status, _, err = perceiverd("bench", tiny_model, "--rounds", "1", "--json", tmp_path / "no" / "bench.json")
-    assert status == 1
+    """A path into nowhere is a line with status 1, before anything is timed."""
+    status, out, err = perceiverd("bench", tiny_model, "--rounds", "1", "--json", tmp_path / "no" / "bench.json")
+    assert (status, out) == (1, "")
     assert err.startswith(f"perceiverd: {tmp_path}/no/bench.json: cannot be written") and err.count("\n") == 1
+
+
+def test_growth_needs_the_public_sizes(perceiverd: Perceiverd, tiny_model: Path) -> None:  # noqa: F811
+    """Growth of another model, which there is none of, is wrong usage."""
+    status, out, err = perceiverd("bench", tiny_model, "--growth")
+    assert (status, out) == (2, "") and "`public`" in err
+
+
+def test_all_that_is_kept_is_counted_once() -> None:
+    """Weights, buffers and an object's tables count, each piece of memory once however many tensors share it."""
+    linear = torch.nn.Linear(30, 50)
+    linear.register_buffer("table", torch.zeros(70))
+    assert meter.held(linear, linear.weight, [linear.weight[3:]]) == 4 * (30 * 50 + 50 + 70)
+    geometry, network = bench._public(1)
+    plain, fast = (Inference(network, factorised) for factorised in (False, True))
+    weights = sum(4 * parameter.numel() for parameter in network.parameters())
+    positions = sum(4 * m.tokens * (m.width - m.content) for m in geometry.modalities)
+    assert meter.held(plain) == weights + positions
+    cross = fast._crosses[0]
+    assert cross._fixed and meter.held(fast) > meter.held(cross._fixed) + weights - 4 * network.bytes.width * 3
+    assert not hasattr(fast._grids["video"], "spread")
 
 
 def test_work_and_traffic_are_counted() -> None:

@@ -52,11 +52,16 @@ def test_a_saved_model_can_be_read_by_any_user(folder: Path) -> None:
 
 def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Change the weights and sign them anew, so that only the change itself is wrong."""
-    path, card = folder / "model.safetensors", folder / "model.toml"
+    path = folder / "model.safetensors"
     weights = load_file(path)
     change(weights)
     save_file(weights, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sign(folder)
+
+
+def sign(folder: Path) -> None:
+    card = folder / "model.toml"
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     card.write_text(re.sub(r'sha256 = "\w+"', f'sha256 = "{digest}"', card.read_text()))
 
 
@@ -67,14 +72,26 @@ def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> 
         (lambda w: w.update(more=torch.zeros(1)), "tensor more is not part of the model"),
         (lambda w: w.update(latents=torch.zeros(2, 8)), "tensor latents is (2, 8), the geometry says (3, 8)"),
         (lambda w: w["latents"].fill_(float("nan")), "tensor latents holds values that are no finite numbers"),
+        (lambda w: w.update(latents=torch.full((3, 8), 1e300, dtype=torch.float64)), "no finite numbers in float32"),
+        (lambda w: w.update(latents=torch.zeros(3, 8, dtype=torch.complex64)), "tensor latents is torch.complex64"),
+        (lambda w: w.update(latents=torch.zeros(3, 8, dtype=torch.int64)), "tensor latents is torch.int64"),
+        (lambda w: w.update(latents=torch.zeros(3, 8).to(torch.float8_e5m2)), "tensor latents is torch.float8_e5m2"),
     ],
 )
 def test_wrong_tensors_are_refused(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], says: str) -> None:
-    """A missing, extra, misshaped or NaN tensor is named in a one-line error."""
+    """A missing, extra, misshaped or NaN tensor, or one of no float type, is named in a one-line error."""
     rewrite(folder, change)
     with pytest.raises(ModelError, match=re.escape(says)) as error:
         load_network(load_card(folder))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_may_be_of_any_float_type(folder: Path, dtype: torch.dtype) -> None:
+    """Weights in half or double precision are read, and are float32 in the network."""
+    rewrite(folder, lambda w: w.update(latents=torch.full((3, 8), 0.5, dtype=dtype)))
+    latents = load_network(load_card(folder)).latents
+    assert latents.dtype == torch.float32 and bool((latents == 0.5).all())
 
 
 def test_changed_weights_are_refused(folder: Path) -> None:
@@ -87,11 +104,18 @@ def test_changed_weights_are_refused(folder: Path) -> None:
 
 def test_a_pickle_is_refused(folder: Path) -> None:
     """A pickle in the weights' place is not executed but refused."""
-    path, card = folder / "model.safetensors", folder / "model.toml"
-    torch.save({"latents": torch.zeros(3, 8)}, path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    card.write_text(re.sub(r'sha256 = "\w+"', f'sha256 = "{digest}"', card.read_text()))
+    torch.save({"latents": torch.zeros(3, 8)}, folder / "model.safetensors")
+    sign(folder)
     with pytest.raises(ModelError, match="not a safetensors file"):
+        load_network(load_card(folder))
+
+
+def test_numbers_of_a_type_that_cannot_be_read_are_refused(folder: Path) -> None:
+    """A type that safetensors knows and torch's reader does not is told by its name."""
+    header = b'{"latents":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    sign(folder)
+    with pytest.raises(ModelError, match="F8_E8M0"):
         load_network(load_card(folder))
 
 
@@ -120,6 +144,10 @@ def test_a_broken_card_is_refused(folder: Path, text: str, says: str) -> None:
         ("rate_hz = 1000", "rate_hz = 0"),
         ("fps = 10", "fps = nan"),
         ("latents = 3", "latents = -3"),
+        ("latents = 3", f"latents = {2**62}"),
+        ("layers = 1", f"layers = {2**20}"),
+        ("bands = 2", f"bands = {2**40}"),
+        ("frames = 7\nfps = 10", f"frames = {7 * 2**20}\nfps = {10 * 2**20}"),
         ("bands = 2", "bands = -2"),
         ('form = "raw"\npatch = [70]', 'form = "mel"\npatch = [1, 1]'),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -285,6 +286,23 @@ def test_bundled_models_are_listed(perceiverd: Perceiverd) -> None:
     assert status == 0
     for line in out.splitlines():
         assert perceiverd("models", "info", line.split()[0])[0] == 0
+
+
+def test_a_broken_model_hides_no_other(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models list` tells of a model that can't be read, and lists the others by the names that find them."""
+    shelf = tmp_path / "perceiverd" / "models"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    shutil.copytree(tiny_model, shelf / "mine")
+    (shelf / "broken").mkdir()
+    (shelf / "broken" / "model.toml").write_text("schema = 1")
+    status, out, err = perceiverd("models", "list")
+    assert status == 1
+    assert err.startswith(f"perceiverd: {shelf}/broken/model.toml: ") and err.count("\n") == 1
+    names = [line.split()[0] for line in out.splitlines()]
+    assert "mine" in names and "tiny" not in names and "broken" not in names
+    assert all(perceiverd("models", "info", name)[0] == 0 for name in names)
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

@@ -13,11 +13,12 @@ import torch
 from published import PUBLIC, SMALL, label_logits, published
 from torch import Tensor
 
-from perceiverd.conversion import UNUSED, Config, convert
+from perceiverd.conversion import UNUSED, Config, convert, labels_of
 from perceiverd.encoding import audio_tokens, video_tokens
 from perceiverd.errors import ModelError
 from perceiverd.geometry import Geometry
 from perceiverd.inference import Inference
+from perceiverd.labels import KINETICS, Label, read_labels
 
 SHAPES = Path(__file__).with_name("multimodal_perceiver.tsv")
 
@@ -95,16 +96,50 @@ CHANGES: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (lambda w: w.update(more=torch.zeros(1)), "tensor more is not part of a multimodal Perceiver"),
     (lambda w: w.update({ANY: torch.zeros(32, 33)}), f"tensor {ANY} is (32, 33), the config says (32, 32)"),
     (lambda w: w.update({ANY: torch.full((32, 32), torch.nan)}), f"tensor {ANY} holds values that are no finite"),
+    (lambda w: w.update({ANY: torch.full((32, 32), 1e300, dtype=torch.float64)}), f"tensor {ANY} holds values"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32, dtype=torch.int8)}), f"tensor {ANY} is torch.int8"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32).to_sparse()}), f"tensor {ANY} is torch.float32, torch.sparse_coo"),
+    (lambda w: w.update({ANY: torch.zeros(32, 32, device="meta")}), f"tensor {ANY} is torch.float32, torch.strided"),
 ]
 
 
-@pytest.mark.parametrize(("change", "says"), CHANGES, ids=["missing", "extra", "misshaped", "nan"])
+@pytest.mark.parametrize(("change", "says"), CHANGES, ids="missing extra misshaped nan large whole sparse meta".split())
 def test_wrong_tensors_are_refused(theirs: Any, change: Callable[[dict[str, Tensor]], object], says: str) -> None:
-    """A missing, extra, misshaped or NaN tensor is named in a one-line error."""
+    """A missing, extra, misshaped or NaN tensor, or one of another kind, is named in a one-line error."""
     weights = dict(theirs.state_dict())
     change(weights)
     with pytest.raises(ModelError, match=re.escape(says)):
         convert(config_of(theirs), weights)
+
+
+KINETICS700 = read_labels(KINETICS)
+
+
+def with_names(names: list[str]) -> Config:
+    return Config("perceiver", {str(index): name for index, name in enumerate(names)})
+
+
+def test_names_of_kinetics_are_its_labels() -> None:
+    """A config without names, or with Kinetics' in any spelling and order, has the labels of those names."""
+    names = [label.name for label in KINETICS700]
+    assert labels_of(with_names([f"LABEL_{index}" for index in range(700)]), KINETICS700) == KINETICS700
+    assert labels_of(with_names([name.title().replace(" ", "_") for name in names]), KINETICS700) == KINETICS700
+    turned = labels_of(with_names(names[::-1]), KINETICS700)
+    assert [label.mid for label in turned] == [label.mid for label in KINETICS700[::-1]]
+    assert [label.index for label in turned] == list(range(700))
+
+
+def test_names_of_its_own_are_a_models_labels() -> None:
+    """A name that Kinetics lacks is a label of the user's own, with the name that the config gives it."""
+    labels = labels_of(with_names(["Feeding\tthe (grey) cat", *(label.name for label in KINETICS700[1:])]), KINETICS700)
+    assert labels == (Label(0, "user/feeding-the-grey-cat", "Feeding the (grey) cat"), *KINETICS700[1:])
+
+
+@pytest.mark.parametrize("names", [["a", "b c", "B_C"], ["a", "abseiling", "Abseiling"], ["a", "?"]])
+def test_labels_that_cannot_be_told_apart_are_refused(names: list[str]) -> None:
+    """Two labels of one name, and one without, are told of in a line."""
+    with pytest.raises(ModelError, match=r"id2label 1 is .*: every label needs a name of its own"):
+        labels_of(with_names(names), KINETICS700)
 
 
 def test_tensors_on_which_no_label_depends_may_be_missing(theirs: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from perceiverd import inference
+from perceiverd import attention, inference
 from perceiverd.attention import TokenGrid, read_blocks, read_blocks_anywhere
 from perceiverd.geometry import Modality, Trunk
 from perceiverd.inference import Inference, token_grids
@@ -156,6 +156,32 @@ def test_the_portable_reading_equals_the_kernels() -> None:
     queries, keys = torch.randn(2, 3, 5, 8, dtype=torch.float64), torch.randn(2, 3, 7, 8, dtype=torch.float64)
     for found, wanted in zip(read_blocks_anywhere(queries, keys), read_blocks(queries, keys), strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("held", [1, 150, 10**6])
+def test_the_portable_reading_holds_few_scores(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are read in groups of a bounded number of scores, the last one smaller, to the same result."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(attention, "SCORES", held)
+    queries, keys = torch.randn(1, 11, 5, 2, dtype=torch.float64), torch.randn(1, 11, 13, 2, dtype=torch.float64)
+    with Largest() as largest:
+        found = read_blocks_anywhere(queries, keys)
+    assert largest.numel <= max(held, 5 * 13, keys.numel())
+    for one, wanted in zip(found, read_blocks(queries, keys), strict=True):
+        torch.testing.assert_close(one, wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_gives_the_processors_logits() -> None:
+    """In both forms, with a modality missing, what CUDA gives in float32 is what the processor gives."""
+    network = make(WIDE).float()
+    seen = {name: content.float() for name, content in contents(network).items()}
+    there = torch.tensor([True, False, True])
+    for factorised in (True, False):
+        wanted = Inference(network.cpu(), factorised)(seen, {"audio": there})
+        ready = Inference(network.cuda(), factorised)
+        found = ready({name: content.cuda() for name, content in seen.items()}, {"audio": there.cuda()})
+        assert distance(found.cpu(), wanted) < 1e-4
 
 
 def test_it_is_used_where_it_pays() -> None:
