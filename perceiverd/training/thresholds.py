@@ -28,7 +28,7 @@ FLOOR, UNMEASURED, CEILING = 0.3, 0.7, 0.95
 ALLOWED = 0.01
 SURE = 0.7
 MARGIN = 2.0
-"""With it a fifth of the quiet streams, held back in turn, made 0.4 false alarms an hour by thresholds set on the others;
+"""With it a fifth of the quiet streams, held back in turn, made 0.4 false alarms an hour by thresholds set on the rest;
 with 1.0 it was 1.0."""
 GRID = np.round(np.arange(FLOOR, CEILING + 0.001, 0.01), 2)
 

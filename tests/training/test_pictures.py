@@ -93,7 +93,9 @@ def test_hold_out_takes_a_fifth_of_each_label() -> None:
 def test_near_twins_of_what_is_held_out_are_not_trained_on() -> None:
     """A copy in another size or a little lighter is found, another drawing is not."""
     rng = np.random.default_rng(0)
-    drawing = cv2.resize(rng.integers(0, 256, (9, 7, 4), np.uint8), (210, 270), interpolation=cv2.INTER_CUBIC)
+    drawing = np.asarray(
+        cv2.resize(rng.integers(0, 256, (9, 7, 4), np.uint8), (210, 270), interpolation=cv2.INTER_CUBIC), np.uint8
+    )
     drawing[..., 3] = 255
     copy = np.clip(cv2.resize(drawing, (140, 180), interpolation=cv2.INTER_AREA) * 0.9 + 9, 0, 255).astype(np.uint8)
     copy[..., 3] = 255
