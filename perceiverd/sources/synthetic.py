@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.clock import now_ns
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.clock import Line, now_ns
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media, Timing
 from perceiverd.sources import Synthetic, Wanted
+from perceiverd.sources.file import due_ns, later
 
 TICKS_HZ = 25
 TICK_NS = NS_PER_S // TICKS_HZ
@@ -23,8 +24,36 @@ BARS = np.array(
 )
 
 
-def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
+STEP_NS = NS_PER_S // 2
+TOLD_EVERY_NS = 5 * NS_PER_S
+
+
+def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | Timing | None]:
     """Yield 25 pictures and 25 chunks a second, stamped on CLOCK_MONOTONIC, for ever."""
+    ticks = _ticks(spec, wanted)
+    yield from ticks if spec.step_after_s is None else _laid(ticks)
+
+
+def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
+    """The same by a clock of which nothing is known, as a device's is."""
+    line, held, told_ns = Line(), list[Media](), now_ns()
+    for item in items:
+        if item is None:
+            yield None
+            continue
+        at_ns = now_ns()
+        if stepped := line.note(due_ns(item), at_ns):
+            held.clear()  # which side of the step it was on can't be told
+        held.append(item)
+        if stepped or at_ns - told_ns >= TOLD_EVERY_NS:
+            told_ns = at_ns
+            yield line.timing
+        if not line.suspect:
+            yield from (later(each, line.at(each.start_ns) - each.start_ns) for each in held)
+            held.clear()
+
+
+def _ticks(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
     begin_ns, tick = now_ns(), 0
     video = wanted.video if spec.video else None
     rate_hz = wanted.audio_rate_hz if spec.audio else None
@@ -36,13 +65,17 @@ def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
             time.sleep(1)
         tick += 1
         # A device delivers what it has taken when the tick is over.
-        time.sleep(max(0, begin_ns + tick * TICK_NS - now_ns()) / NS_PER_S)
+        lost_ns = STEP_NS if spec.step_after_s is not None and elapsed_s >= spec.step_after_s else 0
+        time.sleep(max(0, begin_ns + lost_ns + tick * TICK_NS - now_ns()) / NS_PER_S)
         start_ns = begin_ns + (tick - 1) * TICK_NS
         if video:
-            yield Frame(start_ns, picture(tick - 1, video.height, video.width))
+            shown = tick - 1 if spec.freeze_after_s is None else min(tick - 1, round(spec.freeze_after_s * TICKS_HZ))
+            yield Frame(start_ns, picture(shown, video.height, video.width))
         if rate_hz:
             first, end = (n * rate_hz // TICKS_HZ for n in (tick - 1, tick))
-            yield Chunk(begin_ns + first * NS_PER_S // rate_hz, sound(first, end, rate_hz), rate_hz)
+            mute = spec.mute_after_s is not None and elapsed_s >= spec.mute_after_s
+            heard = np.zeros(end - first, np.float32) if mute else sound(first, end, rate_hz)
+            yield Chunk(begin_ns + first * NS_PER_S // rate_hz, heard, rate_hz)
         if not video and not rate_hz:
             yield None
 
