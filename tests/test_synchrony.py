@@ -14,7 +14,7 @@ from perceiverd.clock import Line
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.media import NS_PER_S, Chunk, Frame
 from perceiverd.sources.url import ArrivalLine
-from perceiverd.window import Window, Windower
+from perceiverd.window import Patience, Window, Windower
 
 MS = NS_PER_S // 1000
 DAY_S = 24 * 3600
@@ -113,7 +113,9 @@ def arrived(device: Device, seconds: float) -> Iterator[Item]:
 
 def windows(*sources: Iterator[Item], hop_s: float) -> Iterator[Window]:
     """What the windower makes of them, a gap at each step."""
-    windower = Windower(GEOMETRY, round(hop_s * NS_PER_S))
+    windower = Windower(
+        GEOMETRY, round(hop_s * NS_PER_S), Patience(wait_ns=2 * NS_PER_S, frame_gap_ns=3 * NS_PER_S // 2)
+    )
     tagged = [((at, number, who, what) for at, number, what in source) for who, source in enumerate(sources)]
     for _, _, who, what in heapq.merge(*tagged, key=lambda item: item[:2]):
         if what is None:
@@ -156,8 +158,8 @@ def planned(seed: int, least_ms: int) -> tuple[tuple[float, int], ...]:
 
 def test_a_day_of_drift_jitter_and_steps() -> None:
     """24 hours, clocks 200 ppm apart, a step an hour each: what stands together was together, and none is torn."""
-    microphone = Device(100, 500, 0.4, planned(1, 20), seed=1)
-    camera = Device(-100, 400, 2.0, planned(2, 50), seed=2)
+    microphone = Device(100, 1000, 0.4, planned(1, 20), seed=1)
+    camera = Device(-100, 1000, 2.0, planned(2, 50), seed=2)
     sources = laid(microphone, DAY_S, sound), laid(camera, DAY_S, picture)
     whole = 0
     worst_ns = 0.0
@@ -170,20 +172,20 @@ def test_a_day_of_drift_jitter_and_steps() -> None:
         # What is told of the window is true, but for what the lines err; and that is less than the bound.
         worst_ns = max(worst_ns, abs(true_ns.mean() - window.skew.mean_ns))
         assert worst_ns < BOUND_NS, (window, true_ns / MS)
-    # Some ten seconds after each step of either device have one of the two alone.
-    assert whole > 0.97 * DAY_S / 7
+    # A step is found within 25 readings, here seconds; until then one of the two is held back.
+    assert whole > 0.96 * DAY_S / 7
     assert worst_ns < BOUND_NS / 2
 
 
 def test_a_day_of_a_network_camera() -> None:
     """24 hours by one sender's clock and a network that jitters by 20 ms: its sound and pictures never part."""
     count = 0
-    for window in windows(arrived(Device(100, 400, 20.0, seed=3), DAY_S), hop_s=7):
+    for window in windows(arrived(Device(100, 1000, 20.0, seed=3), DAY_S), hop_s=7):
         if window.skew is not None:
             count += 1
-            assert is_whole(window, 400)
+            assert is_whole(window, 1000)
             assert abs(true_skew_ns(window).mean() - window.skew.mean_ns) < 6 * MS
-            assert abs(window.skew.most_ns) <= 202 * MS  # half of the time from picture to picture
+            assert abs(window.skew.most_ns) <= 520 * MS  # half of the time from picture to picture
     assert count > 0.97 * DAY_S / 7
 
 
