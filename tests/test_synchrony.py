@@ -156,6 +156,7 @@ def planned(seed: int, least_ms: int) -> tuple[tuple[float, int], ...]:
     )
 
 
+@pytest.mark.timeout(600)  # some seconds' work, but for a machine that has much else to do
 def test_a_day_of_drift_jitter_and_steps() -> None:
     """24 hours, clocks 200 ppm apart, a step an hour each: what stands together was together, and none is torn."""
     microphone = Device(100, 1000, 0.4, planned(1, 20), seed=1)
@@ -177,6 +178,7 @@ def test_a_day_of_drift_jitter_and_steps() -> None:
     assert worst_ns < BOUND_NS / 2
 
 
+@pytest.mark.timeout(600)
 def test_a_day_of_a_network_camera() -> None:
     """24 hours by one sender's clock and a network that jitters by 20 ms: its sound and pictures never part."""
     count = 0

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import zmq
 
-from perceiverd.media import NS_PER_S, Frame, Media
+from perceiverd.media import NS_PER_S, Frame
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo
 from perceiverd.sources.child import Sender
-from perceiverd.sources.link import Header, Order, unpacked
+from perceiverd.sources.link import Header, Item, Order, unpacked
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
 COMMAND = [sys.executable, "-m", "perceiverd.sources.child"]
@@ -37,7 +37,7 @@ class Line:
         assert self.process.stdin
         self.process.stdin.write(msgspec.json.encode(Order(source, wanted, endpoint, "t", 3)) + b"\n")
 
-    def next(self, timeout_s: float = 20) -> tuple[Header, Media | None]:
+    def next(self, timeout_s: float = 20) -> tuple[Header, Item | None]:
         assert self.socket.poll(round(timeout_s * 1000)), "nothing came"
         return unpacked(self.socket.recv_multipart())
 
