@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from perceiverd.clock import Line, now_ns
 from perceiverd.media import NS_PER_S, Chunk, Frame, Media, Timing
 from perceiverd.sources import Synthetic, Wanted
-from perceiverd.sources.file import due_ns, later
 
 TICKS_HZ = 25
 TICK_NS = NS_PER_S // TICKS_HZ
@@ -45,14 +45,14 @@ def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
             yield None
             continue
         at_ns = now_ns()
-        if stepped := line.note(due_ns(item), at_ns):
+        if stepped := line.note(item.end_ns if isinstance(item, Chunk) else item.start_ns, at_ns):
             held.clear()  # which side of the step it was on can't be told
         held.append(item)
         if stepped or at_ns - told_ns >= TOLD_EVERY_NS:
             told_ns = at_ns
             yield line.timing
         if not line.suspect:
-            yield from (later(each, line.at(each.start_ns) - each.start_ns) for each in held)
+            yield from (replace(each, start_ns=line.at(each.start_ns)) for each in held)
             held.clear()
 
 
