@@ -1,8 +1,9 @@
 """Source specifications: what a stream watches, as it stands in the configuration.
 
 A new kind of source is one struct here (added to `Source`) and one module of the tag's name with
-`media(spec, wanted) -> Iterator[Media | None]`, where None says "alive, nothing due yet". Nothing here opens anything,
-so that configuration and daemon load neither FFmpeg nor a driver.
+`media(spec, wanted) -> Iterator[Media | Timing | None]`: None says "alive, nothing due yet"; a Timing, now and then and
+right before what follows a step, what is known of the clock. Nothing here opens anything, so that configuration
+and daemon load neither FFmpeg nor a driver.
 """
 
 from __future__ import annotations
@@ -79,6 +80,12 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     """Hang, as a driver does, this many seconds after the start; never where None."""
     crash_after_s: float | None = None
     """Die without a word this many seconds after the start; never where None."""
+    freeze_after_s: float | None = None
+    """Give the same picture again and again from so many seconds on; never where None."""
+    mute_after_s: float | None = None
+    """Give nothing but zeros for sound from so many seconds on; never where None."""
+    step_after_s: float | None = None
+    """Lose half a second of the clock, as an overrun does, so many seconds after the start; never where None."""
 
     def __post_init__(self) -> None:
         if not (self.video or self.audio):
