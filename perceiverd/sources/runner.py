@@ -43,6 +43,8 @@ TERM_S = 1.0
 KILL_S = 2.0
 HELD_MS = 10
 """How often is looked for the end of what is leaving, while others wait for it."""
+URL_CAP_S = 4.0
+"""A camera that is back should be seen within 10 s: this, and opening it, 3 s. What is asked is one small packet."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
@@ -418,4 +420,5 @@ def _limits(source: Source, limits: Limits) -> Limits:
         limits,
         open_s=max(limits.open_s, source.open_timeout_s + 2),
         read_s=max(limits.read_s, source.read_timeout_s + 2),
+        backoff_cap_s=min(limits.backoff_cap_s, URL_CAP_S),
     )

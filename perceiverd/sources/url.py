@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import MediaError
@@ -10,6 +13,8 @@ from perceiverd.media import NS_PER_S, Media
 from perceiverd.sources import Url, Wanted, container, shown
 from perceiverd.sources.file import due_ns, later, paced
 
+CONNECT_S = 2.0
+"""What a device may take to take a call. The kernel would double its patience while a network is cut."""
 SETTLE_NS = NS_PER_S // 2
 """Opening reads ahead to find out what is there; when arrivals have got no sooner for this long its burst is over."""
 SETTLE_MOST_NS = 5 * NS_PER_S
@@ -66,6 +71,7 @@ def media(spec: Url, wanted: Wanted, clock: Clock = now_ns) -> Iterator[Media | 
     options = {"analyzeduration": "2000000"} if spec.pushed else {}  # in microseconds
     if spec.url.lower().startswith("rtsp"):
         options["rtsp_transport"] = spec.transport
+        _reach(spec)
     items = container.read(
         spec.url,
         wanted,
@@ -77,6 +83,30 @@ def media(spec: Url, wanted: Wanted, clock: Clock = now_ns) -> Iterator[Media | 
     yield from _pushed(spec, items, clock) if spec.pushed else _pulled(spec, items, clock)
     # FFmpeg tells a server's death like the end of a file.
     raise MediaError(f"{shown(spec.url)}: the stream ended; check the device and the network")
+
+
+def _reach(spec: Url) -> None:
+    """Find out whether somebody listens there at all, which tells what is wrong in better words than FFmpeg's."""
+    parts = urlsplit(spec.url)
+    host, port = parts.hostname or "", parts.port or (322 if parts.scheme.lower() == "rtsps" else 554)
+    try:
+        socket.create_connection((host, port), min(CONNECT_S, spec.open_timeout_s)).close()
+    except OSError as error:
+        raise MediaError(f"{shown(spec.url)}: {_unreached(host, port, error)}") from None
+
+
+def _unreached(host: str, port: int, error: OSError) -> str:
+    match error:
+        case socket.gaierror():
+            return f"the name {host} is not known; check its spelling and the name server, or write its address"
+        case ConnectionRefusedError():
+            return f"nobody listens at port {port} (connection refused); check the port, and that the device is on"
+        case TimeoutError():
+            return "does not answer; check that the device is on, its address, and the network"
+        case _ if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return "there is no way to it (no route to host); check its address and the network"
+        case _:
+            return f"cannot be reached ({error.strerror}); check its address and the network"
 
 
 def _pushed(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media]:
