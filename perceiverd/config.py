@@ -334,4 +334,10 @@ def _rooted(config: Config, root: Path) -> Config:
 
 
 def _source_rooted(source: Source, root: Path) -> Source:
-    return msgspec.structs.replace(source, path=str(root / source.path)) if isinstance(source, File) else source
+    match source:
+        case File(path=path):
+            return msgspec.structs.replace(source, path=str(root / path))
+        case Url(ca_file=str(path)):
+            return msgspec.structs.replace(source, ca_file=str(root / path))
+        case _:
+            return source

@@ -151,6 +151,14 @@ class Camera:
             time.sleep(0.25)
         raise RuntimeError("the RTSP server does not start")
 
+    def restart(self, password: str | None = None) -> None:
+        """Switch it off and on, with another password or again with its own."""
+        self.kill()
+        own = self._password
+        self._password = password or own
+        self.start()
+        self._password = own
+
     def kill(self) -> None:
         """Switch it off as a power cut does."""
         if self._process:

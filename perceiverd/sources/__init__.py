@@ -2,7 +2,7 @@
 
 A new kind of source is one struct here (added to `Source`) and one module of the tag's name with
 `media(spec, wanted) -> Iterator[Media | Timing | None]`: None says "alive, nothing due yet"; a Timing, now and then and
-right before what follows a step, what is known of the device's clock. Nothing here opens anything, so that configuration
+right before what follows a step, what is known of the clock. Nothing here opens anything, so that configuration
 and daemon load neither FFmpeg nor a driver.
 """
 
@@ -46,6 +46,11 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """Give up when the URL has not opened after this many seconds."""
     read_timeout_s: float = 5.0
     """Give up when no data has come for this many seconds."""
+    verify: bool = True
+    """Over TLS (rtsps, https, rtmps), whether its certificate must be good; False trusts whoever answers."""
+    ca_file: str | None = None
+    """A PEM file with the authorities that may have signed it, or with a self-signed certificate itself; the system's
+    authorities where None."""
 
     def __post_init__(self) -> None:
         # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.

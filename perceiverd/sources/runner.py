@@ -43,8 +43,8 @@ TERM_S = 1.0
 KILL_S = 2.0
 HELD_MS = 10
 """How often is looked for the end of what is leaving, while others wait for it."""
-URL_CAP_S = 4.0
-"""A camera that is back should be seen within 10 s: this, and opening it, 3 s. What is asked is one small packet."""
+URL_CAP_S = 3.0
+"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s)."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
