@@ -37,6 +37,7 @@ class Seen:
     events: dict[str, Event] = field(default_factory=dict)
     """Open events by id, in the order in which they began."""
     state_told: str = ""
+    stalls: tuple[str, ...] = ()
     dropped_told: int = 0
     dropped_told_s: float = -DROPS_TOLD_EVERY_S
 
@@ -103,7 +104,7 @@ class Chronicle:
 
     def _greeted(self, hello: Hello, now: datetime) -> Happening | None:
         before, self.hello = self.hello, hello
-        for name in [name for name in self.streams if name not in hello.streams]:
+        for name in [name for name in self.streams if name not in (*hello.streams, *hello.disabled)]:
             del self.streams[name]
         for name in hello.streams:
             self._seen(name)
@@ -113,12 +114,14 @@ class Chronicle:
         return Happening(now, f"reloaded, streams: {names}") if before.streams != hello.streams else None
 
     def _stated(self, status: Status) -> Happening | None:
-        if self.hello and status.stream not in self.hello.streams:
-            return None  # the last word of a stream that is watched no more
+        if self.hello and status.stream not in (*self.hello.streams, *self.hello.disabled):
+            return None  # the last word of a stream that is no more
         seen = self._seen(status.stream)
         if seen.status is None:
             seen.dropped_told = status.dropped  # what was lost before we came is no news
         seen.status = status
+        if stands := self._stands(seen, status):
+            return stands
         down = status.state in DOWN
         # One that is started again and again, and fails each time, is told of once.
         still_down = seen.state_told in DOWN and status.state in (*DOWN, "starting")
@@ -130,6 +133,16 @@ class Chronicle:
             seen.dropped_told, seen.dropped_told_s = status.dropped, at_s
             many = "1 window" if dropped == 1 else f"{dropped} windows"
             return Happening(status.time, f"{status.stream}: dropped {many}, too busy to tag them", grave=True)
+        return None
+
+    def _stands(self, seen: Seen, status: Status) -> Happening | None:
+        """What comes and yet is nothing, or is something again."""
+        stalls = tuple(stall for source in status.sources for stall in source.stalls)
+        before, seen.stalls = seen.stalls, stalls
+        if new := [stall for stall in stalls if stall not in before]:
+            return Happening(status.time, f"{status.stream}: {' and '.join(new)}; counts as missing", grave=True)
+        if gone := [stall for stall in before if stall not in stalls]:
+            return Happening(status.time, f"{status.stream}: {' and '.join(gone)} over")
         return None
 
     def _changed(self, event: Event) -> Happening | None:

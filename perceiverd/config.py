@@ -63,6 +63,16 @@ class Window(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds without a picture over which no window reaches; until then the last picture stands."""
 
 
+class Stalls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[stalls]`: what comes and yet is nothing. It counts as missing; files that are replayed are not watched."""
+
+    frozen_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """Seconds after which a picture that stays the same to the last bit is frozen, and its source is started again; 0
+    for never."""
+    silent_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
+    """Seconds after which sound that is constant, such as zeros, is dead, which is told; 0 for never."""
+
+
 class Publish(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[publish]`: where labels go out."""
 
@@ -143,6 +153,9 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     of them in the list is heeded."""
     enabled: bool = True
     """False leaves the stream out without deleting it."""
+    av_offset_ms: Annotated[float, Meta(ge=-5000, le=5000)] = 0.0
+    """Milliseconds that are added to the times of its pictures. A flash that is seen 80 ms after its clap is heard
+    wants -80, one that is seen 80 ms before wants 80."""
     events: StreamOptions = StreamOptions()
     """What is special about its events."""
 
@@ -155,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     publish: Publish = Publish()
     metrics: Metrics = Metrics()
     events: EventOptions = EventOptions()
+    stalls: Stalls = Stalls()
     streams: dict[str, Stream] = {}
 
 

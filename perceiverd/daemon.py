@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from perceiverd import __version__, config, logs, messages, metrics, reload
+from perceiverd import __version__, config, logs, messages, metrics, reload, stalls, streams
 from perceiverd.card import Card, load_card
 from perceiverd.clock import now_ns
 from perceiverd.config import Config
@@ -35,7 +35,7 @@ from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
 from perceiverd.readings import Board, Snapshot, inferences
 from perceiverd.rules import Rules
-from perceiverd.sources import Wanted
+from perceiverd.sources import File, Wanted, name_of
 from perceiverd.sources.runner import Arrival, Gap, Modality, Runner
 from perceiverd.sources.supervision import State
 from perceiverd.streams import Stream, state_of
@@ -168,21 +168,22 @@ class Daemon:
         self._notifier.status(self._summary())
 
     def _change(self, change: reload.Change, rules: Mapping[str, Rules], secrets: Mapping[str, str]) -> None:
-        before, self._settings = self._settings, change.settings
+        off, self._settings = reload.switched_off(self._settings), change.settings
         gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets)
         for name in (*change.removed, *change.changed):
             self._publish(self._streams[name].end_events("reload", self._model))
         for name in change.removed:
             self._publish([self._status(self._streams.pop(name), now_ns())])
             self._publisher.forget(name)
+        for name in off.keys() - self._settings.streams.keys():
+            self._publisher.forget(name)
         for name, position in gone:
             if name in self._streams:
                 self._streams[name].exchanged(position)
         for name in change.reruled:
             self._publish(self._streams[name].change_rules(rules[name], self._model))
-        if before.window != self._settings.window:
-            for stream in self._streams.values():
-                stream.windower.tune(*_pace(self._settings))
+        for name, stream in self._streams.items():
+            self._tune(name, stream)
         self._streams = {name: self._streams.get(name) or self._stream(name, rules[name]) for name in rules}
         self._status_ns, self._next_status_ns = round(self._settings.publish.status_interval_s * NS_PER_S), 0
         if self._hello() != self._said_hello:
@@ -219,8 +220,7 @@ class Daemon:
         match arrival.what:
             case Frame() | Chunk() as item:
                 modality: Modality = "video" if isinstance(item, Frame) else "audio"
-                if stream.heeds(modality, arrival):
-                    stream.take(stream.windower.push(item))
+                stream.hear(modality, arrival, item)
             case Gap(modalities=modalities):
                 for modality in modalities:
                     if stream.heeds(modality, arrival):
@@ -252,6 +252,9 @@ class Daemon:
         for name, stream in self._streams.items():
             sources = self._runner.state(name)
             stream.note(state_of(sources), now)
+            for source in sources:
+                if stream.frozen_due(source.position, now):
+                    self._runner.restart((name, source.position), "frozen", "its picture is frozen")
             self._publish(stream.events_over(sources, self._model))
         if now >= self._next_status_ns:
             # From now, not from when it was due: after a long inference one status is enough.
@@ -300,6 +303,9 @@ class Daemon:
 
     def _publish_status(self, now: int) -> None:
         self._publish([self._status(stream, now) for stream in self._streams.values()])
+        for name, stream in reload.switched_off(self._settings).items():
+            sources = [name_of(source) for source in stream.sources]
+            self._publisher.send(streams.disabled(name, sources, now, self._up_since, self._model))
 
     def _status(self, stream: Stream, now: int) -> Status:
         sources, subscriptions = self._runner.state(stream.name), self._publisher.subscriptions
@@ -329,10 +335,32 @@ class Daemon:
             hop_s=self._settings.window.hop_s,
             status_interval_s=self._settings.publish.status_interval_s,
             up_since=self._up_since,
+            disabled=tuple(reload.switched_off(self._settings)),
         )
 
     def _stream(self, name: str, rules: Rules) -> Stream:
-        return Stream(name, Windower(self._card.geometry, *_pace(self._settings)), EventTracker(rules))
+        window = self._settings.window
+        stream = Stream(name, Windower(self._card.geometry, _ns(window.hop_s)), EventTracker(rules))
+        self._tune(name, stream)
+        return stream
+
+    def _tune(self, name: str, stream: Stream) -> None:
+        """Let the stream go by the options in force."""
+        settings = self._settings
+        options, window = settings.streams[name], settings.window
+        offset_ns = round(options.av_offset_ms * 1e6)
+        if offset_ns != stream.av_offset_ns:
+            stream.av_offset_ns = offset_ns
+            stream.windower.gap("video")
+        stream.replayed = frozenset(i for i, source in enumerate(options.sources) if isinstance(source, File))
+        stream.limits = stalls.Limits(_ns(settings.stalls.frozen_s), _ns(settings.stalls.silent_s))
+        patience = Patience(
+            # What is stamped earlier or later by so much comes so much later or earlier by its stamp.
+            wait_ns=_ns(window.wait_s) + abs(offset_ns),
+            chunk_gap_ns=_ns(window.chunk_gap_s),
+            frame_gap_ns=_ns(window.frame_gap_s),
+        )
+        stream.windower.tune(_ns(window.hop_s), patience)
 
     def _load(self, card: Card) -> None:
         """Load the model and let it tag once: the first time is slow, and what is broken shows before "ready"."""
@@ -372,15 +400,8 @@ class Daemon:
                 signal.signal(number, handler)
 
 
-def _pace(settings: Config) -> tuple[int, Patience]:
-    """The hop in nanoseconds, and how patiently is waited."""
-    window = settings.window
-    patience = Patience(
-        wait_ns=round(window.wait_s * NS_PER_S),
-        chunk_gap_ns=round(window.chunk_gap_s * NS_PER_S),
-        frame_gap_ns=round(window.frame_gap_s * NS_PER_S),
-    )
-    return round(window.hop_s * NS_PER_S), patience
+def _ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)
 
 
 def _door(publish: config.Publish) -> Door | None:

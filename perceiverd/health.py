@@ -54,7 +54,8 @@ def lacking(stream: StreamReading, lately_ns: int, now_ns: int) -> str:
         return ""
     silence = "no window yet" if stream.sent_ns is None else f"no window for {_seconds(now_ns - stream.sent_ns)}"
     losses = [source.detail for source in stream.sources if source.state not in ("up", ENDED) and source.detail]
-    return "; ".join([silence, *losses])
+    stalls = [stall for source in stream.sources for stall in source.stalls]
+    return "; ".join([silence, *losses, *stalls])
 
 
 def _stuck(board: Board, now_ns: int) -> str:

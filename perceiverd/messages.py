@@ -72,6 +72,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     repeated: bool = False
     """True where it is said again, under its first `seq`, for somebody who came late."""
     schema: int = SCHEMA
+    disabled: tuple[str, ...] = ()
+    """Streams that are configured and switched off; nothing is said of them but their status."""
 
 
 class Scores(msgspec.Struct, frozen=True, tag="scores"):
@@ -93,6 +95,11 @@ class Scores(msgspec.Struct, frozen=True, tag="scores"):
     """Best first."""
     dropped: int
     """Windows of this stream overtaken by newer ones, and so not tagged, since the last message."""
+    skew_ms: float | None = None
+    """How much later (negative: earlier) its pictures were taken than the sound they stand beside, on average over the
+    model's ticks, by the clocks of their sources; null where it has only one of them."""
+    skew_most_ms: float | None = None
+    """The same at the tick where it is furthest from 0."""
     boot_id: str = ""
     """New with every start of the daemon; `seq` begins anew with it."""
     seq: int = 0
@@ -106,13 +113,21 @@ class SourceStatus(msgspec.Struct, frozen=True):
     source: str
     """What it opens: a path, a URL, a device; without passwords."""
     state: str
-    """`starting`, `up`, `stalled`, `backing off` or `ended`."""
+    """`starting`, `up`, `stalled`, `backing off`, `ended` or `disabled`."""
     data_age_s: float | None
     """Seconds since its last frame or chunk arrived; None before the first."""
     restarts: dict[str, int]
     """How often it was started again, by reason, since boot."""
     dropped: int
     """Frames and chunks that found no room on their way, since boot."""
+    stalls: tuple[str, ...] = ()
+    """What of it comes and yet is nothing, and so counts as missing: `frozen picture`, `dead silence`."""
+    drift_ppm: float | None = None
+    """By how many millionths its device's clock runs fast (negative: slow); null where that isn't known."""
+    jitter_ms: float | None = None
+    """How late its readings come on average; null where it isn't measured."""
+    steps: int = 0
+    """Sudden steps of its device's clock since boot, a gap each."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -137,7 +152,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     stream: str
     time: Utc
     state: str
-    """The worst of its sources' states; `ended` when all of them have."""
+    """The worst of its sources' states; `ended` when all of them have, `disabled` where it is switched off."""
     sources: tuple[SourceStatus, ...]
     data_age_s: float | None
     """Seconds since the stream's last frame or chunk arrived; None before the first."""
@@ -154,6 +169,14 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     up_since: Utc
     """When the daemon started."""
     model: Model
+    hop_s: float | None = None
+    """Seconds from one tagged window to the next lately: the hop, stretched where windows had to be dropped; null
+    before the first."""
+    skew_ms: float | None = None
+    """Of its last window, as in `Scores`."""
+    skew_most_ms: float | None = None
+    level_dbfs: float | None = None
+    """Root mean square of its last window's sound in dB of full scale, -120 at the least; null where it had none."""
     delivery: Delivery = Delivery()
     boot_id: str = ""
     seq: int = 0

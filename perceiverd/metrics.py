@@ -20,6 +20,7 @@ from perceiverd.health import Verdict, healthy, lacking, ready
 from perceiverd.httpd import Page, Reply
 from perceiverd.media import NS_PER_S
 from perceiverd.readings import Board, Distribution, Snapshot, StreamReading
+from perceiverd.stalls import DEAD, FROZEN
 
 UP = "up"
 
@@ -122,7 +123,21 @@ def _of_streams(snapshot: Snapshot, now: int) -> Iterator[Metric]:
         "Times that a label had no event, or none of its own.",
         *((*by, "reason"), [((name, why), n) for name, s in streams.items() for why, n in s.suppressed.items()]),
     )
-    # Skew between sound and pictures, and the drift of a device's clock, join here once something measures them.
+    yield _gauge(
+        "perceiverd_hop_seconds",
+        "From one tagged window to the next lately, stretched where windows were dropped.",
+        *(by, each(lambda s: s.hop_s)),
+    )
+    yield _gauge(
+        "perceiverd_skew_seconds",
+        "How much later the last window's pictures were taken than its sound; absent where one is missing.",
+        *(by, each(lambda s: s.skew_s)),
+    )
+    yield _gauge(
+        "perceiverd_skew_most_seconds",
+        "The same at the model's tick where it is furthest from 0.",
+        *(by, each(lambda s: s.skew_most_s)),
+    )
 
 
 def _of_sources(snapshot: Snapshot, now: int) -> Iterator[Metric]:
@@ -147,6 +162,27 @@ def _of_sources(snapshot: Snapshot, now: int) -> Iterator[Metric]:
         "Times that the source was lost and started again.",
         (*by, "reason"),
         [((*place, reason), count) for place, one in sources for reason, count in one.restarts.items()],
+    )
+    yield _gauge(
+        "perceiverd_stalled",
+        "1 while what comes is nothing, and counts as missing.",
+        (*by, "what"),
+        [((*place, what), float(what in one.stalls)) for place, one in sources for what in (FROZEN, DEAD)],
+    )
+    yield _gauge(
+        "perceiverd_clock_drift_ppm",
+        "By how many millionths the device's clock runs fast.",
+        *(by, [(place, one.drift_ppm) for place, one in sources if one.drift_ppm is not None]),
+    )
+    yield _gauge(
+        "perceiverd_clock_jitter_seconds",
+        "How late the device's readings come on average.",
+        *(by, [(place, one.jitter_s) for place, one in sources if one.jitter_s is not None]),
+    )
+    yield _counter(
+        "perceiverd_clock_steps",
+        "Sudden steps of the device's clock, a gap each.",
+        *(by, [(place, one.steps) for place, one in sources]),
     )
 
 

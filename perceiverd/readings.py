@@ -80,6 +80,14 @@ class SourceReading:
     """How often it was started again, by reason."""
     dropped: int
     """Frames and chunks that found no room on their way."""
+    stalls: tuple[str, ...] = ()
+    """What of it comes and yet is nothing: `frozen picture`, `dead silence`."""
+    drift_ppm: float | None = None
+    """By how many millionths its device's clock runs fast; None where that isn't known."""
+    jitter_s: float | None = None
+    """How late its readings come on average; None where it isn't measured."""
+    steps: int = 0
+    """Sudden steps of its device's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,12 @@ class StreamReading:
     """Events that go on."""
     suppressed: Mapping[str, int]
     """How often a label had no event, or none of its own, by reason."""
+    hop_s: float | None = None
+    """From one tagged window to the next lately: stretched where windows were dropped; None before the first."""
+    skew_s: float | None = None
+    """How much later the last window's pictures were taken than its sound, on average; None where one was missing."""
+    skew_most_s: float | None = None
+    """The same where it was furthest from 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from perceiverd.rules import Rules, resolve
 from perceiverd.sources import Source
 from perceiverd.sources.runner import Key
 
-LIVE = frozenset({"streams", "window", "events", "publish.top", "publish.status_interval_s"})
+LIVE = frozenset({"streams", "window", "stalls", "events", "publish.top", "publish.status_interval_s"})
 """Sections and options that the daemon looks at anew; whatever is not here needs a restart."""
 
 
@@ -60,6 +60,11 @@ def watched(settings: Config) -> dict[str, Stream]:
     if not streams:
         raise ConfigError("$.streams: no stream is enabled; add a table [streams.NAME]")
     return streams
+
+
+def switched_off(settings: Config) -> dict[str, Stream]:
+    """The streams that are configured and not enabled."""
+    return {name: stream for name, stream in settings.streams.items() if not stream.enabled}
 
 
 def sources_of(streams: Mapping[str, Stream]) -> dict[Key, Source]:

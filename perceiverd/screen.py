@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-STATES = {"up": "green", "ended": "dim", "starting": "yellow"}
+STATES = {"up": "green", "ended": "dim", "disabled": "dim", "starting": "yellow"}
 """Colours of a stream's states; what is not here is red."""
 
 

@@ -6,30 +6,32 @@ It takes what it is given and says what is so; it owns no socket, process or loo
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd import messages
+from perceiverd import messages, stalls
 from perceiverd.clock import now_ns, utc
 from perceiverd.events import Change, EventTracker
 from perceiverd.labels import Label
-from perceiverd.media import NS_PER_S
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.messages import Event, Explain, Explanation, Scores, SourceStatus, Status, best
 from perceiverd.readings import Histogram, SourceReading, StreamReading, latencies, level_dbfs
 from perceiverd.rules import Rules
 from perceiverd.sources.runner import Arrival, Modality, SourceState
-from perceiverd.sources.supervision import Reason, State
-from perceiverd.window import Window, Windower
+from perceiverd.sources.supervision import LogLimit, Reason, State
+from perceiverd.window import Skew, Window, Windower
 
 logger = logging.getLogger(__name__)
 
 DROPS_LOGGED_EVERY_NS = 60 * NS_PER_S
+LATELY = 20
+"""Windows over which is told how far the hop is stretched."""
 WORST_FIRST = (State.BACKING_OFF, State.STALLED, State.STARTING, State.UP)
 
 
@@ -48,6 +50,13 @@ class Stream:
     tracker: EventTracker
     givers: dict[Modality, set[int]] = field(default_factory=dict)
     """The sources that give each modality, by their positions; the first is heeded."""
+    av_offset_ns: int = 0
+    """Is added to the times of pictures."""
+    replayed: frozenset[int] = frozenset()
+    """The positions of files, which may hold still as they like."""
+    limits: stalls.Limits = field(default_factory=stalls.Limits)
+    stalled: set[tuple[int, Modality]] = field(default_factory=set)
+    """Sources, by their positions, of which that comes and yet is nothing."""
     due: list[Window] = field(default_factory=list)
     """Cut and not yet tagged, oldest first."""
     begin_ns: int | None = None
@@ -57,20 +66,30 @@ class Stream:
     dropped: int = 0
     untold: int = 0
     """Windows dropped since the last scores."""
+    overtaken: deque[int] = field(default_factory=lambda: deque(maxlen=LATELY))
+    """How many windows were dropped before each of those tagged lately."""
     logged_dropped: int = 0
     logged_ns: int = -DROPS_LOGGED_EVERY_NS
     up_ns: int | None = None
     """Since when all its sources are up."""
+    excused_ns: int = -(1 << 62)
+    """When it last had a reason to give no window: a gap, or a stall that still delivers."""
     sent_ns: int | None = None
     """When its last scores were sent."""
     latency: Histogram = field(default_factory=latencies)
     """Seconds from the capture of a window's end to the publishing of its scores."""
     sound_dbfs: float | None = None
     """Level of the last window's sound; None where it had none."""
+    skew: Skew | None = None
+    """Of the last window; None where it lacked sound or pictures."""
     begun: Counter[str] = field(default_factory=Counter)
     """Events that began, by the mids of their labels; one that goes on from another is not another."""
     open_since: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     """Start and `since` of each open event, as they were told with its begin; the wall clock may be set meanwhile."""
+    _watches: dict[tuple[int, Modality], stalls.Picture | stalls.Sound] = field(default_factory=dict)
+    _remedies: dict[int, stalls.Remedy] = field(default_factory=dict)
+    _log_limit: LogLimit = field(default_factory=LogLimit)
+    _gaps: int = 0
 
     def heeds(self, modality: Modality, arrival: Arrival) -> bool:
         """Whether this source's sound or pictures count: two cameras' pictures would make no window."""
@@ -94,6 +113,68 @@ class Stream:
                 self.windower.gap(modality)
             givers.discard(position)
         self.flushed = False
+        for known in (self._watches, self.stalled):
+            for key in [key for key in known if key[0] == position]:
+                known.pop(key) if isinstance(known, dict) else known.discard(key)
+        self._remedies.pop(position, None)
+
+    def hear(self, modality: Modality, arrival: Arrival, item: Media) -> None:
+        """A frame or chunk of a source came: take the windows that it completes, unless it stands still."""
+        if not self.heeds(modality, arrival) or self._stands(modality, arrival.position, item):
+            return
+        if isinstance(item, Frame) and self.av_offset_ns:
+            item = replace(item, start_ns=item.start_ns + self.av_offset_ns)
+        self.take(self.windower.push(item))
+
+    def _stands(self, modality: Modality, position: int, item: Media) -> bool:
+        """Whether this source's picture is frozen, or its sound is dead. What tells so tears the line."""
+        if position in self.replayed:
+            return False
+        key = position, modality
+        if key not in self._watches:
+            self._watches[key] = stalls.Picture() if modality == "video" else stalls.Sound()
+        match self._watches[key], item:
+            case (stalls.Picture() as picture, Frame()):
+                stands = picture.stands(item, self.limits)
+            case (stalls.Sound() as sound, Chunk()):
+                stands = sound.stands(item, self.limits)
+            case _:
+                raise AssertionError(f"{modality} is no {type(item).__name__}")
+        if stands != (key in self.stalled):
+            self._turned(key, stands, item.start_ns)
+        return stands
+
+    def _turned(self, key: tuple[int, Modality], stands: bool, at_ns: int) -> None:
+        position, modality = key
+        if stands:
+            self.stalled.add(key)
+            self.windower.gap(modality)
+        else:
+            self.stalled.discard(key)
+        if self._log_limit.allows(at_ns):
+            logger.log(
+                logging.WARNING if stands else logging.INFO,
+                "%s stream=%s source=%d counts_as_missing=%s suppressed=%d",
+                self._watches[key].name.replace(" ", "-"),
+                *(self.name, position, str(stands).lower(), self._log_limit.suppressed),
+            )
+            self._log_limit.suppressed = 0
+
+    def frozen_due(self, position: int, now: int) -> bool:
+        """Whether this source, whose picture is frozen, is to be started again now; to be asked in every turn."""
+        remedy = self._remedies.setdefault(position, stalls.Remedy())
+        return remedy.due(now, self.limits, frozen=(position, "video") in self.stalled)
+
+    def _gives(self, source: SourceState) -> bool:
+        """Whether something comes of it that isn't nothing."""
+        if source.state is not State.UP:
+            return False
+        heeded = {modality for modality, givers in self.givers.items() if givers and min(givers) == source.position}
+        return not heeded or any((source.position, modality) not in self.stalled for modality in heeded)
+
+    def stalls_of(self, position: int) -> tuple[str, ...]:
+        """What of this source comes and yet is nothing, in words."""
+        return tuple(sorted(self._watches[key].name for key in self.stalled if key[0] == position))
 
     def take(self, windows: list[Window]) -> None:
         if windows and self.begin_ns is None:
@@ -109,25 +190,43 @@ class Stream:
 
     def sent(self, window: Window, now: int) -> None:
         """The scores of this window went out."""
+        self.overtaken.append(self.untold)
         self.tagged, self.untold, self.sent_ns = self.tagged + 1, 0, now
         self.latency.add((now - window.end_ns) / NS_PER_S)
         self.sound_dbfs = None if window.audio is None else level_dbfs(window.audio)
+        self.skew = window.skew
+
+    @property
+    def hop_s(self) -> float | None:
+        """From one tagged window to the next lately, where the hop is stretched by those dropped; None before any."""
+        if not self.overtaken:
+            return None
+        return self.windower.hop_ns / NS_PER_S * (1 + sum(self.overtaken) / len(self.overtaken))
 
     def note(self, state: State, now: int) -> None:
         """Hear how its sources are, in every turn."""
+        if self.stalled or self.windower.counts.gaps != self._gaps:
+            self._gaps, self.excused_ns = self.windower.counts.gaps, now
         if state is not State.UP:
             self.up_ns = None
         elif self.up_ns is None:
             self.up_ns = now
 
     def progressing(self, now: int, lately_ns: int) -> bool:
-        """False where it is up, and has shown that it can give windows, and yet none was sent lately."""
-        return self.up_ns is None or self.sent_ns is None or now - max(self.up_ns, self.sent_ns) < lately_ns
+        """False where it is up, and has shown that it can give windows, and yet none was sent lately.
+
+        A camera that gives less than a picture a second at night, each a gap, has an excuse.
+        """
+        if self.up_ns is None or self.sent_ns is None:
+            return True
+        return now - max(self.up_ns, self.sent_ns, self.excused_ns) < lately_ns
 
     def log_drops(self, now: int) -> None:
         new = self.dropped - self.logged_dropped
         if new and now - self.logged_ns >= DROPS_LOGGED_EVERY_NS:
-            logger.warning("windows-dropped stream=%s count=%d tagged=%d", self.name, new, self.tagged)
+            logger.warning(
+                "windows-dropped stream=%s count=%d tagged=%d hop_s=%.2f", self.name, new, self.tagged, self.hop_s or 0
+            )
             self.logged_dropped, self.logged_ns = self.dropped, now
 
     def stream_s(self, time_ns: int) -> float:
@@ -143,7 +242,7 @@ class Stream:
 
     def events_over(self, sources: Sequence[SourceState], model: messages.Model) -> list[Event]:
         """The ends of all events, where the stream is lost or has ended, and its last window is out."""
-        if self.due or not self.tracker.tracking or any(source.state is State.UP for source in sources):
+        if self.due or not self.tracker.tracking or any(self._gives(source) for source in sources):
             return []
         return self.end_events("stream ended" if state_of(sources) is State.ENDED else "stream lost", model)
 
@@ -222,6 +321,8 @@ class Stream:
             model=model,
             labels=best(row, labels, top),
             dropped=self.untold,
+            skew_ms=_ms(window.skew.mean_ns) if window.skew else None,
+            skew_most_ms=_ms(window.skew.most_ns) if window.skew else None,
         )
 
     def status(
@@ -239,6 +340,10 @@ class Stream:
                     each.data_age_s,
                     {str(reason): count for reason, count in each.losses.items()},
                     each.dropped,
+                    self.stalls_of(each.position),
+                    None if each.timing is None else each.timing.drift_ppm,
+                    None if each.timing is None else round(each.timing.jitter_ms, 3),
+                    0 if each.timing is None else each.timing.steps,
                 )
                 for each in sources
             ),
@@ -250,6 +355,10 @@ class Stream:
             subscriptions=subscriptions,
             up_since=up_since,
             model=model,
+            hop_s=self.hop_s,
+            skew_ms=_ms(self.skew.mean_ns) if self.skew else None,
+            skew_most_ms=_ms(self.skew.most_ns) if self.skew else None,
+            level_dbfs=None if self.sound_dbfs is None else round(self.sound_dbfs, 1),
         )
 
     def reading(self, sources: Sequence[SourceState], now: int) -> StreamReading:
@@ -263,6 +372,10 @@ class Stream:
                     None if each.data_age_s is None else now - round(each.data_age_s * NS_PER_S),
                     {reason: each.losses.get(reason, 0) for reason in get_args(Reason)},
                     each.dropped,
+                    self.stalls_of(each.position),
+                    None if each.timing is None else each.timing.drift_ppm,
+                    None if each.timing is None else each.timing.jitter_ms / 1000,
+                    0 if each.timing is None else each.timing.steps,
                 )
                 for each in sources
             ),
@@ -276,4 +389,29 @@ class Stream:
             events={label.name: self.begun[label.mid] for label in self.tracker.labels if label.mid in self.begun},
             open=len(self.open_since),
             suppressed=dict(self.tracker.suppressed),
+            hop_s=self.hop_s,
+            skew_s=None if self.skew is None else self.skew.mean_ns / NS_PER_S,
+            skew_most_s=None if self.skew is None else self.skew.most_ns / NS_PER_S,
         )
+
+
+def disabled(name: str, sources: Sequence[str], now: int, up_since: datetime, model: messages.Model) -> Status:
+    """The status of a stream that is configured and switched off."""
+    return Status(
+        stream=name,
+        time=utc(now),
+        state=State.DISABLED,
+        sources=tuple(SourceStatus(source, State.DISABLED, None, {}, 0) for source in sources),
+        data_age_s=None,
+        windows=0,
+        dropped=0,
+        late=0,
+        gaps=0,
+        subscriptions=0,
+        up_since=up_since,
+        model=model,
+    )
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1e6, 3)

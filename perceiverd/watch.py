@@ -192,12 +192,15 @@ def _title(name: str, seen: Seen) -> Text:
     if status is None:
         return line.append("  not heard of yet", style="not bold dim")
     line.append(f"  {status.state}{why(status)}", style=f"not bold {STATES.get(status.state, 'red')}")
+    for stall in (stall for source in status.sources for stall in source.stalls):
+        line.append(f"  {stall}", style="not bold red")
     facts = [f"dropped {status.dropped}"] if status.dropped else []
     facts += [] if status.data_age_s is None else [f"data {lasting(status.data_age_s)} ago"]
     if scores:
         late_ms = scores.latency_ms
         facts.append(f"latency {late_ms:.0f} ms" if late_ms < 1000 else f"latency {lasting(late_ms / 1000)}")
         facts.append(" + ".join(scores.modalities))
+        facts += [] if scores.skew_ms is None else [f"skew {scores.skew_ms:+.0f} ms"]
     return line.append("".join(f"  {fact}" for fact in facts), style="not bold dim")
 
 

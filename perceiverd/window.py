@@ -24,6 +24,16 @@ TAIL = 16
 """A tail of less than this part of a window gets none of its own: codecs round a file's end up by some samples."""
 
 
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """How much later pictures were taken than the sound they stand beside; negative where they were taken earlier."""
+
+    mean_ns: int
+    """Over the model's ticks."""
+    most_ns: int
+    """At the tick where it is furthest from 0."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
     """One look at the world. A modality that is not wholly there is None, never zeros or black.
@@ -37,6 +47,8 @@ class Window:
     """(samples,), -1..1, at the model's rate."""
     video: NDArray[np.uint8] | None = field(repr=False)
     """(frames, height, width, 3), RGB, 0..255."""
+    skew: Skew | None = None
+    """By the capture times of both; None where one is missing or was padded."""
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -121,6 +133,33 @@ class _Track(Generic[M]):
         return runs[-1] if runs else []
 
 
+class _Heard:
+    """The chunks of which a window's sound is made, joined by index, and when each of its samples was taken."""
+
+    def __init__(self, rate_hz: int, skip: int) -> None:
+        self._rate_hz, self._skip = rate_hz, skip
+        self._pieces: list[NDArray[np.float32]] = []
+        self._firsts: list[int] = []
+        self._starts_ns: list[int] = []
+
+    def add(self, first: int, chunk: Chunk) -> None:
+        """The chunk whose first sample is that of this index in the window, negative where it is before it."""
+        self._pieces.append(chunk.samples)
+        self._firsts.append(first)
+        self._starts_ns.append(chunk.start_ns)
+
+    def samples(self, count: int) -> NDArray[np.float32]:
+        return np.concatenate(self._pieces)[self._skip : self._skip + count]
+
+    def taken_ns(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When these samples of the window were taken."""
+        firsts = np.array(self._firsts, np.int64)
+        piece = np.searchsorted(firsts, indices, side="right") - 1
+        starts_ns = np.array(self._starts_ns, np.int64)[piece]
+        taken: NDArray[np.int64] = starts_ns + (indices - firsts[piece]) * NS_PER_S // self._rate_hz
+        return taken
+
+
 class _Sound(_Track[Chunk]):
     def __init__(self, audio: Audio, gap_ns: int) -> None:
         # Chunks may overlap by as much as they may be apart: stamps jitter both ways.
@@ -138,21 +177,21 @@ class _Sound(_Track[Chunk]):
             return self.torn and self.end_ns is not None
         return self._find(self.last_run(), start_ns) is None or self.cut(start_ns) is not None
 
-    def cut(self, start_ns: int) -> NDArray[np.float32] | None:
+    def cut(self, start_ns: int) -> _Heard | None:
         """The window's samples; None where sound does not cover all of it without a gap."""
         for run in self.runs():
             if (place := self._find(run, start_ns)) is not None:
                 first, skip = place
-                pieces, taken = [], -skip
+                taken, heard = -skip, _Heard(self._audio.rate_hz, skip)
                 for chunk in run[first:]:
                     # Many small holes, each to be joined, would add up and part sound from sight.
                     due_ns = start_ns + taken * NS_PER_S // self._audio.rate_hz
                     if abs(chunk.start_ns - due_ns) > 2 * self.gap_ns:
                         break
-                    pieces.append(chunk.samples)
+                    heard.add(taken, chunk)
                     taken += len(chunk.samples)
                     if taken >= self._audio.samples:
-                        return np.concatenate(pieces)[skip : skip + self._audio.samples]
+                        return heard
         return None
 
     def padded(self, start_ns: int) -> NDArray[np.float32] | None:
@@ -190,12 +229,16 @@ class _Sound(_Track[Chunk]):
             self._items.popleft()
 
 
+def _stacked(frames: list[Frame]) -> NDArray[np.uint8]:
+    return np.stack([frame.pixels for frame in frames])  # (frames, H, W, 3)
+
+
 class _Sight(_Track[Frame]):
     def __init__(self, video: Video, gap_ns: int) -> None:
         super().__init__(gap_ns, overlaps=False)  # no two frames at one time
         self._shape = (video.height, video.width, 3)
         # A window of T frames has T ticks, each in the middle of its share of the window.
-        self._ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
+        self.ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
 
     def add(self, item: Frame) -> bool:
         if item.pixels.shape != self._shape:
@@ -206,35 +249,35 @@ class _Sight(_Track[Frame]):
         """Whether more frames could not change what the window from `start_ns` sees."""
         if self.end_ns is None:
             return False
-        return self.torn or self.end_ns >= start_ns + self._ticks_ns[-1]
+        return self.torn or self.end_ns >= start_ns + self.ticks_ns[-1]
 
-    def cut(self, start_ns: int) -> NDArray[np.uint8] | None:
+    def cut(self, start_ns: int) -> list[Frame] | None:
         """The frames nearest to the window's ticks; None where a tick is outside the run that holds the others."""
-        half_tick_ns = self._ticks_ns[0]
+        half_tick_ns = self.ticks_ns[0]
         for run in self.runs():
             # The last frame lasts as long as the one before it did.
             lasts_ns = max(half_tick_ns, run[-1].start_ns - run[-2].start_ns if len(run) > 1 else 0)
-            begins = run[0].start_ns - half_tick_ns <= start_ns + self._ticks_ns[0]
-            if begins and start_ns + self._ticks_ns[-1] <= run[-1].start_ns + lasts_ns:
+            begins = run[0].start_ns - half_tick_ns <= start_ns + self.ticks_ns[0]
+            if begins and start_ns + self.ticks_ns[-1] <= run[-1].start_ns + lasts_ns:
                 return self._pick(run, start_ns)
         return None
 
     def padded(self, start_ns: int) -> NDArray[np.uint8] | None:
         """The last run, its last frame held to the window's end; None where it is over when the window begins."""
         run = self.last_run()
-        return self._pick(run, start_ns) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
+        return _stacked(self._pick(run, start_ns)) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
 
-    def _pick(self, run: list[Frame], start_ns: int) -> NDArray[np.uint8]:
+    def _pick(self, run: list[Frame], start_ns: int) -> list[Frame]:
         times_ns = np.array([frame.start_ns for frame in run], dtype=np.int64)
-        ticks_ns = np.array([start_ns + tick_ns for tick_ns in self._ticks_ns], dtype=np.int64)
+        ticks_ns = np.array([start_ns + tick_ns for tick_ns in self.ticks_ns], dtype=np.int64)
         after = np.searchsorted(times_ns, ticks_ns).clip(0, len(run) - 1)
         before = (after - 1).clip(0)
         nearest = np.where(times_ns[after] - ticks_ns < ticks_ns - times_ns[before], after, before)
-        return np.stack([run[i].pixels for i in nearest])
+        return [run[i] for i in nearest]
 
     def forget(self, before_ns: int) -> None:
         # The frame before a tick may be nearer than the one after it, so one is kept.
-        while len(self._items) > 1 and self._items[1][0].start_ns <= before_ns + self._ticks_ns[0]:
+        while len(self._items) > 1 and self._items[1][0].start_ns <= before_ns + self.ticks_ns[0]:
             self._items.popleft()
 
 
@@ -248,7 +291,7 @@ class Windower:
         if hop_ns <= 0:
             raise ValueError(f"hop_ns is positive, not {hop_ns}")
         self._patience = patience or Patience()
-        self._window_ns, self._hop_ns = geometry.window_ns, hop_ns
+        self._geometry, self._window_ns, self._hop_ns = geometry, geometry.window_ns, hop_ns
         self._sound = _Sound(geometry.audio, self._patience.chunk_gap_ns) if geometry.audio else None
         self._sight = _Sight(geometry.video, self._patience.frame_gap_ns) if geometry.video else None
         self._tracks: list[_Sound | _Sight] = [track for track in (self._sound, self._sight) if track is not None]
@@ -261,6 +304,11 @@ class Windower:
     def counts(self) -> Counts:
         """What became of the media so far."""
         return Counts(self._windows, self._late, sum(track.gaps for track in self._tracks))
+
+    @property
+    def hop_ns(self) -> int:
+        """From one window's start to the next one's."""
+        return self._hop_ns
 
     def tune(self, hop_ns: int, patience: Patience) -> None:
         """Go on with another hop and patience: the next window is where it would have been, the hop counts from it."""
@@ -347,9 +395,24 @@ class Windower:
             track.forget(min(self._next_ns, self._newest_ns - self._window_ns))
 
     def _cut(self, start_ns: int) -> Window:
-        audio = self._sound.cut(start_ns) if self._sound else None
-        video = self._sight.cut(start_ns) if self._sight else None
-        return Window(start_ns, start_ns + self._window_ns, audio, video)
+        heard = self._sound.cut(start_ns) if self._sound else None
+        seen = self._sight.cut(start_ns) if self._sight else None
+        return Window(
+            start_ns,
+            start_ns + self._window_ns,
+            audio=heard.samples(self._geometry.audio.samples) if heard and self._geometry.audio else None,
+            video=_stacked(seen) if seen else None,
+            skew=self._skew(heard, seen) if heard and seen else None,
+        )
+
+    def _skew(self, heard: _Heard, seen: list[Frame]) -> Skew:
+        audio = self._geometry.audio
+        assert audio and self._sight
+        ticks_ns = np.array(self._sight.ticks_ns, np.int64)
+        # A tick at the very end of a window has no sample of its own.
+        beside = (ticks_ns * audio.rate_hz // NS_PER_S).clip(0, audio.samples - 1)
+        off_ns = np.array([frame.start_ns for frame in seen], np.int64) - heard.taken_ns(beside)
+        return Skew(round(off_ns.mean()), int(off_ns[np.abs(off_ns).argmax()]))
 
     def _only(self, end_ns: int) -> Window | None:
         """The one window of media that filled none on the grid."""

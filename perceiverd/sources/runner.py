@@ -225,6 +225,17 @@ class Runner:
             self._tend(arrivals)
         return arrivals
 
+    def restart(self, key: Key, reason: Reason, detail: str) -> bool:
+        """Kill this source's process and start another, as if it had been lost; False where it isn't up.
+
+        Raises KeyError where there is no such source.
+        """
+        child = {child.key: child for child in self._children}[key]
+        if child.process is None or not child.supervision.condemned(reason, detail):
+            return False
+        child.process.kill()
+        return True
+
     def state(self, stream: str) -> tuple[SourceState, ...]:
         """How the sources of a stream are, by position."""
         return tuple(self._state(child) for child in self._children if child.key[0] == stream)
@@ -335,7 +346,7 @@ class Runner:
         elif word is not None:
             self._lost(child, now, "failed", word.message, arrivals)
         elif child.state is State.STALLED:
-            self._lost(child, now, "stalled", child.supervision.detail, arrivals)
+            self._lost(child, now, child.supervision.killed_for, child.supervision.detail, arrivals)
         else:
             how = f"ended by signal {-status}" if status < 0 else f"exited with status {status}"
             self._lost(child, now, "exited", how, arrivals)

@@ -11,8 +11,8 @@ from typing import Literal
 
 from perceiverd.media import NS_PER_S
 
-Reason = Literal["exited", "stalled", "failed"]
-"""Why a process was lost: it died, it was killed for its silence, or it told what is wrong."""
+Reason = Literal["exited", "stalled", "failed", "frozen"]
+"""Why a process was lost: it died, it was killed for its silence, it told what is wrong, or its picture stood still."""
 
 
 class State(StrEnum):
@@ -26,6 +26,8 @@ class State(StrEnum):
     """Lost; waits before the next try."""
     ENDED = "ended"
     """A file that isn't looped is over."""
+    DISABLED = "disabled"
+    """Configured, and switched off: no process is there for it."""
 
 
 class Do(Enum):
@@ -56,6 +58,8 @@ class Supervision:
         self.state = State.STARTING
         self.detail = ""
         """Why the last process was lost; empty before the first loss."""
+        self.killed_for: Reason = "stalled"
+        """Why, while it is STALLED."""
         self.losses: Counter[Reason] = Counter()
         self._limits, self._jitter = limits, jitter
         self._alive = False
@@ -72,7 +76,7 @@ class Supervision:
             return None
         silent_s = (now_ns - self._heard_ns) / NS_PER_S
         self.detail = f"no data for {silent_s:.1f} s while {self.state}"
-        self.state = State.STALLED
+        self.state, self.killed_for = State.STALLED, "stalled"
         return Do.KILL
 
     def next_ns(self) -> int | None:
@@ -90,6 +94,13 @@ class Supervision:
         self._heard_ns = now_ns
         if data and self.state is State.STARTING:
             self.state, self._up_ns = State.UP, now_ns
+
+    def condemned(self, reason: Reason, detail: str) -> bool:
+        """What it delivers is worth nothing; True where it is to be killed for that."""
+        if not self._alive or self.state is not State.UP:
+            return False
+        self.state, self.killed_for, self.detail = State.STALLED, reason, detail
+        return True
 
     def ended(self) -> None:
         """The source is over for good."""
