@@ -20,17 +20,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
-from perceiverd import __version__, config, logs, messages, metrics, reload, stalls, streams
+from perceiverd import __version__, config, logs, messages, metrics, reload, snapshots, stalls, streams
 from perceiverd.card import Card, load_card
-from perceiverd.clock import now_ns
+from perceiverd.clock import now_ns, utc
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
 from perceiverd.events import EventTracker
 from perceiverd.httpd import Server
 from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.messages import Hello, Message, Status
+from perceiverd.messages import Event, Hello, Message, Status
 from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
 from perceiverd.readings import Board, Snapshot, inferences
@@ -106,6 +107,8 @@ class Daemon:
         settings = self._settings
         card = load_card(settings.model.name)
         rules, secrets = reload.rules_of(settings, card), config.secrets_of(settings, os.environ)
+        self._keeps = snapshots.keeps_of(settings, os.environ)
+        snapshots.prepare(self._keeps)
         publish = settings.publish
         self._publisher = opened.enter_context(Publisher(publish.endpoint, publish.high_water_mark, _door(publish)))
         logger.info("listening endpoint=%s boot_id=%s", self._publisher.endpoint, self._publisher.boot_id)
@@ -115,7 +118,9 @@ class Daemon:
         self._load(card)
         self._streams = {name: self._stream(name, rules[name]) for name in rules}
         sources = reload.sources_of(reload.watched(settings))
-        self._runner = opened.enter_context(Runner(sources, Wanted.of(card.geometry), secrets=secrets))
+        self._runner = opened.enter_context(
+            Runner(sources, Wanted.of(card.geometry), secrets=secrets, keeps=self._keeps)
+        )
         self._said_hello = self._hello()
         self._publisher.send(self._said_hello)
         # Ready before the first window: a camera that is unplugged when the machine boots must not fail the unit.
@@ -159,17 +164,20 @@ class Daemon:
             change = reload.read(self._path, self._settings)
             rules = reload.rules_of(change.settings, self._card)
             secrets = config.secrets_of(change.settings, os.environ)
+            keeps = snapshots.keeps_of(change.settings, os.environ)
+            snapshots.prepare(keeps)
         except (ConfigError, ModelError) as error:
             self._reload_note = f"; reload refused, the old configuration stays: {error}"
             logger.error("reload-refused in_force=old error=%r", str(error))
         else:
+            self._keeps = keeps
             self._change(change, rules, secrets)
         self._notifier.ready()
         self._notifier.status(self._summary())
 
     def _change(self, change: reload.Change, rules: Mapping[str, Rules], secrets: Mapping[str, str]) -> None:
         off, self._settings = reload.switched_off(self._settings), change.settings
-        gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets)
+        gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets, self._keeps)
         for name in (*change.removed, *change.changed):
             self._publish(self._streams[name].end_events("reload", self._model))
         for name in change.removed:
@@ -241,10 +249,25 @@ class Daemon:
         for (name, window), row in zip(batch, scores, strict=True):
             stream = self._streams[name]
             self._publisher.send(stream.scores(window, row, self._labels, self._settings.publish.top, self._model))
-            self._publish(stream.events(window, row, self._model))
+            self._publish(self._pictured(stream, window, stream.events(window, row, self._model)))
             if self._publisher.heard(messages.explain_topic(name)):
                 self._publisher.send(stream.explain(window, self._settings.publish.top, self._model))
             stream.sent(window, now_ns())
+
+    def _pictured(self, stream: Stream, window: Window, events: list[Event]) -> list[Event]:
+        """The same events; those that begin now name the picture that is being kept of them, where one is."""
+        begun = [event for event in events if event.kind == "begin" and event.continues is None]
+        keep = self._keeps.get(stream.name)
+        if keep is None or not begun:
+            return events
+        middle_ns = (window.start_ns + window.end_ns) // 2
+        # By the clock of the source, which knows nothing of what was added to it.
+        ask = snapshots.ask(stream.name, begun, middle_ns - stream.av_offset_ns, utc(middle_ns))
+        if not self._runner.ask(stream.name, ask):
+            return events
+        path = snapshots.path(keep, ask)
+        stream.snapshots |= {event.id: path for event in begun}
+        return [msgspec.structs.replace(event, snapshot=path) if event in begun else event for event in events]
 
     def _heartbeat(self) -> None:
         self._board.turned_ns = now = now_ns()

@@ -105,13 +105,24 @@ class WantedVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedStills:
+    """What pictures people want beside it, to see what it was."""
+
+    longest_px: int
+    """Of the longer side; what is larger is shrunk."""
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a model wants of any source."""
+    """What a model, and who reads of it, wants of any source."""
 
     audio_rate_hz: int | None = None
     """None where the model hears nothing."""
     video: WantedVideo | None = None
     """None where the model sees nothing."""
+    stills: WantedStills | None = None
+    """None where nobody has asked for pictures."""
 
     def __post_init__(self) -> None:
         if self.audio_rate_hz is None and self.video is None:

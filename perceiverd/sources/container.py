@@ -26,6 +26,7 @@ from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.sources import Wanted, shown
 from perceiverd.sources.sight import Sizer, Thinner
 from perceiverd.sources.sound import Resampler
+from perceiverd.sources.still import Stills
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +176,7 @@ class _Sight(_Track):
         self._aspect: Fraction | None = stream.sample_aspect_ratio
         self._period_ns = round(NS_PER_S / (stream.average_rate or stream.guessed_rate or 25))
         self._next_ns = 0
+        self._stills = Stills(wanted.stills) if wanted.stills else None
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         assert isinstance(item, av.VideoFrame)
@@ -185,7 +187,8 @@ class _Sight(_Track):
         if not self._thinner.keeps(start_ns):
             self.counts.thinned_frames += 1
             return
-        yield Frame(start_ns, self._sizer.fit(item, self._aspect))
+        still = self._stills.of(start_ns, item, self._aspect) if self._stills else None
+        yield Frame(start_ns, self._sizer.fit(item, self._aspect), still)
 
 
 def _tracks(container: InputContainer, wanted: Wanted, name: str, counts: Counts, *, live: bool) -> dict[int, _Track]:

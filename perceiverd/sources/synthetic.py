@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+from av import VideoFrame
 from numpy.typing import NDArray
 
 from perceiverd.clock import now_ns
 from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.sources import Synthetic, Wanted
+from perceiverd.sources.still import Stills
 
 TICKS_HZ = 25
 TICK_NS = NS_PER_S // TICKS_HZ
@@ -26,6 +28,7 @@ BARS = np.array(
 def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
     """Yield 25 pictures and 25 chunks a second, stamped on CLOCK_MONOTONIC, for ever."""
     begin_ns, tick = now_ns(), 0
+    stills = Stills(wanted.stills) if wanted.stills else None
     video = wanted.video if spec.video else None
     rate_hz = wanted.audio_rate_hz if spec.audio else None
     while True:
@@ -39,7 +42,9 @@ def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
         time.sleep(max(0, begin_ns + tick * TICK_NS - now_ns()) / NS_PER_S)
         start_ns = begin_ns + (tick - 1) * TICK_NS
         if video:
-            yield Frame(start_ns, picture(tick - 1, video.height, video.width))
+            pixels = picture(tick - 1, video.height, video.width)
+            still = stills.of(start_ns, VideoFrame.from_ndarray(pixels, "rgb24")) if stills else None
+            yield Frame(start_ns, pixels, still)
         if rate_hz:
             first, end = (n * rate_hz // TICKS_HZ for n in (tick - 1, tick))
             yield Chunk(begin_ns + first * NS_PER_S // rate_hz, sound(first, end, rate_hz), rate_hz)
