@@ -88,7 +88,7 @@ class Daemon:
         self._status_ns = round(settings.publish.status_interval_s * NS_PER_S)
         self._next_status_ns = self._next_alive_ns = 0
         self._up_since = datetime.now(UTC)
-        self._inference = inferences()
+        self._inference, self._inference_cpu_s = inferences(), 0.0
         self._board = Board(now_ns())
         self._next_snapshot_ns = 0
 
@@ -243,9 +243,10 @@ class Daemon:
         batch = [(name, stream.due.pop(0)) for name, stream in self._streams.items() if stream.due]
         if not batch:
             return
-        began_ns = now_ns()
+        began_ns, began_cpu_s = now_ns(), time.process_time()
         scores = self._tagger.tag([window for _, window in batch])
         self._inference.add((now_ns() - began_ns) / NS_PER_S)
+        self._inference_cpu_s += time.process_time() - began_cpu_s
         for (name, window), row in zip(batch, scores, strict=True):
             stream = self._streams[name]
             self._publisher.send(stream.scores(window, row, self._labels, self._settings.publish.top, self._model))
@@ -348,6 +349,7 @@ class Daemon:
             missed=self._publisher.register.missed,
             overflows=self._publisher.overflows,
             refused=self._publisher.refused,
+            inference_cpu_s=self._inference_cpu_s,
         )
 
     def _hello(self) -> Hello:

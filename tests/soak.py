@@ -29,6 +29,9 @@ from typing import Any, TypeVar
 
 from network_camera import NEEDS, Camera, Network, available, cuttable
 
+from perceiverd.client import subscribe
+from perceiverd.messages import Scores, Status
+
 EACH_S, SAMPLE_S = 20.0, 5.0
 HOP_S, WINDOW_S = 0.5, 1.28
 CAMERAS = ("cam1", "cam2")
@@ -155,7 +158,7 @@ def child_of(daemon: int, stream: str, cameras: Sequence[Camera], clip: Path) ->
 
 def _opened(pid: int) -> set[str]:
     """Paths of a process' files, and `tcp:HOST:PORT` of its connections."""
-    links, inodes = set(), set()
+    links, inodes = set[str](), set[str]()
     with contextlib.suppress(OSError):
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):
@@ -178,7 +181,7 @@ class Soak:
         self._faults = Table(out / "faults.csv", Fault)
         self._samples = Table(out / "samples.csv", Sample)
         self._clip = Path(__file__).parent.parent / "configs/demo/clip.mp4"
-        self._statuses: dict[str, Any] = {}
+        self._statuses: dict[str, Status] = {}
         self._over = False
         self._began_s = time.monotonic()
         self._plan: list[tuple[str, str]] = []
@@ -221,8 +224,6 @@ class Soak:
             )
 
     def _loop(self) -> None:
-        from perceiverd.client import subscribe  # after the arguments: --help needs no zmq
-
         utc_s = time.time() - time.monotonic() + self._began_s
         next_sample_s, next_fault_s, settle_s = 0.0, 60.0, self._minutes * 60 - 30
         mending: tuple[float, Callable[[], None]] | None = None
@@ -232,14 +233,14 @@ class Soak:
                     print(f"the daemon ended with status {self._daemon.returncode} at {self._now_s:.0f} s", flush=True)
                     return
                 item = subscription.receive(0.1)
-                if type(item).__name__ == "Scores":
+                if isinstance(item, Scores):
                     self._windows.add(
                         Window(
                             *(self._now_s, item.stream, item.end.timestamp() - utc_s, item.latency_ms),
                             *("+".join(item.modalities), item.dropped),
                         )
                     )
-                elif type(item).__name__ == "Status":
+                elif isinstance(item, Status):
                     self._statuses[item.stream] = item
                 if self._now_s >= next_sample_s:
                     next_sample_s += SAMPLE_S

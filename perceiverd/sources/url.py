@@ -175,19 +175,34 @@ def _pushed(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media |
             held.clear()
 
 
-def _pulled(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media | None]:
-    """We set the pace: segments come in bursts, and are replayed at the rate at which they were taken."""
+def _pulled(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media | Timing | None]:
+    """We set the pace: segments come in bursts, and are replayed at the rate at which they were taken.
+
+    Time that goes back goes on from where it was. Time that goes forth is taken for what is missing: it is waited out.
+    """
+    steps_ns = list[int]()
 
     def live() -> Iterator[Media]:
         offset_ns: int | None = None
+        newest_ns: dict[type[Media], int] = {}
         for item in items:
             if offset_ns is None:
                 offset_ns = clock() - item.start_ns
-            yield later(item, offset_ns)
+            elif due_ns(item) + offset_ns < newest_ns.get(type(item), 0) - STEP_NS:
+                offset_ns = max(newest_ns.values()) - item.start_ns
+                steps_ns.append(item.start_ns + offset_ns)
+                newest_ns.clear()
+            item = later(item, offset_ns)
+            newest_ns[type(item)] = due_ns(item)
+            yield item
 
     last_ns: int | None = None
+    told = 0
     for item in paced(live(), clock):
         if item is not None:
+            if told < len(steps_ns) and item.start_ns >= steps_ns[told]:
+                told += 1
+                yield Timing(None, 0.0, told)
             # Pacing would wait out a jump of the sender's clock; a hole in the media this long is a fault as well.
             _check(spec, clock() - due_ns(item))
             last_ns = due_ns(item)

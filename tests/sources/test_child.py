@@ -19,7 +19,7 @@ import zmq
 from perceiverd.media import NS_PER_S, Frame, Media
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo
 from perceiverd.sources.child import Sender
-from perceiverd.sources.link import Header, Order, unpacked
+from perceiverd.sources.link import Header, Item, Order, unpacked
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
 COMMAND = [sys.executable, "-m", "perceiverd.sources.child"]
@@ -37,7 +37,7 @@ class Line:
         assert self.process.stdin
         self.process.stdin.write(msgspec.json.encode(Order(source, wanted, endpoint, "t", 3)) + b"\n")
 
-    def next(self, timeout_s: float = 20) -> tuple[Header, Media | None]:
+    def next(self, timeout_s: float = 20) -> tuple[Header, Item | None]:
         assert self.socket.poll(round(timeout_s * 1000)), "nothing came"
         return unpacked(self.socket.recv_multipart())
 
@@ -71,7 +71,7 @@ def test_media_come_and_the_end_is_told(clip: Callable[..., Path], tmp_path: Pat
             header, item = line.next()
             kinds.append(header.kind)
             assert (header.token, header.incarnation, header.dropped) == ("t", 3, 0)
-            if item is not None:
+            if isinstance(item, Media):
                 assert abs(time.monotonic_ns() - item.start_ns) < 5 * NS_PER_S
         assert line.process.wait(10) == 0
         assert line.words() == ""

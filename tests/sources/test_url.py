@@ -254,3 +254,23 @@ def test_delays_are_not_taken_for_steps_for_ever() -> None:
         line.arrived(taken_ns, at_ns)
     assert astray_ns > url.ASTRAY_NS
     assert number // 250 <= 6
+
+
+def test_a_playlist_that_begins_anew() -> None:
+    """Where segments' times go back, as after an encoder's restart, media go on from where they were, after a step."""
+    now_ns = 9 * NS_PER_S
+
+    def taken() -> Iterator[Media]:
+        nonlocal now_ns
+        for number in (*range(100), *range(50, 100)):
+            yield Frame(number * 40_000_000, np.zeros((2, 2, 3), np.uint8))
+            yield Chunk(number * 40_000_000, np.zeros(640, np.float32), 16_000)
+            now_ns += 40_000_000
+
+    items = list(url._pulled(Url("https://camera/live.m3u8"), taken(), lambda: now_ns))
+    steps = [place for place, item in enumerate(items) if isinstance(item, Timing)]
+    assert len(steps) == 1
+    for kind in (Frame, Chunk):
+        times = [item.start_ns for item in items if isinstance(item, kind)]
+        assert times == sorted(times)
+        assert times[-1] - times[0] == pytest.approx(149 * 40_000_000, abs=80_000_000)
