@@ -6,6 +6,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import av
@@ -34,6 +35,7 @@ labels = {{ Music = {{ min_duration_s = 2.5 }}, Dog = {{ min_duration_s = 5.0 }}
 {more}
 [streams.hall]
 sources = [{{ kind = "file", path = "{clip}", loop = true }}]
+{stream}
 """
 KEEPING = '[snapshots]\non_event = true\ndirectory = "kept"\n'
 
@@ -45,14 +47,18 @@ def files(*folders: Path) -> dict[Path, int]:
 
 @pytest.fixture
 def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Iterator[Event | Status]]:
-    """Runs a daemon with these options and yields what it says of events and of itself; it stops with the test."""
+    """Runs a daemon with these options and yields what it says of events and of itself; it stops with the test.
+
+    `then` is added to the stream's table after the first event, with a reload.
+    """
     homes = {name: str(tmp_path / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME")}
     for home in homes.values():
         Path(home).mkdir()
 
-    def run(more: str = "", within_s: float = 60) -> Iterator[Event | Status]:
+    def run(more: str = "", then: str = "", within_s: float = 60) -> Iterator[Event | Status]:
         path = tmp_path / "perceiverd.toml"
-        path.write_text(TOML.format(model=tiny_model, folder=tmp_path, clip=CLIP, more=more))
+        text = partial(TOML.format, model=tiny_model, folder=tmp_path, clip=CLIP, more=more)
+        path.write_text(text(stream=""))
         process = start("run", "--config", str(path), log=tmp_path / "log", **homes)
         deadline_s = time.monotonic() + within_s
         with subscribe(f"ipc://{tmp_path}/labels", ("events/", "status/")) as subscription:
@@ -60,6 +66,10 @@ def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Itera
                 while time.monotonic() < deadline_s:
                     if isinstance(item := subscription.receive(0.5), Event | Status):
                         yield item
+                    if then and isinstance(item, Event):
+                        path.write_text(text(stream=then))
+                        process.send_signal(signal.SIGHUP)
+                        then = ""
                     assert process.poll() is None, (tmp_path / "log").read_text()
             finally:
                 process.send_signal(signal.SIGTERM)
@@ -121,6 +131,22 @@ def test_a_snapshot_of_a_real_clip(heard: Callable[..., Iterator[Event | Status]
     with av.open(str(clips[0])) as film:
         heard_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
         assert 0.9 < heard_s < 2.0
+
+
+@pytest.mark.timeout(180)
+def test_snapshots_are_switched_on_while_it_runs(
+    heard: Callable[..., Iterator[Event | Status]], tmp_path: Path
+) -> None:
+    """A reload with `snapshot_on_event` in a stream's table is enough."""
+    kept = 0
+    for item in heard('[snapshots]\ndirectory = "kept"\n', "snapshot_on_event = true"):
+        if isinstance(item, Event):
+            assert item.snapshot is None or (tmp_path / "kept").is_dir()
+        if isinstance(item, Status):
+            kept = item.sources[0].snapshots
+        if kept:
+            break
+    assert kept == len(list((tmp_path / "kept").glob("*.jpg"))) >= 1
 
 
 @pytest.mark.timeout(180)
