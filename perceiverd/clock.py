@@ -16,9 +16,9 @@ from perceiverd.media import NS_PER_S, Timing
 Clock = Callable[[], int]
 """Returns the time now in nanoseconds; `now_ns` in production, a counter in tests."""
 
-BLOCK_NS = NS_PER_S
-BLOCKS = 60
-"""The line is laid under the least late reading of each of the last 60 seconds: all that is kept, for months."""
+BLOCK_NS = 2 * NS_PER_S
+BLOCKS = 30
+"""The line is laid under the least late reading of each of the last 30 blocks, a minute: all there is, for months."""
 SLOPE_FROM_NS = 8 * NS_PER_S
 """With less to go by, the drift is what it was before, or none: 300 ppm are then 2.4 ms at the worst."""
 DRIFT_FROM_NS = 20 * NS_PER_S

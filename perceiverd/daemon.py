@@ -118,9 +118,16 @@ class Daemon:
         self._load(card)
         self._streams = {name: self._stream(name, rules[name]) for name in rules}
         sources = reload.sources_of(reload.watched(settings))
-        self._runner = opened.enter_context(
-            Runner(sources, Wanted.of(card.geometry), secrets=secrets, keeps=self._keeps)
+        # Under systemd the unit's own directory, which nobody else reaches and which goes with it.
+        runtime_dir = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+        runner = Runner(
+            sources,
+            Wanted.of(card.geometry),
+            secrets=secrets,
+            keeps=self._keeps,
+            runtime_dir=Path(runtime_dir) if runtime_dir else None,
         )
+        self._runner = opened.enter_context(runner)
         self._said_hello = self._hello()
         self._publisher.send(self._said_hello)
         # Ready before the first window: a camera that is unplugged when the machine boots must not fail the unit.

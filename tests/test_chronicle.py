@@ -132,3 +132,18 @@ LONGER = [(7500, "2 h 5 min"), (172_799, "47 h 59 min"), (183_600, "2 d 3 h")]
 def test_lengths_of_time_are_for_people(seconds: float, told: str) -> None:
     """The longer it lasts, the coarser it is told."""
     assert lasting(seconds) == told
+
+
+def test_what_stands_still_is_told_and_its_end() -> None:
+    """Once each; so is that a stream is switched off."""
+    frozen = msgspec.structs.replace(STATUS, sources=(msgspec.structs.replace(SOURCE, stalls=("frozen picture",)),))
+    chronicle = Chronicle("ipc://x")
+    lines(chronicle, HELLO, STATUS)
+    assert lines(chronicle, frozen, frozen, STATUS, STATUS) == [
+        "door: frozen picture; counts as missing",
+        "door: frozen picture over",
+    ]
+    hello = msgspec.structs.replace(HELLO, disabled=("shed",))
+    off = msgspec.structs.replace(STATUS, stream="shed", state="disabled")
+    assert lines(chronicle, off) == []  # nobody spoke of it
+    assert lines(chronicle, hello, off, off) == ["shed: disabled"]

@@ -100,7 +100,7 @@ def test_the_first_reading_will_do() -> None:
     assert line.timing.drift_ppm is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(ppm=st.floats(-300, 300), jitter_ms=st.floats(0.05, 8), seed=st.integers(0, 999))
 def test_it_follows_drift(ppm: float, jitter_ms: float, seed: int) -> None:
     """Drift to 300 ppm is followed with less than 5 ms of error from the second second on, whatever comes late."""
@@ -113,7 +113,7 @@ def test_it_follows_drift(ppm: float, jitter_ms: float, seed: int) -> None:
     assert drift_ppm == pytest.approx(ppm, abs=15)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(step_ms=STEPS_MS, ppm=st.floats(-300, 300), jitter_ms=st.floats(0.05, 3), seed=st.integers(0, 999))
 def test_a_step_is_found(step_ms: int, ppm: float, jitter_ms: float, seed: int) -> None:
     """A step of 20 ms and more, of either sign, is found once and within 2.5 s; from then on the line is right."""
@@ -126,7 +126,7 @@ def test_a_step_is_found(step_ms: int, ppm: float, jitter_ms: float, seed: int) 
     assert seen.worst_ms(seen.found_s[0] + 1) < 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(stall_s=st.floats(0.1, 9), seed=st.integers(0, 999), rate_hz=st.sampled_from([10, 25, 50, 100]))
 def test_a_late_batch_is_no_step(stall_s: float, seed: int, rate_hz: int) -> None:
     """When nothing is read for seconds and then everything at once, nothing has stepped and no time is wrong."""
@@ -216,7 +216,7 @@ def test_the_slope_is_the_best_one_under_all_points(late: list[int], slope: floa
     assert distance(_slope_under(points)) <= best + 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 10**10), st.integers(-(10**10), 10**10)), max_size=200))
 def test_whatever_is_read(moves: list[tuple[int, int]]) -> None:
     """Readings without any sense raise nothing, and mapped times keep the order of the device's."""

@@ -122,13 +122,13 @@ def test_two_plain_subscribers_see_the_same(running: Running) -> None:
 
 
 def test_a_late_subscriber_is_greeted(running: Running) -> None:
-    """Hello names the streams that are enabled; the status of each follows at its interval."""
+    """Hello names the streams; the status of each follows at its interval, that of one that is switched off too."""
     with subscribe(running.endpoint, (messages.HELLO, "status/")) as subscription:
         heard = listen(subscription, lambda m: isinstance(m, Hello))
-        streams = {m.stream for m in (subscription.receive(DEADLINE_S) for _ in range(9)) if isinstance(m, Status)}
-    assert streams == {"one", "two", "bad"}
+        streams = {m.stream for m in (subscription.receive(DEADLINE_S) for _ in range(12)) if isinstance(m, Status)}
+    assert streams == {"one", "two", "bad", "off"}
     hellos = [message for message in heard if isinstance(message, Hello)]
-    assert [hello.streams for hello in hellos] == [("one", "two", "bad")]
+    assert [(hello.streams, hello.disabled) for hello in hellos] == [(("one", "two", "bad"), ("off",))]
     assert hellos[0].hop_s == 0.25
 
 

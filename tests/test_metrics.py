@@ -270,6 +270,14 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         'perceiverd_latency_seconds_bucket{stream="gate", le="+Inf"}': "0+120x40",
         'perceiverd_sound_level_dbfs{stream="door"}': "-120x40",
         'perceiverd_sound_level_dbfs{stream="gate"}': "-120x20 -40 -120x19",
+        'perceiverd_stalled{stream="door", source="0", what="dead silence"}': "0 1x40",
+        'perceiverd_stalled{stream="gate", source="0", what="dead silence"}': "0x20 1x5 0x20",
+        'perceiverd_stalled{stream="door", source="0", what="frozen picture"}': "0 1x40",
+        'perceiverd_stalled{stream="gate", source="0", what="frozen picture"}': "0x20 1x2 0x20",
+        'perceiverd_skew_seconds{stream="door"}': "-0.06x40",
+        'perceiverd_skew_seconds{stream="gate"}': "0.02x20 -0.5 0.02x20",
+        'perceiverd_clock_steps_total{stream="door", source="0"}': "0+1x40",
+        'perceiverd_clock_steps_total{stream="gate", source="0"}': "2x40",
         'perceiverd_messages_missed_total{instance="a"}': "0+3x40",
         'perceiverd_messages_missed_total{instance="b"}': "7x40",
     }
@@ -281,6 +289,10 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "PerceiverdDropsWindows": 'stream="door"',
         "PerceiverdLate": 'stream="door"',
         "PerceiverdMicrophoneMute": 'stream="door"',
+        "PerceiverdSoundDead": 'stream="door"',
+        "PerceiverdPictureFrozen": 'stream="door"',
+        "PerceiverdSkew": 'stream="door"',
+        "PerceiverdClockSteps": 'stream="door"',
         "PerceiverdMessagesMissed": 'instance="a"',
     }
     assert set(about) == set(re.findall(r"alert: (\w+)", ALERTS.read_text(encoding="utf-8")))

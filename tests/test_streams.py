@@ -8,15 +8,16 @@ import pytest
 
 from perceiverd import clock
 from perceiverd.events import EventTracker
-from perceiverd.geometry import Audio, Geometry, Trunk
+from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.labels import Calibration, ontology
-from perceiverd.media import NS_PER_S
+from perceiverd.media import NS_PER_S, Chunk, Frame
 from perceiverd.messages import Event, Model
 from perceiverd.rules import EventOptions, resolve
-from perceiverd.sources.runner import SourceState
+from perceiverd.sources.runner import Arrival, SourceState
 from perceiverd.sources.supervision import State
-from perceiverd.streams import Stream
-from perceiverd.window import Window, Windower
+from perceiverd.stalls import Limits
+from perceiverd.streams import Stream, disabled
+from perceiverd.window import Patience, Window, Windower
 
 GEOMETRY = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
 LABELS = ontology().labels
@@ -113,3 +114,126 @@ def test_reasons_are_told_of_every_label() -> None:
     assert explain.smoothed[DOG.index] == 1
     assert set(explain.on) == {0.5}
     assert explain.suppressed["not allowed"] == 2
+
+
+BOTH = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2), Video(4, 8, 3, 5, (1, 3, 5), 2))
+CHANCE = np.random.default_rng(1)
+
+
+def seeing(*, offset_ms: float = 0, freeze_s: float = 1e9, mute_s: float = 1e9, until_s: float = 10.0) -> Stream:
+    """A stream that has watched and heard for a while, with limits of 2 s."""
+    rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions(min_duration_s=0))
+    watched = Stream("door", Windower(BOTH, NS_PER_S // 2), EventTracker(rules), av_offset_ns=round(offset_ms * 1e6))
+    watched.limits = Limits(2 * NS_PER_S, 2 * NS_PER_S)
+    pass_on(watched, 0.0, until_s, freeze_s, mute_s)
+    return watched
+
+
+def pass_on(watched: Stream, from_s: float, until_s: float, freeze_s: float = 1e9, mute_s: float = 1e9) -> None:
+    still = CHANCE.integers(0, 255, (3, 5, 3), np.uint8)
+    for n in range(round(from_s * 25), round(until_s * 25)):
+        at_ns = n * NS_PER_S // 25
+        pixels = still if n / 25 >= freeze_s else CHANCE.integers(0, 255, (3, 5, 3), np.uint8)
+        samples = CHANCE.uniform(-1, 1, 640).astype(np.float32) * (n / 25 < mute_s)
+        for modality, item in (("video", Frame(at_ns, pixels)), ("audio", Chunk(at_ns, samples, 16_000))):
+            watched.hear(modality, Arrival("door", 0, item), item)  # type: ignore[arg-type]
+
+
+def test_a_frozen_picture_is_masked_and_the_stream_goes_on_by_ear(caplog: pytest.LogCaptureFixture) -> None:
+    """From 2 s after it froze windows have sound alone, in their time; they see again once it moves again."""
+    watched = seeing(freeze_s=4.0)
+    assert watched.stalls_of(0) == ("frozen picture",)
+    seen = {window.end_ns / NS_PER_S: window.modalities for window in watched.due}
+    assert all(modalities == (("audio", "video") if end_s <= 6 else ("audio",)) for end_s, modalities in seen.items())
+    assert list(seen) == [0.5 * n for n in range(1, 21)]  # none is missing, none waits for pictures
+    assert "frozen-picture stream=door source=0 counts_as_missing=true" in caplog.text
+    watched.due.clear()
+    pass_on(watched, 10, 13)
+    assert watched.stalls_of(0) == ()
+    assert watched.due[-1].modalities == ("audio", "video")
+
+
+def test_dead_sound_is_masked_and_the_stream_goes_on_by_eye() -> None:
+    """From 2 s of zeros on windows have pictures alone."""
+    watched = seeing(mute_s=4.0)
+    assert watched.stalls_of(0) == ("dead silence",)
+    assert watched.due[-1].modalities == ("video",)
+    assert watched.due[-1].end_ns >= 9 * NS_PER_S
+    assert not watched.frozen_due(0, 0)  # a mute may be meant
+
+
+def test_a_clip_may_hold_still() -> None:
+    """Files that are replayed are not watched."""
+    rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions())
+    watched = Stream("door", Windower(BOTH, NS_PER_S // 2), EventTracker(rules), replayed=frozenset({0}))
+    watched.limits = Limits(NS_PER_S, NS_PER_S)
+    pass_on(watched, 0, 5, freeze_s=0, mute_s=0)
+    assert watched.stalls_of(0) == ()
+    assert watched.due[-1].modalities == ("audio", "video")
+
+
+def test_a_stream_that_gives_nothing_but_stalls_is_no_fault_of_the_loop() -> None:
+    """Its events end as those of one that is lost do; the watchdog is fed; it is started again when it is time."""
+    watched = seeing(freeze_s=1.0, mute_s=1.0, until_s=5)
+    watched.events(window(0), SURE, MODEL)
+    watched.due.clear()
+    watched.up_ns = watched.sent_ns = 0
+    watched.note(State.UP, 100 * NS_PER_S)
+    assert watched.progressing(101 * NS_PER_S, 10 * NS_PER_S)
+    assert watched.frozen_due(0, 100 * NS_PER_S) and not watched.frozen_due(0, 101 * NS_PER_S)
+    ended = watched.events_over([source(State.UP)], MODEL)
+    assert ended and {event.explanation.reason for event in ended} == {"stream lost"}
+
+
+def test_a_camera_that_is_slow_at_night_keeps_the_watchdog_fed() -> None:
+    """Less than a picture a second tears the line each time, so that no window is due; silence without a gap is."""
+    watched = seeing(until_s=3)
+    watched.up_ns = watched.sent_ns = 3 * NS_PER_S
+    for second in range(4, 60, 2):
+        item = Frame(second * NS_PER_S, CHANCE.integers(0, 255, (3, 5, 3), np.uint8))
+        watched.hear("video", Arrival("door", 0, item), item)
+        watched.note(State.UP, second * NS_PER_S)
+    assert watched.progressing(60 * NS_PER_S, 10 * NS_PER_S)
+    watched.note(State.UP, 80 * NS_PER_S)
+    assert not watched.progressing(80 * NS_PER_S, 10 * NS_PER_S)
+
+
+@pytest.mark.parametrize("offset_ms", [-800.0, 300.0])
+def test_the_offset_moves_pictures_beside_sound(offset_ms: float) -> None:
+    """Pictures are stamped so much later, and skew is told by the corrected times."""
+    rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions())
+    patience = Patience(wait_ns=NS_PER_S // 2 + round(abs(offset_ms) * 1e6))
+    watched = Stream(
+        "door", Windower(BOTH, NS_PER_S // 2, patience), EventTracker(rules), av_offset_ns=round(offset_ms * 1e6)
+    )
+    for n in range(200):
+        frame = Frame(n * 40_000_000 - round(offset_ms * 1e6), np.full((3, 5, 3), n, np.uint8))
+        chunk = Chunk(n * 40_000_000, np.full(640, n / 250, np.float32), 16_000)
+        watched.hear("audio", Arrival("door", 0, chunk), chunk)
+        watched.hear("video", Arrival("door", 0, frame), frame)
+    assert len(watched.due) >= 12
+    for each in watched.due:
+        assert each.video is not None and each.audio is not None and each.skew is not None
+        shown = each.video[:, 0, 0, 0].astype(int)
+        beside = np.round(each.audio[[1000, 3000, 5000, 7000]] * 250)
+        assert np.abs(shown - beside).max() <= 1
+        assert abs(each.skew.most_ns) <= 20_000_000
+
+
+def test_the_hop_is_told_as_it_is_lately() -> None:
+    """Twice as long where every second window is overtaken; as configured where none is."""
+    watched = stream()
+    assert watched.hop_s is None
+    for number in range(60):
+        watched.take([window(number)] if number < 30 else [window(number), window(number)])
+        watched.drop_overtaken()
+        watched.sent(watched.due.pop(), clock.now_ns())
+        if number == 29:
+            assert watched.hop_s == 0.5
+    assert watched.hop_s == 1.0
+
+
+def test_a_stream_that_is_off_says_so() -> None:
+    """Its status names its sources, all of them disabled."""
+    status = disabled("door", ["a.mp4"], 0, clock.utc(0), MODEL)
+    assert (status.state, status.sources[0].source, status.sources[0].state) == ("disabled", "a.mp4", "disabled")

@@ -277,3 +277,46 @@ def test_how_media_is_cut_up_does_not_matter(chunk_ms: int, frame_ms: int, hop_m
     for a, b in zip(whole[:common], other[:common], strict=True):
         assert a.start_ns == b.start_ns and a.audio is not None and b.audio is not None
         np.testing.assert_array_equal(a.audio, b.audio)
+
+
+def skewed(by_ms: float, *, drift_ms: float = 0.0) -> list[Frame | Chunk]:
+    """Three seconds of 25 pictures a second that were taken so much later than the sound, whose stamps drift apart."""
+    media: list[Frame | Chunk] = []
+    for n in range(60):
+        late_ns = round(drift_ms * n / 60 * MS)
+        media.append(Chunk(n * 50 * MS + late_ns, np.zeros(50, np.float32), RATE_HZ))
+    media += [Frame(round((n * 40 + 10 + by_ms) * MS), np.zeros((3, 5, 3), np.uint8)) for n in range(75)]
+    return sorted(media, key=lambda item: item.start_ns)
+
+
+@pytest.mark.parametrize("by_ms", [-10, 0, 7])
+def test_skew_is_that_of_the_pictures_against_the_sound_beside_them(by_ms: float) -> None:
+    """Ticks each 100 ms, in the middle of theirs; pictures each 40 ms: the nearest is as far away as can be counted."""
+    times_ms = np.arange(75) * 40 + 10 + by_ms
+    for window in run(Windower(BOTH, 300 * MS), skewed(by_ms)):
+        ticks_ms = window.start_ns / MS + 50 + 100 * np.arange(7)
+        off_ms = np.array([(times_ms - tick)[np.abs(times_ms - tick).argmin()] for tick in ticks_ms])
+        assert window.skew is not None
+        # Where two pictures are as near either may be taken.
+        assert abs(window.skew.most_ns) == pytest.approx(np.abs(off_ms).max() * MS)
+        if not np.isclose(np.abs(off_ms), 20).any():
+            assert window.skew.mean_ns == pytest.approx(off_ms.mean() * MS, abs=1)
+
+
+def test_skew_follows_sound_that_is_joined_by_index() -> None:
+    """Sound whose stamps say that it was taken ever later has pictures beside it that were taken ever earlier."""
+    windower = Windower(BOTH, 100 * MS, Patience(frame_gap_ns=NS_PER_S, chunk_gap_ns=100 * MS))
+    windows = [window for window in run(windower, skewed(0, drift_ms=600)) if window.skew]
+    assert windows
+    for window in windows:
+        assert window.skew is not None
+        # Within a window the stamps run away by a fifth: 0.2 * 350 ms at the middle tick, less what is begun with.
+        assert -150 * MS < window.skew.mean_ns < -20 * MS
+
+
+def test_skew_needs_both() -> None:
+    """A window of one modality has none, and neither has one that was padded."""
+    deaf = run(Windower(BOTH, 300 * MS), [item for item in skewed(0) if isinstance(item, Frame)])
+    assert deaf and all(window.skew is None for window in deaf)
+    short = run(Windower(BOTH, 300 * MS), [item for item in skewed(0) if item.start_ns < 400 * MS])
+    assert [window.skew for window in short] == [None]

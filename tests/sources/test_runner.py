@@ -339,3 +339,33 @@ def test_a_child_does_not_inherit_secrets(monkeypatch: pytest.MonkeyPatch) -> No
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     assert b"PATH=" in environment
     assert b"s3cret" not in environment and b"CREDENTIALS_DIRECTORY" not in environment
+
+
+def test_a_step_of_a_devices_clock_is_a_gap() -> None:
+    """Half a second that a device loses tears both modalities, is counted, and shows in the times after it."""
+    with Runner({("cam", 0): Synthetic(step_after_s=3.0)}, WANTED, limits=PATIENT) as running:
+        arrivals = drive(running, lambda seen: any(isinstance(a.what, Gap) for a in seen))
+        arrivals += drive(running, lambda seen: len(media([a for a in seen if a.stream == "cam"], "cam")) > 20)
+        state = running.state("cam")[0]
+    what = [a.what for a in arrivals]
+    gap = what.index(Gap(("audio", "video")))
+    before = [item for item in what[:gap] if isinstance(item, Chunk)]
+    after = [item for item in what[gap:] if isinstance(item, Chunk)]
+    lost_ns = after[0].start_ns - before[-1].end_ns
+    # It lost half a second, and what was held back while it was in doubt.
+    assert NS_PER_S // 2 - 50_000_000 <= lost_ns < 12 * NS_PER_S
+    assert state.timing is not None and state.timing.steps == 1
+    assert state.losses == {}
+
+
+def test_a_source_is_started_again_on_demand() -> None:
+    """One that is up is killed and lost for the reason that was given; one that isn't is left alone."""
+    with Runner({("cam", 0): Synthetic()}, WANTED, limits=PATIENT) as running:
+        assert not running.restart(("cam", 0), "frozen", "its picture is frozen")
+        drive(running, all_up(running, "cam"))
+        pid = running.state("cam")[0].pid
+        assert running.restart(("cam", 0), "frozen", "its picture is frozen")
+        arrivals = drive(running, lambda seen: State.UP in states(seen, "cam"))
+        assert running.state("cam")[0].losses == {"frozen": 1}
+        assert running.state("cam")[0].pid != pid
+    assert any(isinstance(a.what, Gap) for a in arrivals)

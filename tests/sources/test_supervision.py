@@ -114,3 +114,18 @@ def test_a_flapping_source_does_not_fill_the_disk() -> None:
     written = sum(limit.allows(ns(1000 + second)) for second in range(86_400))
     assert written == pytest.approx(10 + 24 * 60, abs=2)
     assert limit.suppressed == 86_400 - written
+
+
+def test_what_is_worth_nothing_is_killed_and_started_again() -> None:
+    """A source that is up can be condemned, once, and is lost for the reason that was given; one that isn't can't."""
+    source = up()
+    assert source.condemned("frozen", "its picture is frozen")
+    assert (source.state, source.killed_for) == (State.STALLED, "frozen")
+    assert not source.condemned("frozen", "again")
+    source.lost(ns(1), source.killed_for, source.detail)
+    assert source.losses == {"frozen": 1}
+    assert not source.condemned("frozen", "while it backs off")
+    assert source.due(ns(60)) is Do.LAUNCH
+    source.launched(ns(60))
+    assert source.due(ns(71)) is Do.KILL
+    assert source.killed_for == "stalled"
