@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zmq
 
-from perceiverd.media import NS_PER_S, Frame
+from perceiverd.media import NS_PER_S, Frame, Media
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo
 from perceiverd.sources.child import Sender
 from perceiverd.sources.link import Header, Item, Order, unpacked
