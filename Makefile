@@ -72,4 +72,10 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
 	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto prometheus; }; } \
 	    >/dev/null 2>&1 || true
+	@# Others want a network camera (GStreamer's RTSP server, for the system's Python) and a cable that can be pulled.
+	@{ /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' && command -v ip || \
+	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends iproute2 \
+	        gir1.2-gst-rtsp-server-1.0 python3-gst-1.0 python3-gi gstreamer1.0-libav gstreamer1.0-plugins-base \
+	        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly; }; } >/dev/null 2>&1 || true
 	@touch $(VENV)/.run $@

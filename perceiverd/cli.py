@@ -226,10 +226,21 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often each network has its turn.", metavar="N")] = 10,
     growth: Annotated[bool, typer.Option("--growth", help="Also more frames, and more streams, of `public`.")] = False,
     into: Annotated[Path | None, typer.Option("--json", help="Write it all here too.", metavar="FILE")] = None,
+    streams: Annotated[
+        int, typer.Option(min=0, max=1000, help="Instead: replay so many streams through a daemon.", metavar="N")
+    ] = 0,
+    seconds: Annotated[float, typer.Option(min=5, help="For how long, with --streams.", metavar="S")] = 60,
 ) -> None:
     """Time models next to others that do the same work, where those are installed, and to what this machine can do."""
-    from perceiverd import bench
     from perceiverd.card import DEFAULT
+
+    if streams:
+        from perceiverd import replay
+
+        for model in models or [DEFAULT]:
+            print(replay.run(streams, seconds, model, device, threads), flush=True)
+        return
+    from perceiverd import bench
 
     models = models or [DEFAULT, bench.PUBLIC]
     if growth and bench.PUBLIC not in models:

@@ -156,8 +156,28 @@ class Stream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     av_offset_ms: Annotated[float, Meta(ge=-5000, le=5000)] = 0.0
     """Milliseconds that are added to the times of its pictures. A flash that is seen 80 ms after its clap is heard
     wants -80, one that is seen 80 ms before wants 80."""
+    snapshot_on_event: bool | None = None
+    """Whether pictures of its events are kept; as `[snapshots]` says where None."""
     events: StreamOptions = StreamOptions()
     """What is special about its events."""
+
+
+class Snapshots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[snapshots]`: pictures of events, for those who ask. Otherwise nothing is kept of what is seen or heard."""
+
+    on_event: bool = False
+    """Whether a picture is kept when an event begins. Each stream may say otherwise."""
+    directory: str | None = None
+    """Where; in the service's state directory where None. Only the daemon's user may look into it."""
+    longest_px: Annotated[int, Meta(ge=16, le=16_384)] = 1280
+    """Of a picture's longer side; what the source takes larger is shrunk."""
+    before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    after_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    """Seconds before and after for a clip with sound beside the picture; none is made where both are 0."""
+    max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
+    """What is older is deleted."""
+    max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000
+    """What is more is deleted, the oldest first."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -167,6 +187,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: Window = Window()
     publish: Publish = Publish()
     metrics: Metrics = Metrics()
+    snapshots: Snapshots = Snapshots()
     events: EventOptions = EventOptions()
     stalls: Stalls = Stalls()
     streams: dict[str, Stream] = {}
@@ -340,12 +361,21 @@ def _rooted(config: Config, root: Path) -> Config:
         publish = msgspec.structs.replace(
             publish, secret_key=str(root / publish.secret_key), client_keys=str(root / publish.client_keys)
         )
+    snapshots = config.snapshots
+    if snapshots.directory is not None:
+        snapshots = msgspec.structs.replace(snapshots, directory=str(root / snapshots.directory))
     streams = {
         name: msgspec.structs.replace(stream, sources=tuple(_source_rooted(source, root) for source in stream.sources))
         for name, stream in config.streams.items()
     }
-    return msgspec.structs.replace(config, model=model, publish=publish, streams=streams)
+    return msgspec.structs.replace(config, model=model, publish=publish, snapshots=snapshots, streams=streams)
 
 
 def _source_rooted(source: Source, root: Path) -> Source:
-    return msgspec.structs.replace(source, path=str(root / source.path)) if isinstance(source, File) else source
+    match source:
+        case File(path=path):
+            return msgspec.structs.replace(source, path=str(root / path))
+        case Url(ca_file=str(path)):
+            return msgspec.structs.replace(source, ca_file=str(root / path))
+        case _:
+            return source

@@ -20,17 +20,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
-from perceiverd import __version__, config, logs, messages, metrics, reload, stalls, streams
+from perceiverd import __version__, config, logs, messages, metrics, reload, snapshots, stalls, streams
 from perceiverd.card import Card, load_card
-from perceiverd.clock import now_ns
+from perceiverd.clock import now_ns, utc
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
 from perceiverd.events import EventTracker
 from perceiverd.httpd import Server
 from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.messages import Hello, Message, Status
+from perceiverd.messages import Event, Hello, Message, Status
 from perceiverd.notify import Notifier, watchdog_ns
 from perceiverd.publisher import Publisher
 from perceiverd.readings import Board, Snapshot, inferences
@@ -87,7 +88,7 @@ class Daemon:
         self._status_ns = round(settings.publish.status_interval_s * NS_PER_S)
         self._next_status_ns = self._next_alive_ns = 0
         self._up_since = datetime.now(UTC)
-        self._inference = inferences()
+        self._inference, self._inference_cpu_s = inferences(), 0.0
         self._board = Board(now_ns())
         self._next_snapshot_ns = 0
 
@@ -106,6 +107,8 @@ class Daemon:
         settings = self._settings
         card = load_card(settings.model.name)
         rules, secrets = reload.rules_of(settings, card), config.secrets_of(settings, os.environ)
+        self._keeps = snapshots.keeps_of(settings, os.environ)
+        snapshots.prepare(self._keeps)
         publish = settings.publish
         self._publisher = opened.enter_context(Publisher(publish.endpoint, publish.high_water_mark, _door(publish)))
         logger.info("listening endpoint=%s boot_id=%s", self._publisher.endpoint, self._publisher.boot_id)
@@ -117,8 +120,13 @@ class Daemon:
         sources = reload.sources_of(reload.watched(settings))
         # Under systemd the unit's own directory, which nobody else reaches and which goes with it.
         runtime_dir = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-        wanted = Wanted.of(card.geometry)
-        runner = Runner(sources, wanted, secrets=secrets, runtime_dir=Path(runtime_dir) if runtime_dir else None)
+        runner = Runner(
+            sources,
+            Wanted.of(card.geometry),
+            secrets=secrets,
+            keeps=self._keeps,
+            runtime_dir=Path(runtime_dir) if runtime_dir else None,
+        )
         self._runner = opened.enter_context(runner)
         self._said_hello = self._hello()
         self._publisher.send(self._said_hello)
@@ -163,17 +171,20 @@ class Daemon:
             change = reload.read(self._path, self._settings)
             rules = reload.rules_of(change.settings, self._card)
             secrets = config.secrets_of(change.settings, os.environ)
+            keeps = snapshots.keeps_of(change.settings, os.environ)
+            snapshots.prepare(keeps)
         except (ConfigError, ModelError) as error:
             self._reload_note = f"; reload refused, the old configuration stays: {error}"
             logger.error("reload-refused in_force=old error=%r", str(error))
         else:
+            self._keeps = keeps
             self._change(change, rules, secrets)
         self._notifier.ready()
         self._notifier.status(self._summary())
 
     def _change(self, change: reload.Change, rules: Mapping[str, Rules], secrets: Mapping[str, str]) -> None:
         off, self._settings = reload.switched_off(self._settings), change.settings
-        gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets)
+        gone = self._runner.exchange(reload.sources_of(reload.watched(self._settings)), secrets, self._keeps)
         for name in (*change.removed, *change.changed):
             self._publish(self._streams[name].end_events("reload", self._model))
         for name in change.removed:
@@ -239,16 +250,32 @@ class Daemon:
         batch = [(name, stream.due.pop(0)) for name, stream in self._streams.items() if stream.due]
         if not batch:
             return
-        began_ns = now_ns()
+        began_ns, began_cpu_s = now_ns(), time.process_time()
         scores = self._tagger.tag([window for _, window in batch])
         self._inference.add((now_ns() - began_ns) / NS_PER_S)
+        self._inference_cpu_s += time.process_time() - began_cpu_s
         for (name, window), row in zip(batch, scores, strict=True):
             stream = self._streams[name]
             self._publisher.send(stream.scores(window, row, self._labels, self._settings.publish.top, self._model))
-            self._publish(stream.events(window, row, self._model))
+            self._publish(self._pictured(stream, window, stream.events(window, row, self._model)))
             if self._publisher.heard(messages.explain_topic(name)):
                 self._publisher.send(stream.explain(window, self._settings.publish.top, self._model))
             stream.sent(window, now_ns())
+
+    def _pictured(self, stream: Stream, window: Window, events: list[Event]) -> list[Event]:
+        """The same events; those that begin now name the picture that is being kept of them, where one is."""
+        begun = [event for event in events if event.kind == "begin" and event.continues is None]
+        keep = self._keeps.get(stream.name)
+        if keep is None or not begun:
+            return events
+        middle_ns = (window.start_ns + window.end_ns) // 2
+        # By the clock of the source, which knows nothing of what was added to it.
+        ask = snapshots.ask(stream.name, begun, middle_ns - stream.av_offset_ns, utc(middle_ns))
+        if not self._runner.ask(stream.name, ask):
+            return events
+        path = snapshots.path(keep, ask)
+        stream.snapshots |= {event.id: path for event in begun}
+        return [msgspec.structs.replace(event, snapshot=path) if event in begun else event for event in events]
 
     def _heartbeat(self) -> None:
         self._board.turned_ns = now = now_ns()
@@ -329,6 +356,7 @@ class Daemon:
             missed=self._publisher.register.missed,
             overflows=self._publisher.overflows,
             refused=self._publisher.refused,
+            inference_cpu_s=self._inference_cpu_s,
         )
 
     def _hello(self) -> Hello:

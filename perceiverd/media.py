@@ -18,6 +18,8 @@ class Frame:
     """Capture time: CLOCK_MONOTONIC when live, time within the file offline."""
     pixels: NDArray[np.uint8] = field(repr=False)
     """(height, width, 3), RGB, 0..255."""
+    still: bytes | None = field(default=None, repr=False)
+    """The same as a person would want to see it, a JPEG; only now and then, and only where somebody asked for it."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:

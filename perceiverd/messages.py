@@ -128,6 +128,10 @@ class SourceStatus(msgspec.Struct, frozen=True):
     """How late its readings come on average; null where it isn't measured."""
     steps: int = 0
     """Sudden steps of its device's clock since boot, a gap each."""
+    snapshots: int = 0
+    """Snapshots that were put on disk, since boot."""
+    snapshots_failed: int = 0
+    """Snapshots that were asked for in vain, since boot: the log says why."""
 
 
 class Delivery(msgspec.Struct, frozen=True):
@@ -235,6 +239,9 @@ class Event(msgspec.Struct, frozen=True, tag="event"):
     latency_ms: float
     """From the capture of the end of the window that brought this to the publishing of this message."""
     model: Model
+    snapshot: str | None = None
+    """The file of a picture of its beginning, on the daemon's machine; null where none was asked for. It is there soon
+    after the `begin`, unless the disk was full, which the status counts; and it goes when it is old."""
     boot_id: str = ""
     seq: int = 0
     repeated: bool = False

@@ -77,6 +77,8 @@ def _of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         ("perceiverd_clients_refused", "Times that a client's key was not on the list.", snapshot.refused),
     ):
         yield _counter(name, what, (), [((), value)])
+    took = [((), snapshot.inference_cpu_s)]
+    yield _counter("perceiverd_inference_cpu_seconds", "Processors' time that the network took.", (), took)
     yield _histogram(
         "perceiverd_inference_seconds", "What the network took for a batch.", (), [((), snapshot.inference)]
     )

@@ -147,6 +147,8 @@ class Snapshot:
     """Times that a subscriber's queue was found full."""
     refused: int
     """Times that a client's key was not on the list."""
+    inference_cpu_s: float = 0.0
+    """Processors' seconds that the network took, of all its threads."""
 
 
 class Board:

@@ -86,6 +86,8 @@ class Stream:
     """Events that began, by the mids of their labels; one that goes on from another is not another."""
     open_since: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     """Start and `since` of each open event, as they were told with its begin; the wall clock may be set meanwhile."""
+    snapshots: dict[str, str] = field(default_factory=dict)
+    """The file with a picture of each open event that has one, by its id."""
     _watches: dict[tuple[int, Modality], stalls.Picture | stalls.Sound] = field(default_factory=dict)
     _remedies: dict[int, stalls.Remedy] = field(default_factory=dict)
     _log_limit: LogLimit = field(default_factory=LogLimit)
@@ -262,8 +264,10 @@ class Stream:
             self.begun[label.mid] += change.continues is None
             self.open_since[change.id] = utc(change.start_ns), utc(change.since_ns)
         start, since = self.open_since[change.id]
+        snapshot = self.snapshots.get(change.id)
         if change.kind == "end":
             del self.open_since[change.id]
+            self.snapshots.pop(change.id, None)
         return Event(
             stream=self.name,
             kind=change.kind,
@@ -290,6 +294,7 @@ class Stream:
             ),
             latency_ms=round((now_ns() - change.told_ns) / 1e6, 1),
             model=model,
+            snapshot=snapshot,
         )
 
     def explain(self, window: Window, top: int, model: messages.Model) -> Explain:
@@ -344,6 +349,8 @@ class Stream:
                     None if each.timing is None else each.timing.drift_ppm,
                     None if each.timing is None else round(each.timing.jitter_ms, 3),
                     0 if each.timing is None else each.timing.steps,
+                    each.kept,
+                    each.unkept,
                 )
                 for each in sources
             ),

@@ -114,3 +114,20 @@ def test_growth_is_of_frames_and_streams(monkeypatch: pytest.MonkeyPatch) -> Non
         (line,) = bench._growth(torch.device("cpu"), 1)
     assert (line.frames, line.streams, line.tokens) == (1, 1, 56 * 56 + 120 + 1)
     assert isinstance(bench._public(1)[0], Geometry)
+
+
+def test_streams_through_a_daemon(perceiverd: Perceiverd, tiny_model: Path) -> None:  # noqa: F811
+    """Two streams of the clip are replayed; the table says what became of their windows and where time went."""
+    status, out, err = perceiverd("bench", tiny_model, "--streams", "2", "--seconds", "6")
+    assert (status, err) == (0, "")
+    assert out.startswith("2 streams for 6 s, a window of each every 0.5 s\n")
+    assert "latency from capture to publishing: p50 " in out
+    assert "perceiverd's own share, neither network nor decoding: " in out
+
+
+def test_streams_of_a_model_that_is_missing(perceiverd: Perceiverd) -> None:  # noqa: F811
+    """What the daemon says of it is passed on, in one line."""
+    status, out, err = perceiverd("bench", "no-such-model", "--streams", "1")
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert "no-such-model" in err

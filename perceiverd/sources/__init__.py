@@ -46,6 +46,11 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     """Give up when the URL has not opened after this many seconds."""
     read_timeout_s: float = 5.0
     """Give up when no data has come for this many seconds."""
+    verify: bool = True
+    """Over TLS (rtsps, https, rtmps), whether its certificate must be good; False trusts whoever answers."""
+    ca_file: str | None = None
+    """A PEM file with the authorities that may have signed it, or with a self-signed certificate itself; the system's
+    authorities where None."""
 
     def __post_init__(self) -> None:
         # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.
@@ -106,13 +111,24 @@ class WantedVideo:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedStills:
+    """What pictures people want beside it, to see what it was."""
+
+    longest_px: int
+    """Of the longer side; what is larger is shrunk."""
+    fps: float
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a model wants of any source."""
+    """What a model, and who reads of it, wants of any source."""
 
     audio_rate_hz: int | None = None
     """None where the model hears nothing."""
     video: WantedVideo | None = None
     """None where the model sees nothing."""
+    stills: WantedStills | None = None
+    """None where nobody has asked for pictures."""
 
     def __post_init__(self) -> None:
         if self.audio_rate_hz is None and self.video is None:

@@ -15,8 +15,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 import zmq
@@ -25,7 +26,10 @@ from perceiverd.errors import MediaError
 from perceiverd.media import Media, Timing
 from perceiverd.secrets import redacted
 from perceiverd.sources import Source, Url, Wanted, name_of
-from perceiverd.sources.link import CHILD_QUEUED, Header, Item, Order, packed
+from perceiverd.sources.link import CHILD_QUEUED, Ask, Header, Item, Order, packed
+
+if TYPE_CHECKING:
+    from perceiverd.sources.keeper import Keeper
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 CONNECT_MS = 5000
@@ -65,6 +69,12 @@ class Sender:
             if isinstance(item, Media):
                 self._dropped += 1
 
+    def say(self, header: Header) -> None:
+        """Send a word without media, where there is room for it."""
+        header = msgspec.structs.replace(header, dropped=self._dropped, steps=self._steps)
+        with contextlib.suppress(zmq.Again):
+            self._socket.send(msgspec.json.encode(header), zmq.NOBLOCK)
+
     def last(self, header: Header) -> None:
         """Send the last word, for which there is time."""
         self._socket.setsockopt(zmq.SNDTIMEO, LINGER_MS)
@@ -87,15 +97,25 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    order = msgspec.json.decode(_line(), type=Order)
+    keeper, wanted = None, order.wanted
+    if order.keep is not None:
+        from perceiverd.sources.keeper import Keeper, stills_of  # only who keeps pictures has their encoder
+
+        keeper, wanted = Keeper(order.keep), replace(order.wanted, stills=stills_of(order.keep))
+    threading.Thread(target=_heed_parent, args=(keeper,), daemon=True).start()
     with Sender(order) as sender:
         source = order.source
         try:
             if isinstance(source, Url):
                 source = source.filled(order.secrets)
-            for item in media(source, order.wanted):
+            for item in media(source, wanted):
                 sender.send(item)
+                if keeper:
+                    if isinstance(item, Media):
+                        keeper.see(item)
+                    while keeper.said:
+                        sender.say(Header(order.token, order.incarnation, "kept", 0, message=keeper.said.popleft()))
         except MediaError as error:
             sender.last(Header(order.token, order.incarnation, "failed", 0, message=_fit(str(error), source, order)))
             return 1
@@ -111,13 +131,25 @@ def _fit(text: str, source: Source, order: Order) -> str:
     return redacted(text.replace(name_of(source), name_of(order.source)), order.secrets)
 
 
-def _exit_with_parent() -> None:
-    """Exit when standard input closes: the parent may have died before the kernel was asked to tell.
+def _line() -> bytes:
+    """The first line of standard input, and not a byte of what follows: no buffer may hold that back."""
+    line = bytearray()
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return bytes(line)
+
+
+def _heed_parent(keeper: Keeper | None) -> None:
+    """Pass on what is asked. Exit when standard input closes: the parent may have died before the kernel could tell.
 
     A daemon thread, since the other one may hang where nothing but the end of the process gets it out.
     """
-    while os.read(0, 4096):
-        pass
+    rest = b""
+    while data := os.read(0, 4096):
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            if keeper:
+                keeper.ask(msgspec.json.decode(line, type=Ask))
     os._exit(0)
 
 

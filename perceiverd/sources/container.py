@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,6 +26,7 @@ from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.sources import Wanted, shown
 from perceiverd.sources.sight import Sizer, Thinner
 from perceiverd.sources.sound import Resampler
+from perceiverd.sources.still import Stills
 
 log = logging.getLogger(__name__)
 
@@ -77,18 +78,20 @@ def read(
     read_timeout_s: float | None = None,
     live: bool = False,
     counts: Counts | None = None,
+    why: Callable[[av.FFmpegError], str] | None = None,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path) or URL (str) in the container's order, from time 0 on.
 
     Frames are (height, width, 3) as wanted, chunks mono at the wanted rate; a modality that isn't there is left out.
     `live` reads with little delay, stamps formats that carry no time on arrival, and gives up where a file goes on.
+    `why` says why a URL could not be opened, and what to do.
 
     A damaged file yields what can be read of it. Raises MediaError, one line, when nothing can, when it cannot be
     opened or holds nothing the model wants, and when a live one fails or stays silent for `read_timeout_s`.
     """
     counts = counts or Counts()
     name, end_ns = _name(what), -1
-    with _opened(what, options or {}, open_timeout_s, read_timeout_s) as container:
+    with _opened(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
         tracks = _tracks(container, wanted, name, counts, live=live)
         packets = _packets(container, list(tracks), name, counts, read_timeout_s, live=live)
         for item in _decoded(packets, tracks, live=live):
@@ -173,6 +176,7 @@ class _Sight(_Track):
         self._aspect: Fraction | None = stream.sample_aspect_ratio
         self._period_ns = round(NS_PER_S / (stream.average_rate or stream.guessed_rate or 25))
         self._next_ns = 0
+        self._stills = Stills(wanted.stills) if wanted.stills else None
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         assert isinstance(item, av.VideoFrame)
@@ -183,12 +187,13 @@ class _Sight(_Track):
         if not self._thinner.keeps(start_ns):
             self.counts.thinned_frames += 1
             return
-        yield Frame(start_ns, self._sizer.fit(item, self._aspect))
+        still = self._stills.of(start_ns, item, self._aspect) if self._stills else None
+        yield Frame(start_ns, self._sizer.fit(item, self._aspect), still)
 
 
 def _tracks(container: InputContainer, wanted: Wanted, name: str, counts: Counts, *, live: bool) -> dict[int, _Track]:
     """The streams that the model wants, by index; all others are discarded before they are even demuxed."""
-    video, audio = _best(container, name)
+    video, audio = _best(container, name, live=live)
     origin_ns = None if live and container.format.name in CLOCKLESS else _origin_ns(container)
     tracks: dict[int, _Track] = {}
     if audio is not None and wanted.audio_rate_hz is not None:
@@ -254,7 +259,11 @@ def _check_silence(name: str, asked_ns: int, read_timeout_s: float | None) -> No
 
 
 def _opened(
-    what: Path | str, options: Mapping[str, str], open_timeout_s: float | None, read_timeout_s: float | None
+    what: Path | str,
+    options: Mapping[str, str],
+    open_timeout_s: float | None,
+    read_timeout_s: float | None,
+    why: Callable[[av.FFmpegError], str] | None = None,
 ) -> InputContainer:
     name = _name(what)
     if isinstance(what, Path):
@@ -272,6 +281,13 @@ def _opened(
         if open_timeout_s is not None and now_ns() - began_ns >= open_timeout_s * NS_PER_S:
             message = f"{name}: does not answer within {open_timeout_s:g} s; check the device and the network"
             raise MediaError(message) from None
+        if isinstance(what, str) and read_timeout_s is not None and now_ns() - began_ns >= read_timeout_s * NS_PER_S:
+            message = (
+                f"{name}: took a call and did not answer for {read_timeout_s:g} s; check the device and the network"
+            )
+            raise MediaError(message) from None
+        if why:
+            raise MediaError(f"{name}: {why(error)}") from None
         raise _told(what, name, error) from None
     if container.format.name in NOT_MEDIA:
         container.close()
@@ -324,12 +340,17 @@ def _origin_ns(container: InputContainer) -> int:
     return (start or 0) * (NS_PER_S // av.time_base)
 
 
-def _best(container: InputContainer, name: str) -> tuple[av.VideoStream | None, av.AudioStream | None]:
+def _best(
+    container: InputContainer, name: str, *, live: bool = False
+) -> tuple[av.VideoStream | None, av.AudioStream | None]:
     """The film and its sound; at least one of them."""
     video = _best_video(container)
     audio = _best_audio(container, video)
     if video is None and audio is None:
-        raise MediaError(f"{name}: has neither sound nor pictures that can be decoded; name a media file")
+        hint = "name a media file"
+        if live:
+            hint = "set the device to a codec that FFmpeg knows: H.264 or H.265, AAC or G.711"
+        raise MediaError(f"{name}: has neither sound nor pictures that can be decoded; {hint}")
     return video, audio
 
 

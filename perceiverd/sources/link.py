@@ -23,6 +23,27 @@ larger share is the child's, for the burst in which a network camera's first sec
 39 MB at the worst."""
 
 
+class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how a child is to keep pictures that it will be asked for."""
+
+    directory: str
+    longest_px: int
+    before_s: float
+    after_s: float
+    """A clip reaches from so many seconds before to so many after; none is made where both are 0."""
+    max_age_s: float
+    max_bytes: int
+
+
+class Ask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keep a picture: a line of JSON on a child's standard input, after its order."""
+
+    name: str
+    """Of the file, without its ending."""
+    at_ns: int
+    """When it was to be seen, on CLOCK_MONOTONIC."""
+
+
 class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a child is to do: a line of JSON on its standard input, so that no list of processes shows a password."""
 
@@ -37,6 +58,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which try this is; comes back in each header."""
     secrets: dict[str, str] = {}
     """What the source refers to, by name."""
+    keep: Keep | None = None
+    """None where nothing is ever to be kept."""
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,7 +67,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     token: str
     incarnation: int
-    kind: Literal["frame", "chunk", "timing", "alive", "ended", "failed"]
+    kind: Literal["frame", "chunk", "timing", "kept", "alive", "ended", "failed"]
     dropped: int
     """Items that this child has thrown away so far because the queue was full."""
     start_ns: int = 0
@@ -52,7 +75,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """(height, width, 3) or (samples,)."""
     rate_hz: int = 0
     message: str = ""
-    """Why it failed, one line."""
+    """Why it failed, or why there is no picture of those that were to be `kept` (empty where there is); one line."""
     steps: int = 0
     """Steps of the device's clock found so far. In every header, as a message may find no room and be lost."""
     drift_ppm: float | None = None

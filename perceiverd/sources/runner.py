@@ -29,7 +29,7 @@ from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import WireError
 from perceiverd.media import NS_PER_S, Frame, Media, Timing
 from perceiverd.sources import Source, Url, Wanted, name_of, secrets_of
-from perceiverd.sources.link import RUNNER_QUEUED, Header, Order, unpacked
+from perceiverd.sources.link import RUNNER_QUEUED, Ask, Header, Keep, Order, unpacked
 from perceiverd.sources.supervision import Do, Limits, LogLimit, Reason, State, Supervision
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,8 @@ TERM_S = 1.0
 KILL_S = 2.0
 HELD_MS = 10
 """How often is looked for the end of what is leaving, while others wait for it."""
+URL_CAP_S = 3.0
+"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s)."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
@@ -97,6 +99,10 @@ class SourceState:
     """Items that it had to throw away because the daemon was behind."""
     stale: int
     """Items of a lost process that came after its end, and were discarded."""
+    kept: int = 0
+    """Snapshots that it put on disk."""
+    unkept: int = 0
+    """Snapshots that it was asked for in vain."""
     timing: Timing | None = None
     """What its processes found out about the device's clock, the steps of all of them; None where it has none."""
 
@@ -104,7 +110,9 @@ class SourceState:
 class _Child:
     """One source's process and what is known of it."""
 
-    def __init__(self, key: Key, source: Source, secrets: Mapping[str, str], limits: Limits) -> None:
+    def __init__(
+        self, key: Key, source: Source, secrets: Mapping[str, str], limits: Limits, keep: Keep | None = None
+    ) -> None:
         self.key, self.source, self.supervision = key, source, Supervision(_limits(source, limits))
         self.secrets = {name: secrets[name] for name in secrets_of(source)}
         self.token = token_hex(8)
@@ -116,6 +124,8 @@ class _Child:
         self.data_ns: int | None = None
         self.exit_seen_ns: int | None = None
         self.last_word: Header | None = None
+        self.keep = keep
+        self.kept = self.unkept = 0
         self.dropped_before = self.dropped_now = self.stale = 0
         self.steps_before = self.steps_now = 0
         self.timing: Timing | None = None
@@ -123,6 +133,11 @@ class _Child:
     @property
     def state(self) -> State:
         return self.supervision.state
+
+    @property
+    def ordered(self) -> tuple[Source, Mapping[str, str], Keep | None]:
+        """What its process was told to do."""
+        return self.source, self.secrets, self.keep
 
 
 class Runner:
@@ -134,16 +149,19 @@ class Runner:
         wanted: Wanted,
         *,
         secrets: Mapping[str, str] = MappingProxyType({}),
+        keeps: Mapping[str, Keep] = MappingProxyType({}),
         limits: Limits = Limits(),  # noqa: B008 - frozen
         runtime_dir: Path | None = None,
         clock: Clock = now_ns,
     ) -> None:
-        """`secrets` are what the sources refer to. Raises KeyError where one is missing.
+        """`secrets` are what the sources refer to; `keeps` says of which streams pictures may be asked for.
+
+        Raises KeyError where a secret is missing.
 
         `runtime_dir` is where the private directory of the socket is made; the system's temporary one where None.
         """
         self._wanted, self._limits, self._clock, self._runtime_dir = wanted, limits, clock, runtime_dir
-        self._children = [_Child(key, source, secrets, limits) for key, source in sources.items()]
+        self._children = [_Child(key, source, secrets, limits, keeps.get(key[0])) for key, source in sources.items()]
         self._by_token = {child.token: child for child in self._children}
         self._leaving: list[_Child] = []
         """No longer wanted and told to go, with a process that may still hold its device."""
@@ -189,16 +207,21 @@ class Runner:
                 log.error("stream=%s pid=%d cannot_be_killed=true", child.key[0], child.process.pid)
         self._close_socket()
 
-    def exchange(self, sources: Mapping[Key, Source], secrets: Mapping[str, str] = MappingProxyType({})) -> Set[Key]:
+    def exchange(
+        self,
+        sources: Mapping[Key, Source],
+        secrets: Mapping[str, str] = MappingProxyType({}),
+        keeps: Mapping[str, Keep] = MappingProxyType({}),
+    ) -> Set[Key]:
         """Run these sources from now on; returns the keys of those that had to go or to begin anew.
 
         What is the same goes on, and knows of nothing. The others are told to leave, and what is new starts once they
         have: it may want the device that they hold. Raises KeyError where a secret is missing.
         """
         before = {child.key: child for child in self._children}
-        after = {key: _Child(key, source, secrets, self._limits) for key, source in sources.items()}
+        after = {key: _Child(key, source, secrets, self._limits, keeps.get(key[0])) for key, source in sources.items()}
         for key, child in before.items():
-            if key in after and (after[key].source, after[key].secrets) == (child.source, child.secrets):
+            if key in after and after[key].ordered == child.ordered:
                 after[key] = child
         gone = [child for key, child in before.items() if after.get(key) is not child]
         self._children = list(after.values())
@@ -234,6 +257,18 @@ class Runner:
         child.process.kill()
         return True
 
+    def ask(self, stream: str, ask: Ask) -> bool:
+        """Have a picture of this stream kept by the source that gives pictures; False where none can be asked now."""
+        children = (child for child in self._children if child.key[0] == stream and "video" in child.modalities)
+        child = min(children, key=lambda each: each.key, default=None)
+        if child is None or child.keep is None or child.process is None or child.process.stdin is None:
+            return False
+        try:
+            # Less than PIPE_BUF, so all of it or, where the pipe is full, nothing.
+            return bool(child.process.stdin.write(msgspec.json.encode(ask) + b"\n"))
+        except BrokenPipeError:
+            return False
+
     def state(self, stream: str) -> tuple[SourceState, ...]:
         """How the sources of a stream are, by position."""
         return tuple(self._state(child) for child in self._children if child.key[0] == stream)
@@ -251,6 +286,8 @@ class Runner:
             losses=Counter(child.supervision.losses),
             dropped=child.dropped_before + child.dropped_now,
             stale=child.stale,
+            kept=child.kept,
+            unkept=child.unkept,
             timing=child.timing and replace(child.timing, steps=child.steps_before + child.steps_now),
         )
 
@@ -308,7 +345,9 @@ class Runner:
 
     def _launch(self, child: _Child, now: int, arrivals: list[Arrival]) -> None:
         child.last_word = None
-        order = Order(child.source, self._wanted, self._endpoint, child.token, child.incarnation, child.secrets)
+        order = Order(
+            *(child.source, self._wanted, self._endpoint, child.token, child.incarnation, child.secrets, child.keep)
+        )
         child.supervision.launched(now)
         self._tell(child, arrivals)
         try:
@@ -327,6 +366,7 @@ class Runner:
         with contextlib.suppress(BrokenPipeError):  # it has died already, as will be seen
             # Fits into the pipe's buffer, so it can't block. The pipe stays open: its closing ends the child.
             child.process.stdin.write(msgspec.json.encode(order) + b"\n")
+            os.set_blocking(child.process.stdin.fileno(), False)
 
     def _exited(self, child: _Child, now: int, arrivals: list[Arrival]) -> None:
         """Judge a death, once its last word has come or can't come any more."""
@@ -382,6 +422,9 @@ class Runner:
         if header.kind in ("ended", "failed"):
             child.last_word = header
             return
+        if header.kind == "kept":
+            self._kept(child, header.message)
+            return
         now = self._clock()
         child.supervision.heard(now, data=isinstance(item, Media))
         self._tell(child, arrivals)
@@ -403,6 +446,18 @@ class Runner:
             log.warning(
                 "stream=%s source=%s clock_steps=%d suppressed=%d",
                 *(child.key[0], name_of(child.source), new, child.log_limit.suppressed),
+            )
+            child.log_limit.suppressed = 0
+
+    def _kept(self, child: _Child, why_not: str) -> None:
+        if not why_not:
+            child.kept += 1
+            return
+        child.unkept += 1
+        if child.log_limit.allows(self._clock()):
+            log.warning(
+                "stream=%s source=%s snapshot_failed=%r suppressed=%d",
+                *(child.key[0], name_of(child.source), why_not, child.log_limit.suppressed),
             )
             child.log_limit.suppressed = 0
 
@@ -451,4 +506,5 @@ def _limits(source: Source, limits: Limits) -> Limits:
         limits,
         open_s=max(limits.open_s, source.open_timeout_s + 2),
         read_s=max(limits.read_s, source.read_timeout_s + 2),
+        backoff_cap_s=min(limits.backoff_cap_s, URL_CAP_S),
     )

@@ -58,6 +58,11 @@ def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
 
 def _ticks(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
     begin = tick = now_ns() // TICK_NS
+    stills = None
+    if wanted.stills:
+        from perceiverd.sources.still import Stills  # FFmpeg takes a second to load, and few ask for it
+
+        stills = Stills(wanted.stills)
     video = wanted.video if spec.video else None
     rate_hz = wanted.audio_rate_hz if spec.audio else None
     while True:
@@ -72,7 +77,10 @@ def _ticks(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
         time.sleep(max(0, lost_ns + tick * TICK_NS - now_ns()) / NS_PER_S)
         if video:
             last = tick - 1 if spec.freeze_after_s is None else begin + round(spec.freeze_after_s * TICKS_HZ)
-            yield Frame((tick - 1) * TICK_NS, picture(min(tick - 1, last), video.height, video.width))
+            pixels = picture(min(tick - 1, last), video.height, video.width)
+            start_ns = (tick - 1) * TICK_NS
+            still = stills.of_pixels(start_ns, pixels) if stills else None
+            yield Frame(start_ns, pixels, still)
         if rate_hz:
             first, end = (n * rate_hz // TICKS_HZ for n in (tick - 1, tick))
             mute = spec.mute_after_s is not None and elapsed_s >= spec.mute_after_s

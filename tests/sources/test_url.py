@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.media import NS_PER_S, Chunk, Frame, Media, Timing
 from perceiverd.sources import Url, Wanted, WantedVideo, url
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
@@ -87,10 +87,10 @@ def serving(body: bytes, *, hangs: bool = False) -> Iterator[str]:
         thread.join(20)
 
 
-def in_time(live: Iterator[Media | None]) -> Iterator[Media]:
+def in_time(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
     """Pass media on, and hold that none comes before the time it bears."""
     for item in live:
-        if item is not None:
+        if isinstance(item, Media):
             assert (item.end_ns if isinstance(item, Chunk) else item.start_ns) <= time.monotonic_ns() + 1_000_000
             yield item
 
@@ -149,10 +149,10 @@ with av.open(sys.argv[1]) as clip, av.open(sys.argv[2], "w", format="mpegts") as
 """
 
 
-def prompt(live: Iterator[Media | None]) -> Iterator[Media]:
+def prompt(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
     """Pass media on, and hold that each is stamped close to when it came."""
     for item in live:
-        if item is not None:
+        if isinstance(item, Media):
             assert abs(time.monotonic_ns() - item.start_ns) < 3 * NS_PER_S
             yield item
 
@@ -187,3 +187,90 @@ def test_a_stream_pushed_over_udp(clip: Callable[..., Path]) -> None:
     # The clip's own encoder delays AAC by 21 ms in a transport stream, which has no field to say so.
     pairs = [min(beeps, key=lambda beep: abs(beep - flash)) - flash for flash in flashes]
     assert np.abs(pairs).max() < 40_000_000
+
+
+def pushed(jump_s: float, lasts: int = 400) -> list[Media | Timing]:
+    """What comes of pictures and sound every 40 ms, by a sender whose clock is set at the 200th."""
+    now_ns, stepped_ns = 50 * NS_PER_S, round(jump_s * NS_PER_S)
+
+    def sent() -> Iterator[Media]:
+        nonlocal now_ns
+        chance = random.Random(2)
+        for number in range(lasts):
+            now_ns = 50 * NS_PER_S + number * 40_000_000 + chance.randrange(15_000_000)
+            start_ns = number * 40_000_000 + 7 * NS_PER_S + (stepped_ns if number >= 200 else 0)
+            yield Frame(start_ns, np.zeros((2, 2, 3), np.uint8))
+            yield Chunk(start_ns - 40_000_000, np.zeros(640, np.float32), 16_000)
+
+    return list(url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns))
+
+
+@pytest.mark.parametrize("jump_s", [-4.0, -1.0, -0.3, 0.3, 1.0, 4.0])
+def test_a_sender_sets_its_clock(jump_s: float) -> None:
+    """Media from before and after are told apart by a step, and none is far from when it was taken."""
+    items = pushed(jump_s)
+    steps = [item.steps for item in items if isinstance(item, Timing)]
+    assert steps[-1] >= 1
+    first = next(place for place, item in enumerate(items) if isinstance(item, Timing) and item.steps)
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert len(frames) > 375  # the first half second after a step is held back, or given up
+    after = [item.start_ns for item in items[first:] if isinstance(item, Frame)]
+    taken = [50 * NS_PER_S + number * 40_000_000 for number in range(400)]
+    assert all(min(abs(start_ns - each) for each in taken) < 40_000_000 for start_ns in after)
+    assert after == sorted(after)
+    assert abs(after[-1] - taken[-1]) < 40_000_000
+
+
+def test_a_clock_that_is_right_makes_no_step() -> None:
+    """Jitter alone is no step, and what is known of the clock is told now and then."""
+    told = [item for item in pushed(0.0, 500) if isinstance(item, Timing)]
+    assert len(told) >= 3
+    assert {item.steps for item in told} == {0}
+    assert 1 < told[-1].jitter_ms < 15
+
+
+def test_a_backlog_is_no_step() -> None:
+    """A network that stands still for 2 s and then delivers all at once, or slowly catches up, has not changed time."""
+    line = url.ArrivalLine()
+    for number in range(1000):
+        taken_ns = number * 40_000_000
+        at_ns = taken_ns
+        if number >= 300:  # 2 s late, then a little less with every picture
+            at_ns = max(taken_ns, 14 * NS_PER_S + (number - 300) * 30_000_000)
+        line.arrived(taken_ns, at_ns)
+    assert line.steps == 0
+    assert abs(line.offset_ns) < 40_000_000
+
+
+def test_delays_are_not_taken_for_steps_for_ever() -> None:
+    """A network that gets later by a second every ten is told by opening the URL anew before labels are 6 s late."""
+    line, astray_ns = url.ArrivalLine(), 0
+    for number in range(5000):
+        taken_ns = number * 40_000_000
+        at_ns = taken_ns + number // 250 * NS_PER_S
+        astray_ns = line.astray_ns(taken_ns, at_ns)
+        if astray_ns > url.ASTRAY_NS:
+            break
+        line.arrived(taken_ns, at_ns)
+    assert astray_ns > url.ASTRAY_NS
+    assert number // 250 <= 6
+
+
+def test_a_playlist_that_begins_anew() -> None:
+    """Where segments' times go back, as after an encoder's restart, media go on from where they were, after a step."""
+    now_ns = 9 * NS_PER_S
+
+    def taken() -> Iterator[Media]:
+        nonlocal now_ns
+        for number in (*range(100), *range(50, 100)):
+            yield Frame(number * 40_000_000, np.zeros((2, 2, 3), np.uint8))
+            yield Chunk(number * 40_000_000, np.zeros(640, np.float32), 16_000)
+            now_ns += 40_000_000
+
+    items = list(url._pulled(Url("https://camera/live.m3u8"), taken(), lambda: now_ns))
+    steps = [place for place, item in enumerate(items) if isinstance(item, Timing)]
+    assert len(steps) == 1
+    for kind in (Frame, Chunk):
+        times = [item.start_ns for item in items if isinstance(item, kind)]
+        assert times == sorted(times)
+        assert times[-1] - times[0] == pytest.approx(149 * 40_000_000, abs=80_000_000)

@@ -1,0 +1,122 @@
+"""What a source holds at hand, and what becomes of it: pictures, clips, and a disk that hangs."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.sources import WantedStills, album, keeper
+from perceiverd.sources.keeper import Keeper
+from perceiverd.sources.link import Ask, Keep
+from perceiverd.sources.still import Stills
+
+NAME = "20260131T235959.123Z_door_Dog"
+
+
+def keep(directory: Path, before_s: float = 0, after_s: float = 0) -> Keep:
+    return Keep(str(directory), 640, before_s, after_s, 60, 10**9)
+
+
+def frame(start_ns: int, grey: int) -> Frame:
+    pixels = np.full((48, 64, 3), grey, np.uint8)
+    still = Stills(WantedStills(640, 2)).of(start_ns, av.VideoFrame.from_ndarray(pixels, "rgb24"))
+    return Frame(start_ns, pixels, still)
+
+
+def until(done: object, within_s: float = 20) -> None:
+    deadline_s = time.monotonic() + within_s
+    while not done():  # type: ignore[operator]
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_the_picture_of_that_time(tmp_path: Path) -> None:
+    """Of those at hand the nearest in time is kept; one that was never taken is told of."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    kept.ask(Ask("20260101T000000.000Z_a_b", 0))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == "no picture has come lately"
+    for second in range(8):
+        kept.see(frame(second * NS_PER_S, second * 30))
+    kept.ask(Ask(NAME, 4 * NS_PER_S + 400_000_000))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == ""
+    with av.open(str(tmp_path / f"kept/{NAME}.jpg")) as shown:
+        assert next(shown.decode(video=0)).to_ndarray(format="rgb24").mean() == pytest.approx(120, abs=3)
+
+
+def test_no_more_is_held_than_is_needed(tmp_path: Path) -> None:
+    """An hour of pictures leaves ten seconds of them, and without clips no sound at all."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    still = frame(0, 9).still
+    for second in range(3600):
+        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), still))
+        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8)))
+        kept.see(Chunk(second * NS_PER_S, np.zeros(160, np.float32), 16_000))
+    assert [item.start_ns // NS_PER_S for item in kept._held] == list(range(3589, 3600))
+    large = b"-" * (keeper.HELD_BYTES // 4)
+    for second in range(3600, 3608):
+        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), large))
+    assert kept._bytes <= keeper.HELD_BYTES
+    assert len(kept._held) == 4
+
+
+def test_stills_are_upright_and_no_larger_than_asked() -> None:
+    """Shrunk to the limit, never enlarged; pixels that are wider than high become square; two are made a second."""
+    wide = av.VideoFrame.from_ndarray(np.full((90, 200, 3), 50, np.uint8), "rgb24")
+    made = Stills(WantedStills(100, 2))
+    told = [made.of(number * 100_000_000, wide) for number in range(20)]
+    assert [place for place, each in enumerate(told) if each] == [0, 5, 10, 15]
+    for longest, aspect, size in ((100, None, (100, 44)), (1000, None, (200, 90)), (1000, 2, (400, 90))):
+        data = Stills(WantedStills(longest, 2)).of(0, wide, aspect)  # type: ignore[arg-type]
+        assert data
+        packet = av.Packet(data)
+        shown = av.VideoCodecContext.create("mjpeg", "r").decode(packet)[0]
+        assert (shown.width, shown.height) == size
+
+
+@pytest.fixture
+def frozen_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which nothing can be written until the test is over."""
+    image, place = tmp_path / "image", tmp_path / "disk"
+    image.write_bytes(bytes(8_000_000))
+    place.mkdir()
+    if subprocess.run(["mkfs.ext4", "-q", str(image)], check=False, capture_output=True).returncode or (
+        subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=False, capture_output=True).returncode
+    ):
+        pytest.skip("needs root, to mount a disk and freeze it")
+    try:
+        (place / "kept").mkdir(mode=0o700)
+        subprocess.run(["fsfreeze", "-f", str(place)], check=True)
+        yield place
+    finally:
+        subprocess.run(["fsfreeze", "-u", str(place)], check=False)
+        for _ in range(50):
+            if not subprocess.run(["umount", str(place)], check=False, capture_output=True).returncode:
+                break
+            time.sleep(0.1)
+
+
+def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Media go on at their pace, pictures that find no room in the queue are refused at once, and all is well after."""
+    monkeypatch.setattr(album, "RESERVE_BYTES", 0)
+    kept = Keeper(keep(frozen_disk / "kept"))
+    began_s = time.monotonic()
+    for second in range(20):
+        kept.see(frame(second * NS_PER_S, second * 10))
+        kept.ask(Ask(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S))
+        time.sleep(0.01)
+    assert time.monotonic() - began_s < 2
+    assert set(kept.said) == {"the disk is too slow"}
+    refused = len(kept.said)
+    assert 20 - keeper.ASKED - 1 <= refused < 20
+    subprocess.run(["fsfreeze", "-u", str(frozen_disk)], check=True)
+    until(lambda: len(kept.said) == 20)
+    assert list(kept.said)[refused:] == [""] * (20 - refused)
