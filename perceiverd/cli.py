@@ -101,12 +101,15 @@ def options(
 @app.command()
 def run(
     config: Annotated[Path, typer.Option(help="See configs/perceiverd.toml.", metavar="FILE")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Publish here, whatever the file says.", metavar="ENDPOINT")
+    ] = None,
 ) -> None:
     """Watch streams and publish their labels, until SIGTERM or Ctrl-C."""
     from perceiverd import daemon
 
     try:
-        status = daemon.run(config)
+        status = daemon.run(config, endpoint)
     except ConfigError as error:
         tell(error)
         status = CONFIG

@@ -30,10 +30,13 @@ def test_each_notification_is_one_datagram(systemd: tuple[str, socket.socket]) -
     address, listener = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": address})
     notifier.ready()
+    notifier.extend(2.5)
     notifier.status("two\nlines")
     notifier.alive()
     notifier.stopping()
-    assert [listener.recv(4096) for _ in range(4)] == [b"READY=1", b"STATUS=two lines", b"WATCHDOG=1", b"STOPPING=1"]
+    told = [listener.recv(4096) for _ in range(5)]
+    assert told[:2] == [b"READY=1", b"EXTEND_TIMEOUT_USEC=2500000"]
+    assert told[2:] == [b"STATUS=two lines", b"WATCHDOG=1", b"STOPPING=1"]
     before_us = time.monotonic_ns() // 1000
     notifier.reloading()
     what, when = listener.recv(4096).decode().split("\n")
