@@ -210,6 +210,20 @@ def tag(
 
 @app.command()
 @output()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option(help="By default /etc/perceiverd/perceiverd.toml, if it is there.", metavar="FILE")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each finding.")] = False,
+) -> None:
+    """Check devices, rights, GPU, model, sockets, clock and each stream, and say what to do about each fault."""
+    from perceiverd import doctor
+
+    raise typer.Exit(doctor.doctor(config, json=json))
+
+
+@app.command()
+@output()
 def demo() -> None:
     """Play the bundled clip as a live stream and print its labels."""
     from perceiverd import demo

@@ -1,0 +1,42 @@
+#!/bin/bash
+# run.sh [nspawn] [uml]: builds the package, boots a guest of each kind (both, where none is named), installs it there as
+# an operator would, and tries it. Needs root. Two minutes for nspawn, four for uml, ten more for its kernel, once.
+set -euo pipefail
+cd "$(dirname "$(realpath "$0")")/../.."
+[ "$(id -u)" = 0 ] || { echo "test-guest: skipped, it needs root" >&2; exit 0; }
+VENV=$(realpath "${VENV:-.venv}")
+here=tests/guest
+need() { # the programs that a package brings
+    command -v "$2" >/dev/null || [ -x "$2" ] || DEBIAN_FRONTEND=noninteractive apt-get install -qq -y \
+        --no-install-recommends "$1" >/dev/null 2>&1 || { echo "test-guest: skipped, $1 is missing" >&2; exit 0; }
+}
+need dbus dbus-daemon
+# The service's Python is the system's, which borrows torch and the like from the tests': they must be of one version.
+version='import sys; print("%d.%d" % sys.version_info[:2])'
+if [ "$(/usr/bin/python3 -c "$version" 2>/dev/null)" != "$("$VENV/bin/python" -c "$version")" ]; then
+    echo "test-guest: skipped, /usr/bin/python3 is another version than $VENV's" >&2
+    exit 0
+fi
+folder=$(mktemp -d /tmp/perceiverd-guest.XXXXXX)
+trap 'rm -rf "$folder"' EXIT
+chmod 755 "$folder"
+"$VENV/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" .
+mkdir "$folder/src"
+cp -r Makefile README.md ARCHITECTURE.md CHANGELOG.md LICENSE pyproject.toml configs perceiverd systemd tests "$folder/src"
+ln -s "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$folder/deps"
+cat >"$folder/start" <<'SH'
+#!/bin/sh
+modprobe -a vivid snd-aloop 2>/dev/null && udevadm settle -t 30
+cd src
+export PYTHONPATH=/srv/deps PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+exec /usr/bin/python3 -m pytest -p no:cacheprovider -v --durations=0 --timeout=600 $(ls tests/guest/check_*.py)
+SH
+chmod 755 "$folder/start"
+for kind in ${*:-nspawn uml}; do
+    case $kind in
+    nspawn) need systemd-container systemd-nspawn ;;
+    uml) need udev /lib/systemd/systemd-udevd && need kmod modprobe && $here/kernel.sh ;;
+    esac
+    echo "test-guest: $kind"
+    $here/boot.sh "$kind" "$folder" "${GUEST_LIMIT:-1500}"
+done
