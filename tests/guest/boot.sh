@@ -17,16 +17,18 @@ if [ -z "${GUEST_APART:-}" ]; then exec env GUEST_APART=1 unshare --mount --prop
 QUIET="systemd-networkd systemd-resolved systemd-timesyncd systemd-pstore systemd-random-seed systemd-update-utmp
     e2scrub_reap postgresql console-getty getty@tty1 mosquitto prometheus"
 
-# Makes ROOT, a writable view of this machine's root folder, into one that boots into nothing but guest.service.
+# Makes ROOT, a writable view of this machine's root folder, into one that boots into nothing but guest.service. With
+# .dockerenv systemd would take it for a container, which has no devices of its own.
 dress() {
     cat <<SH
 units=\$ROOT/etc/systemd/system
 for unit in $(echo $QUIET); do ln -sf /dev/null "\$units/\$unit.service"; done
-rm -rf "\$units/timers.target.wants" "\$ROOT/var/log/journal" "\$ROOT/var/tmp"/*
+rm -rf "\$units/timers.target.wants" "\$ROOT/var/log/journal" "\$ROOT/var/tmp"/* "\$ROOT/.dockerenv"
 : >"\$ROOT/etc/fstab"; echo guest >"\$ROOT/etc/hostname"
 echo 00112233445566778899aabbccddeeff >"\$ROOT/etc/machine-id"
 mkdir -p "\$ROOT/guest" "\$ROOT/srv/deps"
 printf '%s\n' '[Unit]' 'Requires=basic.target' 'After=basic.target dbus.socket' >"\$units/guest.target"
+ln -sf guest.target "\$units/default.target"
 mkdir -p "\$units/guest.target.wants"; ln -sf ../guest.service "\$units/guest.target.wants/"
 printf '%s\n' '[Unit]' 'After=basic.target dbus.socket' "SuccessAction=$1" "FailureAction=$1" \
     '[Service]' 'Type=oneshot' 'TimeoutStartSec=infinity' 'WorkingDirectory=/guest' \

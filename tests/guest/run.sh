@@ -11,6 +11,7 @@ need() { # the programs that a package brings
         --no-install-recommends "$1" >/dev/null 2>&1 || { echo "test-guest: skipped, $1 is missing" >&2; exit 0; }
 }
 need dbus dbus-daemon
+need alsa-utils aplay
 # The service's Python is the system's, which borrows torch and the like from the tests': they must be of one version.
 version='import sys; print("%d.%d" % sys.version_info[:2])'
 if [ "$(/usr/bin/python3 -c "$version" 2>/dev/null)" != "$("$VENV/bin/python" -c "$version")" ]; then
