@@ -2,7 +2,7 @@
 #
 #   make run         set everything up and play the bundled clip through the daemon
 #   make test        the tests
-#   make check       tests, lint, types, layers, units and the wheel: what CI runs
+#   make check       tests, lint, types, layers, units, the wheel, a guest: what CI runs
 #   make install     as root: the program in /opt/perceiverd, the units, the configuration if there is none
 #   make uninstall   as root: all of that away again, but for the configuration and what the service has stored
 #   make test-guest  as root: install it on a machine of its own with systemd, cameras and sound cards, and try it
@@ -29,7 +29,7 @@ TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
 DOC = $(DESTDIR)$(PREFIX)/share/doc/perceiverd
 PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e 's|/usr/local|$(PREFIX)|g'
 
-.PHONY: run test check lint types layers units wheel demo-clip clean install uninstall test-guest
+.PHONY: run test check lint types layers units guest wheel demo-clip clean install uninstall test-guest
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -70,7 +70,11 @@ units:
 	    tail -n 1 $$name.txt; \
 	done
 
-check: test lint types layers units wheel
+# The container alone: it takes two minutes, where the other guest wants a kernel first.
+guest: $(VENV)/.dev
+	@tests/guest/run.sh nspawn
+
+check: test lint types layers units wheel guest
 
 demo-clip: $(VENV)/.dev
 	@$(BIN)/python configs/demo/build.py
@@ -109,7 +113,8 @@ install:
 
 uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || \
-	    systemctl disable --quiet --now $(filter-out %@.service,$(UNITS)) 'perceiverd@*.service' 2>/dev/null || true
+	    { systemctl stop $(filter-out %@.service,$(UNITS)) 'perceiverd@*.service'; systemctl disable --quiet $(UNITS); } \
+	    2>/dev/null || true
 	@rm -rf '$(DESTDIR)$(OPT)' '$(DOC)'
 	@rm -f $(UNITS:%='$(UNITDIR)'/%) '$(SYSUSERS)' '$(TMPFILES)'
 	@[ ! -L '$(DESTDIR)$(PREFIX)/bin/perceiverd' ] || rm -f '$(DESTDIR)$(PREFIX)/bin/perceiverd'

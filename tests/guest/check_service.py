@@ -30,7 +30,7 @@ from guest.installation import (
 def test_an_installation_is_whole_and_can_be_repeated() -> None:
     """User and groups are there, systemd finds nothing to warn of, and a second one leaves the configuration alone."""
     assert "perceiverd-labels" in call("getent", "group", "perceiverd-labels")
-    assert re.search(r"\b(video)\b.*\b", call("id", "perceiverd"))
+    assert {"video", "audio"} <= set(re.findall(r"\w+", call("id", "perceiverd")))
     assert call("systemd-analyze", "verify", UNIT, "perceiverd@door.service") == ""
     assert "perceiverd 0." in call("perceiverd", "--version")
     CONFIG.write_text("# mine\n")
@@ -178,11 +178,14 @@ def test_the_doctor_knows_the_service() -> None:
 def test_uninstalling_leaves_what_is_the_operators() -> None:
     """Program and units are gone; configuration, secrets and what was stored are there, and told of."""
     configure("one")
+    call("systemctl", "enable", "--now", UNIT)
     told = make("uninstall")
     assert "/var/lib/perceiverd" in told
     assert not OPT.exists()
     assert not Path("/usr/local/bin/perceiverd").is_symlink()
-    assert show("LoadState") == "not-found"
+    assert (show("LoadState"), show("ActiveState")) == ("not-found", "inactive")
+    assert call("pgrep", "--uid", "perceiverd", check=False) == ""
+    assert not Path(f"/etc/systemd/system/multi-user.target.wants/{UNIT}").is_symlink()
     assert CONFIG.exists()
     assert (ETC / "secrets.env").exists()
     assert Path("/var/lib/perceiverd").is_dir()
