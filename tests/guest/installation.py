@@ -14,8 +14,8 @@ CONFIG = ETC / "perceiverd.toml"
 DEPENDENCIES = Path("/srv/deps")
 UNIT = "perceiverd.service"
 LABELS = "ipc:///run/perceiverd/labels"
-START_S = 240
-"""One slow core loads torch and the model."""
+START_S = 600
+"""One core, which others may want too, loads torch and the model."""
 WATCHDOG_S = 20
 
 SUBSCRIBER = """

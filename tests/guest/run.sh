@@ -20,6 +20,7 @@ if [ "$(/usr/bin/python3 -c "$version" 2>/dev/null)" != "$("$VENV/bin/python" -c
     exit 0
 fi
 folder=$(mktemp -d /tmp/perceiverd-guest.XXXXXX)
+echo "test-guest: what the guests write is in $folder for as long as they run"
 trap 'rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 "$VENV/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" .
@@ -29,9 +30,10 @@ ln -s "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pure
 cat >"$folder/start" <<'SH'
 #!/bin/sh
 modprobe -a vivid snd-aloop 2>/dev/null && udevadm settle -t 30
+journalctl --follow --lines=0 --output=short-monotonic >journal 2>&1 &
 cd src
 export PYTHONPATH=/srv/deps PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-exec /usr/bin/python3 -m pytest -p no:cacheprovider -v --durations=0 --timeout=600 $(ls tests/guest/check_*.py)
+exec /usr/bin/python3 -m pytest -p no:cacheprovider -v -x --durations=0 --timeout=1200 $(ls tests/guest/check_*.py)
 SH
 chmod 755 "$folder/start"
 for kind in ${*:-nspawn uml}; do
@@ -42,9 +44,9 @@ for kind in ${*:-nspawn uml}; do
     echo "test-guest: $kind"
     # What this machine does not let a guest do is no fault of ours.
     mkdir -p "$folder/probe" && printf '#!/bin/sh\nexit 0\n' >"$folder/probe/start" && chmod 755 "$folder/probe/start"
-    if ! $here/boot.sh "$kind" "$folder/probe" 120 2>"$folder/probe/why"; then
+    if ! $here/boot.sh "$kind" "$folder/probe" 300 2>"$folder/probe/why"; then
         echo "test-guest: $kind skipped, no guest comes up here: $(tail -n 3 "$folder/probe/why" | tr '\n' ' ')" >&2
         continue
     fi
-    $here/boot.sh "$kind" "$folder" "${GUEST_LIMIT:-1500}"
+    $here/boot.sh "$kind" "$folder" "${GUEST_LIMIT:-2400}"
 done
