@@ -2,7 +2,10 @@
 #
 #   make run         set everything up and play the bundled clip through the daemon
 #   make test        the tests
-#   make check       tests, lint, types, layers and the wheel: what CI runs
+#   make check       tests, lint, types, layers, units, the wheel, a guest: what CI runs
+#   make install     as root: the program in /opt/perceiverd, the units, the configuration if there is none
+#   make uninstall   as root: all of that away again, but for the configuration and what the service has stored
+#   make test-guest  as root: install it on a machine of its own with systemd, cameras and sound cards, and try it
 #   make demo-clip   build the bundled clip anew
 #   make clean       remove what was built (.venv stays)
 
@@ -11,7 +14,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check lint types layers wheel demo-clip clean
+# Where things go. DESTDIR is put before each path, and then nothing outside of it is touched: for packages and images.
+# PACKAGE may be a wheel, or '.[mqtt]' for the bridge; PIP_FLAGS go to pip.
+DESTDIR ?=
+PREFIX ?= /usr/local
+OPT ?= /opt/perceiverd
+ETC ?= /etc/perceiverd
+PACKAGE ?= .
+PIP_FLAGS ?=
+UNITS := perceiverd.service perceiverd@.service perceiverd-mqtt.service
+UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
+SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d/perceiverd.conf
+TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
+DOC = $(DESTDIR)$(PREFIX)/share/doc/perceiverd
+PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e 's|/usr/local|$(PREFIX)|g'
+
+.PHONY: run test check lint types layers units guest wheel demo-clip clean install uninstall test-guest
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -39,10 +57,75 @@ wheel: $(VENV)/.dev
 	@cd / && PYTHONPATH=$(CURDIR)/build/wheel/installed $(CURDIR)/$(BIN)/python -m perceiverd models info
 	@ls -l build/wheel/*.whl
 
-check: test lint types layers wheel
+# systemd-analyze ends with 0 even where it warns, so that what it says has to be nothing. 2.0 of 10: the smaller, the
+# less the service may do.
+units:
+	@if ! command -v systemd-analyze >/dev/null; then echo "units: not checked, systemd-analyze is missing"; exit 0; fi; \
+	rm -rf build/units && mkdir -p build/units && cd build/units && \
+	for unit in $(UNITS); do \
+	    name=$$(echo $$unit | sed 's/@/@door/'); \
+	    sed 's|/opt/perceiverd/bin/perceiverd|/bin/true|' ../../systemd/$$unit >$$name; \
+	    said=$$(systemd-analyze verify ./$$name 2>&1); [ -z "$$said" ] || { echo "$$said"; exit 1; }; \
+	    systemd-analyze --no-pager security --offline=true --threshold=20 ./$$name >$$name.txt || { cat $$name.txt; exit 1; }; \
+	    tail -n 1 $$name.txt; \
+	done
+
+# The container alone: it takes two minutes, where the other guest wants a kernel first.
+guest: $(VENV)/.dev
+	@tests/guest/run.sh nspawn
+
+check: test lint types layers units wheel guest
 
 demo-clip: $(VENV)/.dev
 	@$(BIN)/python configs/demo/build.py
+
+# A hardened unit sees no home folders, so its Python must not lie in one. What is there is brought up to date; the
+# configuration is the operator's, and is put there only where there is none.
+install:
+	@$(PYTHON) -c 'import os, sys; home = os.path.realpath(sys.executable); \
+	    sys.exit(sys.version_info < (3, 11) or home.startswith(("/root/", "/home/", "/tmp/")))' || \
+	    { echo "the service needs a Python 3.11 or newer that is not in a home folder: make install PYTHON=/usr/bin/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "python3 has no venv: install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+	@mkdir -p '$(DESTDIR)$(OPT)' 2>/dev/null && [ -w '$(DESTDIR)$(OPT)' ] || \
+	    { echo "$(DESTDIR)$(OPT) cannot be written: run make install as root, or with DESTDIR=FOLDER"; exit 1; }
+	@[ -x '$(DESTDIR)$(OPT)/bin/python' ] || $(PYTHON) -m venv '$(DESTDIR)$(OPT)'
+	@echo "installing perceiverd into $(DESTDIR)$(OPT) (the first time takes a few minutes)"
+	@'$(DESTDIR)$(OPT)/bin/python' -m pip uninstall --quiet --disable-pip-version-check --yes perceiverd 2>/dev/null || true
+	@umask 022 && '$(DESTDIR)$(OPT)/bin/python' -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) '$(PACKAGE)'
+	@# pip and venv write down where they are, which is not where it will be.
+	@[ -z '$(DESTDIR)' ] || grep -rlI --exclude-dir=lib '$(DESTDIR)$(OPT)' '$(DESTDIR)$(OPT)' | \
+	    xargs -r sed -i 's|$(DESTDIR)$(OPT)|$(OPT)|g'
+	@install -d '$(UNITDIR)' '$(dir $(SYSUSERS))' '$(dir $(TMPFILES))' '$(DOC)' '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(ETC)'
+	@for unit in $(UNITS); do $(PLACE) "systemd/$$unit" >'$(UNITDIR)'/$$unit && chmod 644 '$(UNITDIR)'/$$unit || exit 1; done
+	@$(PLACE) systemd/perceiverd.sysusers >'$(SYSUSERS)' && chmod 644 '$(SYSUSERS)'
+	@$(PLACE) systemd/perceiverd.tmpfiles >'$(TMPFILES)' && chmod 644 '$(TMPFILES)'
+	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md LICENSE configs/perceiverd.toml '$(DOC)'
+	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
+	@[ -e '$(DESTDIR)$(ETC)/perceiverd.toml' ] || install -m 644 configs/perceiverd.toml '$(DESTDIR)$(ETC)/perceiverd.toml'
+	@[ -n '$(DESTDIR)' ] || ! command -v systemd-sysusers >/dev/null || systemd-sysusers '$(SYSUSERS)'
+	@[ -n '$(DESTDIR)' ] || ! command -v systemd-tmpfiles >/dev/null || systemd-tmpfiles --create '$(TMPFILES)'
+	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+	@echo "installed. Name your streams in $(ETC)/perceiverd.toml, then"
+	@echo "  perceiverd doctor                        what this machine lacks, and what to do about it"
+	@echo "  systemctl enable --now perceiverd        start it, now and at each boot"
+	@echo "  usermod -aG perceiverd-labels NAME       let NAME read the labels, from the next login on"
+
+uninstall:
+	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || \
+	    { systemctl stop $(filter-out %@.service,$(UNITS)) 'perceiverd@*.service'; systemctl disable --quiet $(UNITS); } \
+	    2>/dev/null || true
+	@rm -rf '$(DESTDIR)$(OPT)' '$(DOC)'
+	@rm -f $(UNITS:%='$(UNITDIR)'/%) '$(SYSUSERS)' '$(TMPFILES)'
+	@[ ! -L '$(DESTDIR)$(PREFIX)/bin/perceiverd' ] || rm -f '$(DESTDIR)$(PREFIX)/bin/perceiverd'
+	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+	@echo "uninstalled. Yours, and still there, are the configuration, what was stored, the user and the group:"
+	@echo "  rm -rf $(DESTDIR)$(ETC) $(DESTDIR)/var/lib/perceiverd*"
+	@echo "  userdel perceiverd; groupdel perceiverd-labels"
+
+# Takes ten minutes the first time, for a kernel with a camera and a sound card is built; then three.
+test-guest: $(VENV)/.dev
+	@tests/guest/run.sh
 
 clean:
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache *.egg-info

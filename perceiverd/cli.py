@@ -101,12 +101,15 @@ def options(
 @app.command()
 def run(
     config: Annotated[Path, typer.Option(help="See configs/perceiverd.toml.", metavar="FILE")],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Publish here, whatever the file says.", metavar="ENDPOINT")
+    ] = None,
 ) -> None:
     """Watch streams and publish their labels, until SIGTERM or Ctrl-C."""
     from perceiverd import daemon
 
     try:
-        status = daemon.run(config)
+        status = daemon.run(config, endpoint)
     except ConfigError as error:
         tell(error)
         status = CONFIG
@@ -203,6 +206,20 @@ def tag(
     hop_ns = usual_ns if hop is None else round(hop * 1e9)
     wish = offline.Wish(top=top, hop_ns=hop_ns, batch=batch, summary=summary, rules=rules)
     raise typer.Exit(offline.tag(files, Tagger(card, device), wish, FORMATS[form](), into))
+
+
+@app.command()
+@output()
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option(help="By default /etc/perceiverd/perceiverd.toml, if it is there.", metavar="FILE")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each finding.")] = False,
+) -> None:
+    """Check devices, rights, GPU, model, sockets, clock and each stream, and say what to do about each fault."""
+    from perceiverd import doctor
+
+    raise typer.Exit(doctor.doctor(config, json=json))
 
 
 @app.command()

@@ -193,8 +193,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     streams: dict[str, Stream] = {}
 
 
-def load(path: Path) -> Config:
+def load(path: Path, endpoint: str | None = None) -> Config:
     """The config in this file; relative paths in it are taken from its folder.
+
+    `endpoint`, where it is given, stands in the place of the file's `publish.endpoint`.
 
     Raises ConfigError: one line with the file, the place in it (`$.streams.door.sources[0].pth`) and what to do.
     """
@@ -205,9 +207,16 @@ def load(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
-        return _rooted(_parse(table), path.resolve().parent)
+        settings = _rooted(_parse(table), path.resolve().parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if endpoint is None:
+        return settings
+    try:
+        publish = msgspec.structs.replace(settings.publish, endpoint=endpoint)
+    except ValueError as error:
+        raise ConfigError(f"--endpoint: {error}") from error
+    return msgspec.structs.replace(settings, publish=publish)
 
 
 def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:

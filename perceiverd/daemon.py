@@ -39,7 +39,7 @@ from perceiverd.rules import Rules
 from perceiverd.sources import File, Wanted, name_of
 from perceiverd.sources.runner import Arrival, Gap, Modality, Runner
 from perceiverd.sources.supervision import State
-from perceiverd.streams import Stream, state_of
+from perceiverd.streams import Stream, known_down, state_of
 from perceiverd.window import Patience, Window, Windower
 from perceiverd.zap import Door
 
@@ -54,19 +54,24 @@ POLLS_A_TURN = 16
 """How often the sources are asked before tagging gets its turn, even where they flood."""
 SNAPSHOT_NS = NS_PER_S
 """How often what is measured is left for others to read."""
+READY_WITHIN_S = 60
+"""It counts as started so long after the model was loaded, whether a window came or not."""
+LOADING_S = 600
+"""What loading may take: the first start from a small board's memory card, with other work going on."""
 SLACK_NS = 10 * NS_PER_S
 """How much later than due a stream's window may be before its stream counts as stuck."""
 
 
-def run(path: Path) -> int:
+def run(path: Path, endpoint: str | None = None) -> int:
     """Run the configuration in this file until a signal, or until all its streams have ended; returns 0.
 
+    `endpoint`, where it is given, stands in the place of the file's.
     Raises ConfigError where the configuration or its model can't be used, WireError where the endpoint can't be bound.
     """
     logs.to_stdout()
-    settings = config.load(path)
+    settings = config.load(path, endpoint)
     try:
-        Daemon(settings, path=path).run()
+        Daemon(settings, path=path, endpoint=endpoint).run()
     except (ConfigError, ModelError) as error:
         # A model that is missing or broken is a fault of the configuration too: starting again would not mend it.
         raise ConfigError(f"{path}: {error}") from error
@@ -76,10 +81,20 @@ def run(path: Path) -> int:
 class Daemon:
     """Runs one configuration, once."""
 
-    def __init__(self, settings: Config, notifier: Notifier | None = None, path: Path | None = None) -> None:
-        """Opens nothing yet; `path` is what SIGHUP reads again. Raises ConfigError where no stream is enabled."""
+    def __init__(
+        self,
+        settings: Config,
+        notifier: Notifier | None = None,
+        path: Path | None = None,
+        endpoint: str | None = None,
+    ) -> None:
+        """Opens nothing yet; `path` is what SIGHUP reads again, with `endpoint` in the place of its own.
+
+        Raises ConfigError where no stream is enabled.
+        """
         self.should_exit = self.should_reload = False
-        self._settings, self._path = settings, path
+        self._settings, self._path, self._endpoint = settings, path, endpoint
+        self._ready = False
         reload.watched(settings)
         self._reload_note = ""
         """Why the last reload was refused, or what of it needs a restart; for `systemctl status`."""
@@ -130,9 +145,9 @@ class Daemon:
         self._runner = opened.enter_context(runner)
         self._said_hello = self._hello()
         self._publisher.send(self._said_hello)
-        # Ready before the first window: a camera that is unplugged when the machine boots must not fail the unit.
-        # From here on the watchdog sees to it that windows come.
-        self._notifier.ready()
+        self._ready_by_ns = now_ns() + READY_WITHIN_S * NS_PER_S
+        self._notifier.extend(READY_WITHIN_S + SLACK_NS / NS_PER_S)
+        self._notifier.status("waiting for the first window")
         logger.info("started version=%s model=%s streams=%s", __version__, card.name, ",".join(self._streams))
 
     def main_loop(self) -> None:
@@ -164,11 +179,12 @@ class Daemon:
     def _reload(self) -> None:
         """Take the file's new configuration whole, but for what needs a restart; or none of it, and say why."""
         self.should_reload = False
-        self._notifier.reloading()
+        if self._ready:  # before, the word that a reload is over would be taken for the word that the start is
+            self._notifier.reloading()
         try:
             if self._path is None:
                 raise ConfigError("there is no file to read again")
-            change = reload.read(self._path, self._settings)
+            change = reload.read(self._path, self._settings, self._endpoint)
             rules = reload.rules_of(change.settings, self._card)
             secrets = config.secrets_of(change.settings, os.environ)
             keeps = snapshots.keeps_of(change.settings, os.environ)
@@ -179,7 +195,8 @@ class Daemon:
         else:
             self._keeps = keeps
             self._change(change, rules, secrets)
-        self._notifier.ready()
+        if self._ready:
+            self._notifier.ready()
         self._notifier.status(self._summary())
 
     def _change(self, change: reload.Change, rules: Mapping[str, Rules], secrets: Mapping[str, str]) -> None:
@@ -287,11 +304,16 @@ class Daemon:
                 if stream.frozen_due(source.position, now):
                     self._runner.restart((name, source.position), "frozen", "its picture is frozen")
             self._publish(stream.events_over(sources, self._model))
+        if not self._ready and (why := self._ready_for(now)):
+            self._ready, self._next_status_ns = True, 0
+            self._notifier.ready()
+            logger.info("ready reason=%s", why)
         if now >= self._next_status_ns:
             # From now, not from when it was due: after a long inference one status is enough.
             self._next_status_ns = now + self._status_ns
             self._publish_status(now)
-            self._notifier.status(self._summary())
+            if self._ready:
+                self._notifier.status(self._summary())
             for stream in self._streams.values():
                 stream.log_drops(now)
         if now >= self._next_snapshot_ns:
@@ -305,6 +327,19 @@ class Daemon:
         return all(stream.flushed and not stream.due for stream in self._streams.values())
 
     # What is asked and told.
+
+    def _ready_for(self, now: int) -> str:
+        """Why startup counts as over; empty while it does not.
+
+        With the first window the whole way from a source to the socket has been gone. Where there is no hope of one
+        it is over, too: a camera that is unplugged when the machine boots must not fail the unit. From then on the
+        watchdog sees to it that windows come.
+        """
+        if any(stream.tagged for stream in self._streams.values()):
+            return "first-window"
+        if all(known_down(self._runner.state(name)) for name in self._streams):
+            return "all-streams-down"
+        return "time-out" if now >= self._ready_by_ns else ""
 
     def _progressing(self, now: int) -> bool:
         """Whether every stream that is up, and has shown that it can give windows, had one sent lately.
@@ -322,11 +357,14 @@ class Daemon:
 
     def _summary(self) -> str:
         """One line for `systemctl status`."""
-        states = Counter(str(state_of(self._runner.state(name))) for name in self._streams)
-        told = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        states = {name: state_of(self._runner.state(name)) for name in self._streams}
+        counts = Counter(map(str, states.values()))
+        told = ", ".join(f"{count} {state}" for state, count in counts.most_common())
+        lags = [s.lag_s for name, s in self._streams.items() if states[name] is State.UP and s.lag_s is not None]
+        lag = f"lag {max(lags):.2f} s" if lags else "no lag known"
         tagged = sum(stream.tagged for stream in self._streams.values())
         dropped = sum(stream.dropped for stream in self._streams.values())
-        return f"streams: {told}; {tagged} windows tagged, {dropped} dropped{self._reload_note}"
+        return f"streams: {told}; {lag}; {tagged} windows tagged, {dropped} dropped{self._reload_note}"
 
     def _publish(self, said: Iterable[Message]) -> None:
         for message in said:
@@ -397,6 +435,8 @@ class Daemon:
     def _load(self, card: Card) -> None:
         """Load the model and let it tag once: the first time is slow, and what is broken shows before "ready"."""
         began_s = time.monotonic()
+        self._notifier.extend(LOADING_S)
+        self._notifier.status(f"loading the model {card.name}")
         from perceiverd.tagger import Tagger  # torch: nothing that only reads this module should wait for it
 
         model = self._settings.model

@@ -31,6 +31,10 @@ class Notifier:
         """Startup is over; the unit counts as started."""
         self._send("READY=1")
 
+    def extend(self, seconds: float) -> None:
+        """What is being done may take this much longer from now; systemd's time-out is put off until then."""
+        self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
+
     def status(self, line: str) -> None:
         """One line for `systemctl status`."""
         self._send("STATUS=" + " ".join(line.split()))

@@ -80,9 +80,12 @@ def rules_of(settings: Config, card: Card) -> dict[str, Rules]:
     }
 
 
-def read(path: Path, in_force: Config) -> Change:
-    """What this file changes. Raises ConfigError or ModelError where the daemon would not start with it."""
-    new = config.load(path)
+def read(path: Path, in_force: Config, endpoint: str | None = None) -> Change:
+    """What this file changes, where `endpoint`, if it is given, stands in the place of its own.
+
+    Raises ConfigError or ModelError where the daemon would not start with it.
+    """
+    new = config.load(path, endpoint)
     if new.model != in_force.model:
         rules_of(new, load_card(new.model.name))  # not now, but it would be in the way of the next start
     return Change.between(in_force, new)

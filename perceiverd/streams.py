@@ -41,6 +41,11 @@ def state_of(sources: Sequence[SourceState]) -> State:
     return next((state for state in WORST_FIRST if state in there), State.ENDED)
 
 
+def known_down(sources: Sequence[SourceState]) -> bool:
+    """Whether each of its sources has been lost already, or is over: no window can be hoped for soon."""
+    return all(source.losses or source.state in (State.STALLED, State.ENDED) for source in sources)
+
+
 @dataclass(slots=True)
 class Stream:
     """One stream, as long as the daemon watches it."""
@@ -76,6 +81,8 @@ class Stream:
     """When it last had a reason to give no window: a gap, or a stall that still delivers."""
     sent_ns: int | None = None
     """When its last scores were sent."""
+    lag_s: float | None = None
+    """Seconds from the capture of the last window's end to the publishing of its scores."""
     latency: Histogram = field(default_factory=latencies)
     """Seconds from the capture of a window's end to the publishing of its scores."""
     sound_dbfs: float | None = None
@@ -194,7 +201,8 @@ class Stream:
         """The scores of this window went out."""
         self.overtaken.append(self.untold)
         self.tagged, self.untold, self.sent_ns = self.tagged + 1, 0, now
-        self.latency.add((now - window.end_ns) / NS_PER_S)
+        self.lag_s = (now - window.end_ns) / NS_PER_S
+        self.latency.add(self.lag_s)
         self.sound_dbfs = None if window.audio is None else level_dbfs(window.audio)
         self.skew = window.skew
 

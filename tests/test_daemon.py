@@ -1,6 +1,7 @@
 """The daemon: real source processes, a real (tiny) Perceiver, real sockets and signals."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -227,7 +228,7 @@ def test_reasons_are_told_to_who_asks(running: Running) -> None:
 
 
 def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_path: Path) -> None:
-    """READY, STATUS and WATCHDOG while it works; after SIGTERM its events end, STOPPING, 0, no socket or child left."""
+    """READY after the first window, STATUS and WATCHDOG; after SIGTERM its events end, STOPPING, 0, nothing left."""
     path, log = tmp_path / "c.toml", tmp_path / "log"
     path.write_text(f"""
         model = {{ name = "{tiny_model}", threads = 1 }}
@@ -258,13 +259,66 @@ def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_p
         rest: list[str] = []
         while not rest or rest[-1] != "STOPPING=1":
             rest.append(systemd.recv(4096).decode())
-    assert told[0] == "READY=1"
+    began = [each for each in told if each != "WATCHDOG=1"]
+    assert began[:2] == ["EXTEND_TIMEOUT_USEC=600000000", "STATUS=loading the model tiny"]
+    assert began[2:4] == ["EXTEND_TIMEOUT_USEC=70000000", "STATUS=waiting for the first window"]
+    assert began[4] == "READY=1"
+    assert re.fullmatch(r"STATUS=streams: 1 up; lag \d+\.\d\d s; [1-9]\d* windows tagged, 0 dropped", began[5])
     assert isinstance(begin, Event)
     assert isinstance(end, Event)
     assert (begin.kind, end.id, end.explanation.reason) == ("begin", begin.id, "stopped")
     assert not (tmp_path / "labels").exists()
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_camera_that_is_not_there_keeps_no_unit_from_starting(start: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """READY comes once every stream has been lost, and not before; a reload until then says nothing of its end."""
+    path, log = tmp_path / "c.toml", tmp_path / "log"
+    path.write_text(f"""
+        model = {{ name = "{tiny_model}", threads = 1 }}
+        publish.endpoint = "ipc://labels"
+        streams.one.sources = [{{ kind = "file", path = "missing.mp4" }}]
+        streams.two.sources = [{{ kind = "synthetic", stall_after_s = 0.0 }}]
+    """)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(DEADLINE_S)
+        process = start("run", "--config", str(path), log=log, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        told = [systemd.recv(4096).decode()]
+        while told[-1] != "READY=1":
+            told.append(systemd.recv(4096).decode())
+            if told[-1] == "STATUS=waiting for the first window":
+                process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert "ready reason=all-streams-down" in log.read_text()
+    assert "reloaded " in log.read_text()
+    assert not any(each.startswith("RELOADING") for each in told)
+
+
+def test_the_endpoint_may_be_given_beside_the_file(start: Any, tiny_model: Path, tmp_path: Path) -> None:
+    """One unit a stream: it publishes where the command line says, and a reload takes that for no change."""
+    path, log = tmp_path / "c.toml", tmp_path / "log"
+    path.write_text(f"""
+        model = {{ name = "{tiny_model}", threads = 1 }}
+        publish.endpoint = "ipc://elsewhere"
+        streams.one.sources = [{{ kind = "synthetic" }}]
+    """)
+    endpoint = f"ipc://{tmp_path}/here"
+    process = start("run", "--config", str(path), "--endpoint", endpoint, log=log)
+    with subscribe(endpoint, (messages.scores_topic("one"),)) as subscription:
+        listen(subscription, lambda m: isinstance(m, Scores))
+        process.send_signal(signal.SIGHUP)
+        until_s = time.monotonic() + DEADLINE_S
+        while "reloaded " not in log.read_text() and time.monotonic() < until_s:
+            listen(subscription, lambda m: isinstance(m, Scores))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "reloaded " in log.read_text()
+    assert "needs-restart" not in log.read_text()
+    assert not (tmp_path / "elsewhere").exists()
+    assert status_and_line("run", "--config", str(path), "--endpoint", "tcp://*:5")[0] == 78
 
 
 def status_and_line(*arguments: str) -> tuple[int, str]:

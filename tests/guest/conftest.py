@@ -1,0 +1,21 @@
+"""One installation for all that is tried in a guest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from guest.installation import DEPENDENCIES, OPT, UNIT, WATCHDOG_S, call, make
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed() -> Iterator[None]:
+    """`make install`, and a unit that may be killed without a long wait; `make uninstall` is the last test."""
+    call("/usr/bin/python3", "-m", "venv", OPT)
+    (next(OPT.glob("lib/python*/site-packages")) / "borrowed.pth").write_text(f"{DEPENDENCIES}\n")
+    assert "installed." in make("install")
+    drop_in = Path(f"/etc/systemd/system/{UNIT}.d/test.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text(f"[Service]\nWatchdogSec={WATCHDOG_S}\nRestartSec=1\n")
+    call("systemctl", "daemon-reload")
+    yield
+    call("systemctl", "stop", UNIT, check=False)

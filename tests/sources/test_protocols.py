@@ -1,0 +1,8 @@
+"""What FFmpeg can open, asked of FFmpeg."""
+
+from perceiverd.sources.protocols import missing
+
+
+def test_what_cannot_be_opened_is_found() -> None:
+    """A scheme that nobody knows is missing; tcp and rtsp are there, though nobody answers."""
+    assert missing(("tcp", "nonsense", "rtsp", "http")) == ("nonsense",)

@@ -1,0 +1,160 @@
+"""Sockets, files and rights that are really as they should not be."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from perceiverd import premises
+from perceiverd.config import Config, Metrics, Model, Publish
+from perceiverd.findings import Check, Finding, examine
+from perceiverd.keys import new
+
+
+def labels(endpoint: str, secret_key: str | None = None, client_keys: str | None = None) -> Finding:
+    publish = Publish(endpoint, secret_key=secret_key, client_keys=client_keys)
+    found = list(premises.labels_endpoint(Config(publish=publish)))
+    assert len(found) == 1 + bool(secret_key)
+    return found[-1]
+
+
+def test_a_place_for_a_socket_that_is_free(tmp_path: Path) -> None:
+    """Nothing is there and something can be; what was left behind by a killed daemon is in nobody's way."""
+    assert labels(f"ipc://{tmp_path}/labels").verdict == "ok"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(tmp_path / "labels"))
+    found = labels(f"ipc://{tmp_path}/labels")
+    assert found.verdict == "ok"
+    assert "left behind" in found.what
+    assert (tmp_path / "labels").exists()
+    assert labels("ipc://@abstract").verdict == "ok"
+
+
+def test_a_socket_that_is_in_use(tmp_path: Path) -> None:
+    """A daemon that publishes there is told."""
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "labels"))
+        daemon.listen()
+        found = labels(f"ipc://{tmp_path}/labels")
+    assert (found.verdict, found.do) == ("ok", "")
+    assert "a daemon publishes at" in found.what
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [("missing/labels", "is missing"), ("file", "is a file and no socket"), ("l" * 108, "is too long")],
+)
+def test_a_place_for_a_socket_that_cannot_be(tmp_path: Path, path: str, what: str) -> None:
+    """No folder, a file in its place, a path too long: a fault with what to do."""
+    (tmp_path / "file").touch()
+    found = labels(f"ipc://{tmp_path}/{path}")
+    assert found.verdict == "fault"
+    assert what in found.what
+    assert found.do
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_a_socket_that_others_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Who may not listen, look or make a socket there is told what group to join."""
+    # Not below pytest's own folder, which nobody else may enter.
+    folder = Path(f"/tmp/perceiverd-test-{os.getpid()}")
+    folder.mkdir(mode=0o755)
+
+    def as_nobody() -> list[Finding]:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        return [
+            labels(f"ipc://{folder}/labels"),
+            labels(f"ipc://{folder}/other"),
+            labels(f"ipc://{folder}/shut/labels"),
+        ]
+
+    try:
+        (folder / "shut").mkdir(mode=0o700)
+        with socket.socket(socket.AF_UNIX) as daemon:
+            daemon.bind(str(folder / "labels"))
+            (folder / "labels").chmod(0o660)
+            daemon.listen()
+            used, free, shut = examine([Check("labels", as_nobody, 10)])
+    finally:
+        (folder / "labels").unlink(missing_ok=True)
+        (folder / "shut").rmdir()
+        folder.rmdir()
+    assert {used.verdict, free.verdict, shut.verdict} == {"warning"}
+    assert "may not listen" in used.what
+    assert "may not make" in free.what
+    assert "may not look into" in shut.what
+    assert "perceiverd-labels" in used.do
+    assert "perceiverd-labels" in shut.do
+
+
+def test_a_port_that_is_free_taken_or_elsewhere() -> None:
+    """Whoever has it is not asked, but how to find out is told."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = labels(f"tcp://127.0.0.1:{port}")
+        assert found.verdict == "warning"
+        assert "is taken" in found.what
+        assert str(port) in found.do
+        (metrics,) = premises.metrics_endpoint(Config(metrics=Metrics(f"127.0.0.1:{port}")))
+        assert metrics.verdict == "warning"
+    assert labels(f"tcp://127.0.0.1:{port}").verdict == "ok"
+    assert labels("tcp://127.0.0.1:*").verdict == "ok"
+    (away,) = premises.metrics_endpoint(Config(metrics=Metrics("192.0.2.1:9464", insecure=True)))
+    assert away.verdict == "fault"
+    (nowhere,) = premises.metrics_endpoint(Config(metrics=Metrics("no.such.invalid:9464", insecure=True)))
+    assert nowhere.verdict == "fault"
+    assert list(premises.metrics_endpoint(Config())) == []
+
+
+def test_keys_that_can_and_cannot_be_read(tmp_path: Path) -> None:
+    """A pair as `perceiverd keys new` makes it is well; one that everybody can read is not."""
+    _, secret = new("daemon", tmp_path)
+    (tmp_path / "clients").mkdir()
+    keys = str(secret), str(tmp_path / "clients")
+    assert labels("tcp://127.0.0.1:*", *keys).verdict == "ok"
+    secret.chmod(0o644)
+    found = labels("tcp://127.0.0.1:*", *keys)
+    assert found.verdict == "fault"
+    assert "chmod 600" in found.what
+
+
+def test_files_that_others_can_read(tmp_path: Path) -> None:
+    """Passwords and what is stored are for their owner alone."""
+    secrets, state = tmp_path / "secrets.env", tmp_path / "state"
+    assert list(premises.secrets_file(secrets)) == []
+    secrets.write_text("A=b\n")
+    secrets.chmod(0o644)
+    assert [found.verdict for found in premises.secrets_file(secrets)] == ["fault"]
+    secrets.chmod(0o600)
+    assert [found.verdict for found in premises.secrets_file(secrets)] == ["ok"]
+    assert [found.verdict for found in premises.state(state)] == ["ok"]
+    state.mkdir(mode=0o755)
+    assert [found.verdict for found in premises.state(state)] == ["fault"]
+    state.chmod(0o700)
+    assert [found.verdict for found in premises.state(state)] == ["ok"]
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    """Of the configuration and the model, those that this user may not read are named."""
+
+    def as_nobody() -> list[Finding]:
+        if os.geteuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        return list(premises.rights(Config(model=Model("none")), tmp_path / "config"))
+
+    (tmp_path / "config").touch(mode=0o000)
+    (found,) = examine([Check("rights", as_nobody, 10)])
+    assert found.verdict == "fault"
+    assert str(tmp_path / "config") in found.what
+    assert found.do
+
+
+def test_a_machine_without_systemd_or_unit_is_well() -> None:
+    """Whoever runs it by hand has nothing to mend."""
+    if not Path("/run/systemd/system").is_dir():
+        assert list(premises.service()) == [Finding("service", "ok", "systemd is not at work here")]
