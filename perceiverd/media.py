@@ -1,4 +1,4 @@
-"""What sources deliver: pictures and sound, each with the time at which it was taken."""
+"""What sources deliver: pictures and sound, each with the time at which it was taken, and how sure that time is."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ class Chunk:
 
 
 Media = Frame | Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a source has found out about its device's clock against CLOCK_MONOTONIC."""
+
+    drift_ppm: float | None
+    """By how many millionths the device's clock runs fast (negative: slow); None until enough was seen of it."""
+    jitter_ms: float
+    """How late its readings come on average, in milliseconds; their lateness doesn't get into the times of media."""
+    steps: int
+    """Sudden steps found so far. What follows one does not belong to what was before."""

@@ -1,8 +1,9 @@
 """Source specifications: what a stream watches, as it stands in the configuration.
 
 A new kind of source is one struct here (added to `Source`) and one module of the tag's name with
-`media(spec, wanted) -> Iterator[Media | None]`, where None says "alive, nothing due yet". Nothing here opens anything,
-so that configuration and daemon load neither FFmpeg nor a driver.
+`media(spec, wanted) -> Iterator[Media | Timing | None]`: None says "alive, nothing due yet"; a Timing, now and then and
+right before what follows a step, what is known of the device's clock. Nothing here opens anything, so that configuration
+and daemon load neither FFmpeg nor a driver.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ import msgspec
 import zmq
 
 from perceiverd.errors import MediaError
-from perceiverd.media import Media
+from perceiverd.media import Media, Timing
 from perceiverd.secrets import redacted
 from perceiverd.sources import Source, Url, Wanted, name_of
-from perceiverd.sources.link import CHILD_QUEUED, Header, Order, packed
+from perceiverd.sources.link import CHILD_QUEUED, Header, Item, Order, packed
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 CONNECT_MS = 5000
@@ -37,7 +37,7 @@ class Sender:
     """A PUSH socket that never blocks: what finds no room is dropped, counted, and told in the next header."""
 
     def __init__(self, order: Order) -> None:
-        self._order, self._dropped = order, 0
+        self._order, self._dropped, self._steps = order, 0, 0
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, CHILD_QUEUED)
@@ -55,12 +55,14 @@ class Sender:
         self._socket.close()
         self._context.term()
 
-    def send(self, item: Media | None) -> None:
+    def send(self, item: Item | None) -> None:
         """Send an item, or with None a sign of life, or drop it."""
+        if isinstance(item, Timing):
+            self._steps = item.steps
         try:
-            self._socket.send_multipart(packed(self._order, self._dropped, item), zmq.NOBLOCK)
+            self._socket.send_multipart(packed(self._order, self._dropped, item, self._steps), zmq.NOBLOCK)
         except zmq.Again:
-            if item is not None:
+            if isinstance(item, Media):
                 self._dropped += 1
 
     def last(self, header: Header) -> None:
@@ -70,10 +72,10 @@ class Sender:
             self._socket.send(msgspec.json.encode(msgspec.structs.replace(header, dropped=self._dropped)))
 
 
-def media(source: Source, wanted: Wanted) -> Iterator[Media | None]:
+def media(source: Source, wanted: Wanted) -> Iterator[Item | None]:
     """What this source delivers, from the module that is named like its kind."""
     kind = type(source).__struct_config__.tag
-    opened: Iterator[Media | None] = importlib.import_module(f"perceiverd.sources.{kind}").media(source, wanted)
+    opened: Iterator[Item | None] = importlib.import_module(f"perceiverd.sources.{kind}").media(source, wanted)
     return opened
 
 

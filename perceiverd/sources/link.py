@@ -10,9 +10,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from perceiverd.errors import WireError
-from perceiverd.media import Chunk, Frame, Media
+from perceiverd.media import Chunk, Frame, Media, Timing
 from perceiverd.sources import Source, Wanted
 
 CHILD_QUEUED, RUNNER_QUEUED = 192, 64
@@ -42,7 +44,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     token: str
     incarnation: int
-    kind: Literal["frame", "chunk", "alive", "ended", "failed"]
+    kind: Literal["frame", "chunk", "timing", "alive", "ended", "failed"]
     dropped: int
     """Items that this child has thrown away so far because the queue was full."""
     start_ns: int = 0
@@ -51,30 +53,44 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     rate_hz: int = 0
     message: str = ""
     """Why it failed, one line."""
+    steps: int = 0
+    """Steps of the device's clock found so far. In every header, as a message may find no room and be lost."""
+    drift_ppm: float | None = None
+    jitter_ms: float = 0.0
+
+
+Item = Media | Timing
 
 
 _decoder = msgspec.json.Decoder(Header)
 
 
-def packed(order: Order, dropped: int, item: Media | None) -> list[bytes | memoryview]:
-    """The parts of one message."""
-    if isinstance(item, Frame):
-        shape = item.pixels.shape
-        header = Header(order.token, order.incarnation, "frame", dropped, item.start_ns, shape)
-        return [msgspec.json.encode(header), np.ascontiguousarray(item.pixels).data]
-    if isinstance(item, Chunk):
-        shape = item.samples.shape
-        header = Header(order.token, order.incarnation, "chunk", dropped, item.start_ns, shape, item.rate_hz)
-        return [msgspec.json.encode(header), np.ascontiguousarray(item.samples).data]
-    return [msgspec.json.encode(Header(order.token, order.incarnation, "alive", dropped))]
+def packed(order: Order, dropped: int, item: Item | None, steps: int = 0) -> list[bytes | memoryview]:
+    """The parts of one message; `steps` are those that the source has told of so far."""
+    header = Header(order.token, order.incarnation, "alive", dropped, steps=steps)
+    data: NDArray[np.uint8] | NDArray[np.float32] | None = None
+    match item:
+        case Frame():
+            header = replace(header, kind="frame", start_ns=item.start_ns, shape=item.pixels.shape)
+            data = item.pixels
+        case Chunk():
+            start_ns, shape = item.start_ns, item.samples.shape
+            header = replace(header, kind="chunk", start_ns=start_ns, shape=shape, rate_hz=item.rate_hz)
+            data = item.samples
+        case Timing():
+            header = replace(header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms)
+    head = msgspec.json.encode(header)
+    return [head] if data is None else [head, np.ascontiguousarray(data).data]
 
 
-def unpacked(parts: list[bytes]) -> tuple[Header, Media | None]:
+def unpacked(parts: list[bytes]) -> tuple[Header, Item | None]:
     """The header and what it heads; None where it heads nothing. Raises WireError where they aren't ours."""
     try:
         header = _decoder.decode(parts[0])
     except msgspec.MsgspecError as error:
         raise WireError(f"a source's header cannot be read: {error}") from None
+    if header.kind == "timing":
+        return header, Timing(header.drift_ppm, header.jitter_ms, header.steps)
     if header.kind not in ("frame", "chunk"):
         return header, None
     kind: type[np.uint8 | np.float32] = np.uint8 if header.kind == "frame" else np.float32

@@ -27,7 +27,7 @@ import zmq
 
 from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import WireError
-from perceiverd.media import NS_PER_S, Frame, Media
+from perceiverd.media import NS_PER_S, Frame, Media, Timing
 from perceiverd.sources import Source, Url, Wanted, name_of, secrets_of
 from perceiverd.sources.link import RUNNER_QUEUED, Header, Order, unpacked
 from perceiverd.sources.supervision import Do, Limits, LogLimit, Reason, State, Supervision
@@ -62,7 +62,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Time has been lost: what comes next does not follow on what came before."""
+    """Time has been lost, or has jumped: what comes next does not follow on what came before."""
 
     modalities: tuple[Modality, ...]
     """Those that the source has delivered since it was last lost."""
@@ -97,6 +97,8 @@ class SourceState:
     """Items that it had to throw away because the daemon was behind."""
     stale: int
     """Items of a lost process that came after its end, and were discarded."""
+    timing: Timing | None = None
+    """What its processes found out about the device's clock, the steps of all of them; None where it has none."""
 
 
 class _Child:
@@ -115,6 +117,8 @@ class _Child:
         self.exit_seen_ns: int | None = None
         self.last_word: Header | None = None
         self.dropped_before = self.dropped_now = self.stale = 0
+        self.steps_before = self.steps_now = 0
+        self.timing: Timing | None = None
 
     @property
     def state(self) -> State:
@@ -236,6 +240,7 @@ class Runner:
             losses=Counter(child.supervision.losses),
             dropped=child.dropped_before + child.dropped_now,
             stale=child.stale,
+            timing=child.timing and replace(child.timing, steps=child.steps_before + child.steps_now),
         )
 
     def _wait_ms(self, timeout_ms: int) -> int:
@@ -337,6 +342,7 @@ class Runner:
         wait_s = child.supervision.lost(now, reason, detail)
         child.incarnation += 1  # from here on, what is still in the queue is stale
         child.dropped_before, child.dropped_now = child.dropped_before + child.dropped_now, 0
+        child.steps_before, child.steps_now = child.steps_before + child.steps_now, 0
         if child.modalities:
             arrivals.append(Arrival(*child.key, Gap(tuple(sorted(child.modalities)))))
             child.modalities.clear()  # a try that delivers nothing tears nothing
@@ -366,12 +372,28 @@ class Runner:
             child.last_word = header
             return
         now = self._clock()
-        child.supervision.heard(now, data=item is not None)
+        child.supervision.heard(now, data=isinstance(item, Media))
         self._tell(child, arrivals)
-        if item is not None:
+        if header.steps > child.steps_now:
+            self._stepped(child, header.steps, arrivals)
+        if isinstance(item, Timing):
+            child.timing = item
+        elif item is not None:
             child.data_ns = now
             child.modalities.add("video" if isinstance(item, Frame) else "audio")
             arrivals.append(Arrival(*child.key, item))
+
+    def _stepped(self, child: _Child, steps: int, arrivals: list[Arrival]) -> None:
+        """The device's clock jumped: what comes now doesn't follow on what came before."""
+        if child.modalities:
+            arrivals.append(Arrival(*child.key, Gap(tuple(sorted(child.modalities)))))
+        new, child.steps_now = steps - child.steps_now, steps
+        if child.log_limit.allows(self._clock()):
+            log.warning(
+                "stream=%s source=%s clock_steps=%d suppressed=%d",
+                *(child.key[0], name_of(child.source), new, child.log_limit.suppressed),
+            )
+            child.log_limit.suppressed = 0
 
     def _tell(self, child: _Child, arrivals: list[Arrival]) -> None:
         """Report a change of state, once."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perceiverd.errors import WireError
-from perceiverd.media import Chunk, Frame
+from perceiverd.media import Chunk, Frame, Timing
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, name_of
 from perceiverd.sources.link import Header, Order, packed, unpacked
 
@@ -41,6 +41,16 @@ def test_a_sign_of_life_carries_nothing() -> None:
     header, item = unpacked(sent(None))
     assert header.kind == "alive"
     assert item is None
+
+
+@pytest.mark.parametrize("drift_ppm", [None, -12.5])
+def test_a_timing_comes_through(drift_ppm: float | None) -> None:
+    """What is known of a device's clock comes as it went; the count of its steps is in every later header."""
+    timing = Timing(drift_ppm, 1.5, 3)
+    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, timing, timing.steps)])
+    assert (header.kind, item) == ("timing", timing)
+    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, None, timing.steps)])
+    assert (header.kind, header.steps, item) == ("alive", 3, None)
 
 
 @pytest.mark.parametrize(
