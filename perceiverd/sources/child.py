@@ -122,4 +122,7 @@ def _exit_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Without the exit handlers of libraries: PortAudio's waits for ever for a sound server that is gone.
+    os._exit(status)
