@@ -18,31 +18,32 @@ from numpy.typing import NDArray
 
 from perceiverd.clock import now_ns
 from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Frame
+from perceiverd.media import NS_PER_S, Frame, Timing
 from perceiverd.sources import Camera, Wanted, WantedVideo, v4l2
 from perceiverd.sources.holders import told
 from perceiverd.sources.sight import Thinner
 from perceiverd.sources.stamp import PictureTimes
-from perceiverd.sources.v4l2 import Mode
+from perceiverd.sources.v4l2 import READABLE, Mode
 
 log = logging.getLogger(__name__)
 
 SILENT_S = 2
 """A camera that gives no picture for so long is given up, in words, before the runner kills the process."""
-FORMATS = ("YUYV", "UYVY", "NV12", "NV21", "YU12", "YV12", "BGR3", "RGB3", "MJPG", "JPEG", "GREY")
-"""What OpenCV turns into colours, the cheapest first; a compressed picture costs ten times as much, and GREY has none.
-"""
 ENOUGH_FPS = 15.0
 """Below this an exposure of a dim room takes no longer either, so it is asked for however little the model needs."""
 TIMES_AS_LARGE = 2
 """A picture at least so many times the model's size, whose pixels are means of several: noise goes, detail stays."""
+DAMAGED_RUN = 30
+"""A picture may be damaged on its way through USB; so many in a row are something else."""
+SETTLED_NS, TIMING_NS = NS_PER_S, 5 * NS_PER_S
+"""After the first second, and then every 5, is told how late pictures come."""
 MEASURED = 60
 """So many pictures tell the true rate."""
 SLOW = 0.8
 """A camera that keeps less than this share of the rate that was asked for is told of."""
 
 
-def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = None) -> Iterator[Frame]:
+def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = None) -> Iterator[Frame | Timing]:
     """Yield pictures as the model wants them, live-stamped, for ever. Raises MediaError when there are no more.
 
     `opened` hears how the camera delivers.
@@ -52,12 +53,15 @@ def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = 
     capture = Capture(spec, wanted.video)
     if opened:
         opened(capture.mode)
-    thinner = Thinner(wanted.video.fps)
+    thinner, timing_ns = Thinner(wanted.video.fps), now_ns() + SETTLED_NS
     try:
         while True:
             start_ns = capture.grab()
-            if thinner.keeps(start_ns):
-                yield Frame(start_ns, fit(capture.picture(), wanted.video))
+            if thinner.keeps(start_ns) and (picture := capture.picture()) is not None:
+                yield Frame(start_ns, fit(picture, wanted.video))
+            if now_ns() >= timing_ns:
+                timing_ns = now_ns() + TIMING_NS
+                yield Timing(None, capture.times.late_ns / 1e6, 0)
     except GeneratorExit:
         # Only here, where whoever reads wants no more: after a fault a driver may hang in this, and the end of the
         # process sees to it.
@@ -76,9 +80,8 @@ class Capture:
         # Read by OpenCV when it first waits for a picture; its own default is 10 s.
         os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"] = str(SILENT_S)
         cv2.setNumThreads(1)
-        cv2.utils.logging.setLogLevel(
-            cv2.utils.logging.LOG_LEVEL_SILENT
-        )  # its warnings name its own source lines; ours say what to do
+        # Its warnings name lines of its own source; ours say what to do.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(self.path, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise self._fault("cannot be opened; unplug it and plug it in again")
@@ -90,7 +93,7 @@ class Capture:
                 f"camera {self.path}: gives {self.mode.format} where {asked.format} was asked for; leave format out"
             )
         self.times = PictureTimes(self.mode.fps)
-        self._spec, self._asked, self._grabbed = spec, asked, 0
+        self._spec, self._grabbed, self._damaged = spec, 0, 0
         self._first_ns: int | None = None
         self._tell_size()
 
@@ -113,12 +116,19 @@ class Capture:
             self._tell_rate((MEASURED - 1) * NS_PER_S / (taken_ns - self._first_ns))
         return taken_ns
 
-    def picture(self) -> NDArray[np.uint8]:
-        """The picture that was grabbed: (height, width, 3) BGR, or (height, width) grey. Raises MediaError."""
+    def picture(self) -> NDArray[np.uint8] | None:
+        """The picture that was grabbed: (height, width, 3) BGR, or (height, width) grey; None where it is damaged.
+
+        Raises MediaError where all are.
+        """
         ok, pixels = self._capture.retrieve()
-        if not ok or pixels is None or not pixels.size:
-            raise self._fault(f"sends {self.mode.format} that cannot be read; set another format")
-        return np.asarray(pixels, np.uint8)
+        if ok and pixels.size:
+            self._damaged = 0
+            return np.asarray(pixels, np.uint8)
+        self._damaged += 1
+        if self._damaged >= DAMAGED_RUN:
+            raise self._fault(f"sends {self.mode.format} that cannot be read; set another format, or another cable")
+        return None
 
     def _ask(self, mode: Mode | None) -> None:
         if mode is None:  # its driver can't say what it offers, so what it has set is taken
@@ -132,7 +142,7 @@ class Capture:
         get = self._capture.get
         fourcc = int(get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace").rstrip("\0 ")
         width, height = round(get(cv2.CAP_PROP_FRAME_WIDTH)), round(get(cv2.CAP_PROP_FRAME_HEIGHT))
-        fps = get(cv2.CAP_PROP_FPS)
+        fps = float(get(cv2.CAP_PROP_FPS))
         return Mode(fourcc, width, height, fps if fps > 0 else v4l2.USUAL_FPS)
 
     def _tell_size(self) -> None:
@@ -173,7 +183,7 @@ def choose(modes: Sequence[Mode], spec: Camera, wanted: WantedVideo, name: str =
             return Mode(spec.format or "YUYV", width, height, spec.fps or v4l2.USUAL_FPS)
         return None
     offered = ", ".join(dict.fromkeys(mode.format for mode in modes))
-    known = [mode for mode in modes if mode.format == (spec.format or mode.format).upper() and mode.format in FORMATS]
+    known = [mode for mode in modes if mode.format == (spec.format or mode.format).upper() and mode.format in READABLE]
     if not known and spec.format:
         raise MediaError(f"camera {name}: has no format {spec.format}; it has {offered}")
     if not known:
@@ -191,7 +201,7 @@ def choose(modes: Sequence[Mode], spec: Camera, wanted: WantedVideo, name: str =
             max(0.0, 1 - mode.fps / enough_fps),
             max(0.0, TIMES_AS_LARGE - times),
             mode.width * mode.height,
-            FORMATS.index(mode.format),
+            READABLE.index(mode.format),
             mode.fps,
         )
 
@@ -202,7 +212,8 @@ def fit(picture: NDArray[np.uint8], wanted: WantedVideo) -> NDArray[np.uint8]:
     """The centre of a picture, (height, width, 3) BGR or (height, width) grey, as the model wants it: RGB."""
     height, width = picture.shape[:2]
     scale = max(wanted.width / width, wanted.height / height)
-    to_width, to_height = min(width, round(wanted.width / scale)), min(height, round(wanted.height / scale))
+    to_width = min(width, max(1, round(wanted.width / scale)))
+    to_height = min(height, max(1, round(wanted.height / scale)))
     top, left = (height - to_height) // 2, (width - to_width) // 2
     centre = picture[top : top + to_height, left : left + to_width]
     # Means over areas, so that fine patterns don't turn into moire.

@@ -122,13 +122,13 @@ class Ear:
         self.name = device.name
         self._blocks: queue.Queue[Block | None] = queue.Queue(QUEUED)
         self._delivered = 0
-        self.rate_hz, channels = _settings(portaudio, device, spec)
+        self.rate_hz, self.channels = _settings(portaudio, device, spec)
         try:
             with hushed():
                 self._stream = portaudio.InputStream(
                     device=device.index,
                     samplerate=self.rate_hz,
-                    channels=channels,
+                    channels=self.channels,
                     dtype="float32",
                     blocksize=0,  # the driver's own; of any other one, PortAudio cuts the stamps wrong
                     latency=LATENCY_S,
@@ -189,6 +189,8 @@ class Joiner:
         """What overflows cost: the device's samples are short of its time by so much."""
         self._waiting: list[tuple[int, Block]] = []
         """Blocks whose time is in doubt, with the device's time of each."""
+        self.stamped = False
+        """Whether the device's own stamps tell when sound was taken, or its coming."""
         self.holes = 0
         """Blocks that found no room in the queue and overflows, each an interruption."""
         self.dropped_samples = 0
@@ -202,7 +204,7 @@ class Joiner:
 
     def feed(self, block: Block) -> Iterator[Chunk | Timing]:
         """Take the next block; the chunks that can be made now, after an interruption with a Timing before them."""
-        taken_ns, stamped = _taken(block, self._rate_hz)
+        taken_ns, self.stamped = _taken(block, self._rate_hz)
         hole = block.first != self._next
         if hole:
             self.dropped_samples += block.first - self._next
@@ -220,7 +222,7 @@ class Joiner:
         if hole or stepped:
             yield from self._resampler.flush()
             yield self.timing
-        bursting = not stamped and block.first * NS_PER_S < BURST_NS * self._rate_hz
+        bursting = not self.stamped and block.first * NS_PER_S < BURST_NS * self._rate_hz
         if not self._line.suspect and not bursting:
             yield from self._told()
 

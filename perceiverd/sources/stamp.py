@@ -7,6 +7,8 @@ from perceiverd.media import NS_PER_S
 LATE_NS, EARLY_NS = 10 * NS_PER_S, NS_PER_S // 2
 """What was taken longer ago, or lies further ahead, was not stamped by the clock in question."""
 
+LATELY = 64
+
 
 def on_monotonic(device_ns: int, monotonic_ns: int, realtime_ns: int) -> int | None:
     """The time on CLOCK_MONOTONIC that a device means, by whichever clock of this machine it goes; None if by neither.
@@ -28,6 +30,8 @@ class PictureTimes:
         self._last_ns, self._ends = -1, False
         self.believed = self.arrived = 0
         """How many pictures got their time in which way."""
+        self.late_ns = 0.0
+        """How long after they were taken they come, lately."""
 
     def taken(self, stamp_ns: int, monotonic_ns: int, realtime_ns: int) -> int:
         """The time of a picture that came just now with this stamp. Never in the future, and never twice the same."""
@@ -43,4 +47,5 @@ class PictureTimes:
         else:
             self.believed += 1
         self._last_ns = max(min(said_ns, monotonic_ns), self._last_ns + 1)
+        self.late_ns += (monotonic_ns - self._last_ns - self.late_ns) / min(LATELY, self.believed + self.arrived)
         return self._last_ns

@@ -35,6 +35,10 @@ USUAL_SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080))
 USUAL_FPS = 30.0
 """Assumed where a driver does not say."""
 
+READABLE = ("YUYV", "UYVY", "NV12", "NV21", "YU12", "YV12", "BGR3", "RGB3", "MJPG", "JPEG", "GREY")
+"""What OpenCV turns into colours, the cheapest first; a compressed picture costs ten times as much, and GREY has none.
+"""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mode:
