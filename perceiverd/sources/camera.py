@@ -21,8 +21,8 @@ from perceiverd.errors import MediaError
 from perceiverd.media import NS_PER_S, Frame, Timing
 from perceiverd.sources import Camera, Wanted, WantedVideo, v4l2
 from perceiverd.sources.holders import told
-from perceiverd.sources.sight import Thinner
 from perceiverd.sources.stamp import PictureTimes
+from perceiverd.sources.thinner import Thinner
 from perceiverd.sources.v4l2 import READABLE, Mode
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,6 @@ from perceiverd.clock import Line, now_ns
 from perceiverd.errors import MediaError
 from perceiverd.media import NS_PER_S, Chunk, Timing
 from perceiverd.sources import Microphone, Wanted, alsa
-from perceiverd.sources.file import SIGN_OF_LIFE_NS
 from perceiverd.sources.holders import told
 from perceiverd.sources.sound import Resampler
 
@@ -38,6 +37,8 @@ SILENT_S = 2.0
 FIRST_S = 6.0
 SETTLED_NS, TIMING_NS = NS_PER_S, 5 * NS_PER_S
 """After the first second, and then every 5, is told what is known of the device's clock."""
+SIGN_OF_LIFE_NS = NS_PER_S // 2
+"""While sound comes whose time is still in doubt, say this often that all is well."""
 BURST_NS = NS_PER_S // 2
 """A sound server begins with what it has gathered. Sound whose time only its coming tells waits until that is over."""
 STAMP_NS = 2 * NS_PER_S

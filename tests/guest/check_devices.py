@@ -1,0 +1,363 @@
+"""Cameras and sound cards for real, in a guest with vivid and snd-aloop: formats, times, faults, and `devices`.
+
+A program, not a test module: it needs root and those drivers. Prints a line for each thing it has shown; its status is
+the number of those that failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+import traceback
+import wave
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from perceiverd.clock import now_ns
+from perceiverd.errors import MediaError
+from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.sources import Camera, Microphone, Source, Wanted, WantedVideo, v4l2
+from perceiverd.sources.camera import Capture
+from perceiverd.sources.runner import Arrival, Change, Gap, Runner
+from perceiverd.sources.supervision import Limits, State
+
+VIDEO = WantedVideo(160, 160, 3.125)
+WANTED = Wanted(16_000, VIDEO)
+KEY = ("room", 0)
+BACK_S = 10.0
+"""From a device's return to its first data, beyond what starting a process takes here."""
+LIMITS = Limits(open_s=60.0)
+"""The guest runs on a share of one core, and starts processes slowly."""
+VIVID = Path("/sys/bus/platform/drivers/vivid")
+FREE, PLAYED = "hw:CARD=Loopback,DEV=1", "hw:Loopback,0"
+"""What is played into the card's first device comes out of its second."""
+
+CHECKS: list[Callable[[], str]] = []
+
+
+def check(function: Callable[[], str]) -> Callable[[], str]:
+    CHECKS.append(function)
+    return function
+
+
+def node() -> str:
+    """The camera, which may have another number each time it is plugged in."""
+    end_s = time.monotonic() + 10
+    while time.monotonic() < end_s:
+        for path in v4l2.paths():
+            with contextlib.suppress(MediaError):
+                if v4l2.node(path).captures:
+                    return path
+        time.sleep(0.2)
+    raise AssertionError("no camera")
+
+
+def control(setting: str) -> None:
+    subprocess.run(["v4l2-ctl", "-d", node(), "-c", setting], check=True)
+
+
+def plug(what: str) -> None:
+    (VIVID / what).write_text("vivid.0")
+
+
+def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float) -> tuple[list[Arrival], float]:
+    """Poll until what has come is enough; what came, and how long it took."""
+    arrivals: list[Arrival] = []
+    began_s = time.monotonic()
+    while not until(arrivals):
+        assert time.monotonic() < began_s + within_s, ("not in time", running.state("room"))
+        arrivals += running.poll(100)
+    return arrivals, time.monotonic() - began_s
+
+
+def media(arrivals: list[Arrival]) -> list[Frame | Chunk]:
+    return [each.what for each in arrivals if isinstance(each.what, Frame | Chunk)]
+
+
+def lost(arrivals: list[Arrival]) -> bool:
+    return any(isinstance(each.what, Gap) for each in arrivals)
+
+
+def last_detail(arrivals: list[Arrival]) -> str:
+    return [each.what.detail for each in arrivals if isinstance(each.what, Change)][-1]
+
+
+@check
+def every_size_and_rate() -> str:
+    """What is asked for comes, at the rate that was negotiated."""
+    told: list[str] = []
+    for width, height, fps in ((320, 180, 30.0), (640, 360, 25.0), (640, 480, 15.0), (640, 480, 30.0)):
+        capture = Capture(Camera(device=node(), width=width, height=height, fps=fps), VIDEO)
+        taken = [capture.grab() for _ in range(round(2 * fps))]
+        picture = capture.picture()
+        capture.close()
+        assert picture is not None and picture.shape == (height, width, 3), capture.mode
+        real = NS_PER_S / float(np.median(np.diff(taken)))  # a loaded machine drops some
+        told.append(f"{capture.mode}: {real:.2f}/s, jitter {np.diff(taken).std() / 1e6:.2f} ms")
+        assert capture.times.believed >= len(taken) - 1, "the kernel's stamps were not believed"
+        assert abs(real - capture.mode.fps) < 1, told[-1]
+    return "; ".join(told)
+
+
+@check
+def every_format() -> str:
+    """Each readable format that the camera has gives a picture in colours that agree."""
+    means: dict[str, list[int]] = {}
+    control("test_pattern=0")
+    for name in dict.fromkeys(mode.format for mode in v4l2.modes(node())):
+        if name in v4l2.READABLE and name != "GREY":
+            capture = Capture(Camera(device=node(), width=640, height=360, format=name), VIDEO)
+            for _ in range(3):
+                capture.grab()
+            picture = capture.picture()
+            capture.close()
+            assert picture is not None, name
+            # The top bars: white, yellow, cyan, green, ... between the moving text and counters.
+            means[name] = [int(each) for each in picture[200:300, 100:140].reshape(-1, 3).mean(0)]
+    spread = np.ptp(np.array(list(means.values())), axis=0).max()
+    assert spread < 25, means
+    return f"{', '.join(means)} agree within {spread} grey levels"
+
+
+@check
+def times_of_capture() -> str:
+    """Stamps at a frame's begin and at its end lead to times within one period of each other."""
+    ages: dict[int, float] = {}
+    for source in (0, 1):
+        control(f"timestamp_source={source}")
+        capture = Capture(Camera(device=node(), width=640, height=360, fps=25), VIDEO)
+        for _ in range(25):
+            capture.grab()
+        capture.close()
+        ages[source] = capture.times.late_ns / 1e6
+        assert capture.times.believed >= 24
+        assert 0 <= ages[source] < 80, ages
+    return f"a picture is {ages[0]:.1f} ms old where its end is stamped, {ages[1]:.1f} ms where its begin is"
+
+
+@check
+def unplugged_and_back() -> str:
+    """Unbinding the driver is told at once; after binding it again pictures come within 10 s."""
+    control("timestamp_source=1")
+    number = int(node()[10:])
+    with Runner({KEY: Camera(device=number)}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        plug("unbind")
+        arrivals, took_s = drive(running, lost, 20)
+        detail = last_detail(arrivals)
+        assert "is gone" in detail or "no such device" in detail, detail
+        time.sleep(3)
+        plug("bind")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
+        assert running.state("room")[0].state is State.UP
+    assert took_s < 4 and back_s < BACK_S + start_s
+    return f"told after {took_s:.1f} s ({detail}); back {back_s:.1f} s after it was plugged in; a start takes {start_s:.1f} s here"
+
+
+@check
+def disconnected() -> str:
+    """A camera that drops off the bus while its node stays is told."""
+    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: len(media(seen)) > 10, 90)
+        control("disconnect=1")
+        arrivals, took_s = drive(running, lost, 20)
+    plug("unbind")
+    plug("bind")
+    assert took_s < 6
+    return f"told after {took_s:.1f} s ({last_detail(arrivals)})"
+
+
+@check
+def sensor_that_stalls() -> str:
+    """When all buffers are dropped, that is told in words, and pictures are back when they come again."""
+    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        control("percentage_of_dropped_buffers=100")
+        arrivals, took_s = drive(running, lost, 20)
+        time.sleep(3)
+        control("percentage_of_dropped_buffers=0")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
+    assert took_s < 6 and back_s < BACK_S + start_s
+    return f"told after {took_s:.1f} s ({last_detail(arrivals)}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
+
+
+@check
+def some_pictures_dropped() -> str:
+    """With 30 % of buffers dropped nothing is lost but those."""
+    control("percentage_of_dropped_buffers=30")
+    try:
+        with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+            drive(running, lambda seen: len(media(seen)) > 3, 90)
+            arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 90)
+            assert not lost(arrivals)
+    finally:
+        control("percentage_of_dropped_buffers=0")
+    starts = [each.start_ns for each in media(arrivals)]
+    return f"greatest pause {max(np.diff(starts)) / 1e6:.0f} ms"
+
+
+@check
+def busy() -> str:
+    """A second program is told who has the camera."""
+    command = ["v4l2-ctl", "-d", node(), "--stream-mmap", "--stream-count=100000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as holder:
+        time.sleep(1.5)
+        try:
+            with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+                arrivals, _ = drive(
+                    running, lambda seen: any(isinstance(a.what, Change) and a.what.detail for a in seen), 60
+                )
+            detail = last_detail(arrivals)
+            assert "is busy, v4l2-ctl" in detail, detail
+            listed = command_line("devices")
+            assert "busy     v4l2-ctl" in listed, listed
+        finally:
+            holder.kill()
+    return detail
+
+
+@check
+def forbidden() -> str:
+    """A user outside the group video is told of it."""
+    code = (
+        "import os, sys; from perceiverd.sources import v4l2; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: v4l2.check(sys.argv[1])\nexcept Exception as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, node()], capture_output=True, text=True, check=True).stdout
+    assert "group video" in said, said
+    return said.strip()
+
+
+@check
+def formats_refused() -> str:
+    """A format that the camera has not is told with those that it has."""
+    said = ""
+    try:
+        Capture(Camera(device=node(), format="MJPG"), VIDEO)
+    except MediaError as error:
+        said = str(error)
+    assert "has no format MJPG; it has" in said, said
+    return said
+
+
+@contextlib.contextmanager
+def playing(sound: np.ndarray) -> Iterator[None]:
+    path = Path("/tmp/played.wav")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(np.repeat(np.round(np.tile(sound, 90) * 32767).astype("<i2"), 2).tobytes())
+    command = ["aplay", "-q", "-D", PLAYED, "--buffer-time=200000", str(path)]
+    with subprocess.Popen(command) as player:
+        try:
+            time.sleep(0.5)
+            yield
+        finally:
+            player.kill()
+
+
+TONE = 0.25 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+
+
+@check
+def a_card_by_its_stable_name() -> str:
+    """A tone that is played into an ALSA card is heard, at its pitch and level, by the card's own stamps."""
+    with playing(TONE), Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: len(media(seen)) > 10, 90)
+        arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 30)
+        timing = running.state("room")[0].timing
+    heard = [each for each in media(arrivals) if isinstance(each, Chunk)]
+    samples = np.concatenate([each.samples for each in heard])[: 2 * 16_000]
+    pitch = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples)
+    level = float(np.sqrt(np.mean(samples**2)))
+    seams = max(abs(b.start_ns - a.end_ns) for a, b in pairwise(heard)) / 1e6
+    assert abs(pitch - 440) < 2 and abs(level - 0.1768) < 0.01, (pitch, level)
+    age = (now_ns() - heard[-1].end_ns) / 1e6
+    return f"{pitch:.1f} Hz, rms {level:.4f}, worst seam {seams:.3f} ms, {timing}, last {age:.0f} ms old"
+
+
+@check
+def a_card_that_is_pulled_out() -> str:
+    """A card that is unplugged is told; plugged in again it is heard within 10 s."""
+    with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        driver = Path("/sys/bus/platform/drivers/snd_aloop")
+        (driver / "unbind").write_text("snd_aloop.0")
+        arrivals, took_s = drive(running, lost, 30)
+        time.sleep(3)
+        (driver / "bind").write_text("snd_aloop.0")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 2, 90)
+    assert took_s < 6 and back_s < BACK_S + start_s, (took_s, back_s)
+    return f"told after {took_s:.1f} s ({last_detail(arrivals)}); back {back_s:.1f} s after it was plugged in; a start takes {start_s:.1f} s here"
+
+
+@check
+def a_card_that_is_busy() -> str:
+    """Another program's name is told."""
+    command = ["arecord", "-q", "-D", "hw:Loopback,1", "-f", "S16_LE", "-r", "48000", "-c", "2", "/dev/null"]
+    with subprocess.Popen(command) as holder:
+        time.sleep(1)
+        try:
+            with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+                arrivals, _ = drive(
+                    running, lambda seen: any(isinstance(a.what, Change) and a.what.detail for a in seen), 60
+                )
+        finally:
+            holder.kill()
+    return last_detail(arrivals)
+
+
+@check
+def both_at_once() -> str:
+    """Camera and microphone together for 10 s: nothing lost."""
+    sources: dict[tuple[str, int], Source] = {
+        ("room", 0): Camera(device=node()),
+        ("room", 1): Microphone(device=FREE),
+    }
+    with playing(TONE), Runner(sources, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: {type(each) for each in media(seen)} == {Frame, Chunk}, 90)
+        arrivals, _ = drive(running, lambda seen: len(media(seen)) > 250, 90)
+        assert not lost(arrivals)
+        dropped = sum(each.dropped for each in running.state("room"))
+    assert not dropped
+    return f"{len(media(arrivals))} items, none dropped"
+
+
+def command_line(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "perceiverd", *words], capture_output=True, text=True, timeout=120)
+    return f"{done.stdout}{done.stderr}(status {done.returncode})"
+
+
+@check
+def the_commands() -> str:
+    """What a user sees."""
+    with playing(TONE):
+        for words in (("devices",), ("devices", "--try", node()), ("devices", "--try", FREE)):
+            print(f"$ perceiverd {' '.join(words)}\n{command_line(*words)}\n", flush=True)
+    return "as above"
+
+
+def main() -> int:
+    """Run all checks, or those that the arguments name."""
+    failed = 0
+    for each in CHECKS:
+        if sys.argv[1:] and each.__name__ not in sys.argv[1:]:
+            continue
+        began_s = time.monotonic()
+        try:
+            told = f"ok      {each.__name__}: {each()}"
+        except Exception:  # a check that fails must not keep the others from being made
+            failed += 1
+            told = f"FAILED  {each.__name__}: {traceback.format_exc()}"
+        print(f"{told} [{time.monotonic() - began_s:.0f} s]", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
