@@ -167,12 +167,14 @@ def named(name: str) -> Camera | Microphone:
     if kind in ("camera", "microphone") and rest:
         device = int(rest) if rest.isdecimal() else rest
         return Camera(device=device) if kind == "camera" else Microphone(device=device)
-    if name.startswith(("/dev/video", "/dev/v4l/")) or any((v4l2.DEV / each / name).exists() for each in v4l2.STABLE):
+    if name.startswith(("/dev/video", "/dev/v4l/")):
         return Camera(device=name)
-    if (alsa.is_stable(name) and not name.startswith("/")) or name.startswith("/dev/snd/"):
+    if name.startswith("/dev/snd/"):
         return Microphone(device=name)
     if name.startswith("/"):
         raise PerceiverdError(f"{name}: is no device of a camera or microphone; `perceiverd devices` lists them")
+    if any((v4l2.DEV / folder / name).exists() for folder in v4l2.STABLE):
+        return Camera(device=name)
     if name.isdecimal():
         raise PerceiverdError(f"{name}: a camera's number or a microphone's? Say camera:{name} or microphone:{name}")
     return Microphone(device=name)

@@ -247,7 +247,8 @@ def counted_hz(ends: Sequence[tuple[int, int]], rate_hz: int) -> float:
     late = [(came_ns - count * NS_PER_S / rate_hz, came_ns) for count, came_ns in ends if count > rate_hz / 2]
     if len(late) < 8:
         return float(rate_hz)
-    (first_late_ns, first_ns), (last_late_ns, last_ns) = min(late[: len(late) // 2]), min(late[len(late) // 2 :])
+    third = len(late) // 3
+    (first_late_ns, first_ns), (last_late_ns, last_ns) = min(late[:third]), min(late[-third:])
     return rate_hz / (1 + (last_late_ns - first_late_ns) / (last_ns - first_ns - last_late_ns + first_late_ns))
 
 

@@ -215,8 +215,10 @@ def _opened(path: str) -> Iterator[int]:
 
 def _why(path: str, error: OSError) -> str:
     match error.errno:
-        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+        case errno.ENOENT:
             return f"there is no such device; {_there()}"
+        case errno.ENODEV | errno.ENXIO:  # the node may stay as long as something has it open
+            return "is gone; plug it in again"
         case errno.EACCES | errno.EPERM:
             return "this user may not open it; add the user to the group video (a service: SupplementaryGroups=video)"
         case errno.EBUSY:

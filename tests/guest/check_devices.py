@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from perceiverd.clock import now_ns
 from perceiverd.errors import MediaError
@@ -83,6 +84,10 @@ def lost(arrivals: list[Arrival]) -> bool:
     return any(isinstance(each.what, Gap) for each in arrivals)
 
 
+def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
+    return f"told after {took_s:.1f} s ({detail}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
+
+
 def last_detail(arrivals: list[Arrival]) -> str:
     return [each.what.detail for each in arrivals if isinstance(each.what, Change)][-1]
 
@@ -100,7 +105,7 @@ def every_size_and_rate() -> str:
         real = NS_PER_S / float(np.median(np.diff(taken)))  # a loaded machine drops some
         told.append(f"{capture.mode}: {real:.2f}/s, jitter {np.diff(taken).std() / 1e6:.2f} ms")
         assert capture.times.believed >= len(taken) - 1, "the kernel's stamps were not believed"
-        assert abs(real - capture.mode.fps) < 1, told[-1]
+        assert real == pytest.approx(capture.mode.fps, rel=0.1), told[-1]  # vivid counts in ticks of 4 ms
     return "; ".join(told)
 
 
@@ -124,6 +129,11 @@ def every_format() -> str:
     return f"{', '.join(means)} agree within {spread} grey levels"
 
 
+def age_ns(capture: Capture) -> int:
+    taken_ns = capture.grab()
+    return now_ns() - taken_ns
+
+
 @check
 def times_of_capture() -> str:
     """Stamps at a frame's begin and at its end lead to times within one period of each other."""
@@ -131,12 +141,11 @@ def times_of_capture() -> str:
     for source in (0, 1):
         control(f"timestamp_source={source}")
         capture = Capture(Camera(device=node(), width=640, height=360, fps=25), VIDEO)
-        for _ in range(25):
-            capture.grab()
+        # The youngest counts: a loaded machine fetches the others late.
+        ages[source] = min(age_ns(capture) for _ in range(50)) / 1e6
         capture.close()
-        ages[source] = capture.times.late_ns / 1e6
-        assert capture.times.believed >= 24
-        assert 0 <= ages[source] < 80, ages
+        assert capture.times.believed >= 49
+        assert 0 <= ages[source] < 45, ages
     return f"a picture is {ages[0]:.1f} ms old where its end is stamped, {ages[1]:.1f} ms where its begin is"
 
 
@@ -156,7 +165,7 @@ def unplugged_and_back() -> str:
         _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
         assert running.state("room")[0].state is State.UP
     assert took_s < 4 and back_s < BACK_S + start_s
-    return f"told after {took_s:.1f} s ({detail}); back {back_s:.1f} s after it was plugged in; a start takes {start_s:.1f} s here"
+    return told(took_s, detail, back_s, start_s)
 
 
 @check
@@ -183,7 +192,7 @@ def sensor_that_stalls() -> str:
         control("percentage_of_dropped_buffers=0")
         _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
     assert took_s < 6 and back_s < BACK_S + start_s
-    return f"told after {took_s:.1f} s ({last_detail(arrivals)}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
+    return told(took_s, last_detail(arrivals), back_s, start_s)
 
 
 @check
@@ -294,7 +303,7 @@ def a_card_that_is_pulled_out() -> str:
         (driver / "bind").write_text("snd_aloop.0")
         _, back_s = drive(running, lambda seen: len(media(seen)) > 2, 90)
     assert took_s < 6 and back_s < BACK_S + start_s, (took_s, back_s)
-    return f"told after {took_s:.1f} s ({last_detail(arrivals)}); back {back_s:.1f} s after it was plugged in; a start takes {start_s:.1f} s here"
+    return told(took_s, last_detail(arrivals), back_s, start_s)
 
 
 @check
