@@ -72,4 +72,9 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
 	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto prometheus; }; } \
 	    >/dev/null 2>&1 || true
+	@# Others hear a real sound server through PortAudio.
+	@{ command -v pulseaudio && command -v pactl && ls /usr/lib/*/libportaudio.so.2 /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so || \
+	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins alsa-utils; }; } >/dev/null 2>&1 || true
 	@touch $(VENV)/.run $@

@@ -34,10 +34,10 @@ from perceiverd.sources.trial import (
     Try,
 )
 
-LOOK_S = 8.0
+LOOK_S = 20.0
 """What a driver may take to answer, and PortAudio to ask all of its own."""
 LEVEL_S, TRY_S = 1.0, 3.0
-OPEN_S = 12.0
+OPEN_S = 20.0
 """And to open a device, and to give its first data."""
 KILL_S = 1.0
 QUIETEST_DBFS = -72.0
@@ -105,7 +105,7 @@ class Asking:
             fault = None if output.strip() or not self._process.returncode else "the process that looked at it died"
         except subprocess.TimeoutExpired:
             self._process.kill()
-            output, fault = b"", f"does not answer within {self._within_s:g} s; its driver or sound server hangs"
+            output, fault = b"", f"does not answer within {self._within_s:g} s; its driver or sound server may hang"
             with contextlib.suppress(subprocess.TimeoutExpired):  # not even killed: it hangs in the kernel
                 output, _ = self._process.communicate(timeout=KILL_S)
         lines = [line for line in output.splitlines() if line.endswith(b"}")]

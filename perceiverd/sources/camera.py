@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SILENT_S = 2
 """A camera that gives no picture for so long is given up, in words, before the runner kills the process."""
+TOLD = 8
+"""Formats that an error names; test drivers have fifty."""
 ENOUGH_FPS = 15.0
 """Below this an exposure of a dim room takes no longer either, so it is asked for however little the model needs."""
 TIMES_AS_LARGE = 2
@@ -75,6 +77,7 @@ class Capture:
     def __init__(self, spec: Camera, wanted: WantedVideo) -> None:
         """Raises MediaError, one line: what is wrong and what to do."""
         self.path = v4l2.resolve(spec.device)
+        self._spec, self._grabbed = spec, 0
         v4l2.check(self.path)
         asked = choose(v4l2.modes(self.path), spec, wanted, self.path)
         # Read by OpenCV when it first waits for a picture; its own default is 10 s.
@@ -93,7 +96,7 @@ class Capture:
                 f"camera {self.path}: gives {self.mode.format} where {asked.format} was asked for; leave format out"
             )
         self.times = PictureTimes(self.mode.fps)
-        self._spec, self._grabbed, self._damaged = spec, 0, 0
+        self._damaged = 0
         self._first_ns: int | None = None
         self._tell_size()
 
@@ -164,7 +167,9 @@ class Capture:
         if not Path(self.path).exists():
             return MediaError(f"camera {self.path}: is gone; plug it in again")
         try:
-            if v4l2.busy(self.path):
+            if not self._grabbed:
+                self._capture.release()  # or it is us who have it
+            if not self._grabbed and v4l2.busy(self.path):
                 return MediaError(f"camera {self.path}: is busy, {told(self.path)} has it; end that first")
         except MediaError as error:
             return error
@@ -182,7 +187,8 @@ def choose(modes: Sequence[Mode], spec: Camera, wanted: WantedVideo, name: str =
             width, height = spec.width or 640, spec.height or 480
             return Mode(spec.format or "YUYV", width, height, spec.fps or v4l2.USUAL_FPS)
         return None
-    offered = ", ".join(dict.fromkeys(mode.format for mode in modes))
+    names = list(dict.fromkeys(mode.format for mode in modes))
+    offered = ", ".join(names[:TOLD]) + (" and others" if len(names) > TOLD else "")
     known = [mode for mode in modes if mode.format == (spec.format or mode.format).upper() and mode.format in READABLE]
     if not known and spec.format:
         raise MediaError(f"camera {name}: has no format {spec.format}; it has {offered}")

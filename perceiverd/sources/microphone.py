@@ -121,6 +121,8 @@ class Ear:
     def __init__(self, portaudio: ModuleType, device: Device, spec: Microphone) -> None:
         """Raises MediaError, one line: what is wrong and what to do."""
         self.name = device.name
+        place = alsa.place_of(device.name)
+        self._node = alsa.node(place) if place else None
         self._blocks: queue.Queue[Block | None] = queue.Queue(QUEUED)
         self._delivered = 0
         self.rate_hz, self.channels = _settings(portaudio, device, spec)
@@ -148,6 +150,8 @@ class Ear:
         try:
             block = self._blocks.get(timeout=wait_s)
         except queue.Empty:
+            if self._node and not self._node.exists():
+                raise MediaError(f"microphone {self.name}: is gone; plug it in again") from None
             raise MediaError(
                 f"microphone {self.name}: no sound for {wait_s:g} s; look at its plug, or at the sound server"
             ) from None

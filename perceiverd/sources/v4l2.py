@@ -163,7 +163,7 @@ def _modes(descriptor: int, kind: int) -> Iterator[Mode]:
         pixels = answer[44:48]
         for width, height in _sizes(descriptor, pixels):
             for fps in _rates(descriptor, pixels, width, height):
-                yield Mode(_text(pixels).rstrip(), width, height, fps)
+                yield Mode(_fourcc(pixels), width, height, fps)
 
 
 def _sizes(descriptor: int, pixels: bytes) -> Iterator[tuple[int, int]]:
@@ -238,6 +238,12 @@ def _ask(descriptor: int, number: int, what: bytes) -> bytes:
     direction = READ if number == QUERYCAP else READ | WRITE
     request = direction << 30 | len(what) << 16 | ord("V") << 8 | number
     return fcntl.ioctl(descriptor, request, what)
+
+
+def _fourcc(pixels: bytes) -> str:
+    """The letters of a format; the highest bit says that its samples have their high byte first."""
+    letters = bytes(each & 0x7F for each in pixels)
+    return _text(letters).rstrip() + ("-BE" if letters != pixels else "")
 
 
 def _text(field: bytes) -> str:

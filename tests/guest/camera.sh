@@ -1,7 +1,7 @@
 #!/bin/bash
-# A camera (vivid) and a sound card (snd-aloop) as perceiverd meets them: run as root in a guest that has both drivers.
+# Cameras and sound cards for real: run as root in a guest that has vivid and snd-aloop.
 # Usage: camera.sh PYTHON ROOT, the program's interpreter and the folder that holds its package and its tests.
 set -u
-python=$1 root=$2
-export PYTHONPATH=$root PYTHONDONTWRITEBYTECODE=1
-exec "$python" "$root/tests/guest/check_devices.py"
+cd "$2" || exit 1
+PYTHONPATH=$2 PYTHONDONTWRITEBYTECODE=1 exec "$1" -m pytest -p no:cacheprovider -o addopts= -sv --noconftest \
+    --import-mode=importlib tests/guest/check_sources.py
