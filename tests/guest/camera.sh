@@ -3,5 +3,5 @@
 # Usage: camera.sh PYTHON ROOT, the program's interpreter and the folder that holds its package and its tests.
 set -u
 cd "$2" || exit 1
-PYTHONPATH=$2 PYTHONDONTWRITEBYTECODE=1 exec "$1" -m pytest -p no:cacheprovider -o addopts= -sv --noconftest \
+PYTHONPATH=$2 PYTHONDONTWRITEBYTECODE=1 exec "$1" -m pytest -p no:cacheprovider -p no:hypothesispytest -o addopts= -sv --noconftest \
     --import-mode=importlib tests/guest/check_sources.py
