@@ -38,7 +38,7 @@ def barking() -> NDArray[np.float64]:
 
 @needs_microphone
 def test_a_dog_that_is_played_to_the_microphone_is_heard(pulse: Pulse, start: Any, tmp_path: Path) -> None:
-    """From PulseAudio through ALSA and PortAudio to the bundled model, and as a label to a subscriber; without a loss."""
+    """From PulseAudio through ALSA and PortAudio to the bundled model and on to a subscriber; nothing is lost."""
     path, log = tmp_path / "c.toml", tmp_path / "log"
     path.write_text(f"""
         publish = {{ endpoint = "ipc://labels" }}
