@@ -321,10 +321,13 @@ def _configuration(sources: Sequence[Camera | Microphone]) -> str:
 
 
 def _fields(source: Camera | Microphone) -> str:
-    told = msgspec.to_builtins(source)
-    device = told["device"]
+    device = source.device
     said = "" if device is None else f", device = {device if isinstance(device, int) else _quoted(device)}"
-    return f'kind = "{told["kind"]}"{said}'
+    return f'kind = "{_kind(source)}"{said}'
+
+
+def _kind(source: Camera | Microphone) -> str:
+    return "camera" if isinstance(source, Camera) else "microphone"
 
 
 def _quoted(text: str) -> str:
@@ -345,5 +348,5 @@ def _table(
             plain(each.found, level=plain(each.heard) if each.heard else None, fault=each.fault) for each in microphones
         ],
         "fault": fault,
-        "configuration": [msgspec.to_builtins(each) for each in _usable(cameras, microphones)],
+        "configuration": [{"kind": _kind(each), "device": each.device} for each in _usable(cameras, microphones)],
     }

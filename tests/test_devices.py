@@ -131,7 +131,7 @@ def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
             done = command("--try", FAKE, **pulse.environment)
         finally:
             pulse.thaw()
-        assert time.monotonic() - began_s < 40
+        assert time.monotonic() - began_s < 60
     assert done.returncode == 1
     assert re.search(r"perceiverd: .*(does not answer within|no sound for|there is none of this name)", done.stderr)
 
