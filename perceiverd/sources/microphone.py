@@ -324,7 +324,10 @@ def _hint(place: alsa.Place | None) -> str:
             return (
                 "" if place else f": {node}: "
             ) + "this user may not open it; add the user to the group audio (a service: SupplementaryGroups=audio)"
-        return ("" if place else f": {node}: ") + f"is busy, {told(node)} has it; end that, or name that program's own"
+        who = told(node)
+        server = next((name for name in ("pulse", "pipewire") if name in who), None)
+        hint = f'hear it through that (device = "{server}"), or end that' if server else "end that first"
+        return ("" if place else f": {node}: ") + f"is busy, {who} has it; {hint}"
     return ""
 
 
