@@ -34,7 +34,7 @@ from perceiverd.sources.trial import (
     Try,
 )
 
-LOOK_S = 20.0
+LOOK_S = 30.0
 """What a driver may take to answer, and PortAudio to ask all of its own."""
 LEVEL_S, TRY_S = 1.0, 3.0
 OPEN_S = 20.0

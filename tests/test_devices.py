@@ -32,7 +32,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=110,
     )
 
 

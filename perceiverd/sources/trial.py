@@ -19,8 +19,8 @@ from perceiverd.clock import now_ns
 from perceiverd.errors import MediaError
 from perceiverd.media import NS_PER_S, Chunk
 from perceiverd.sources import Camera, Microphone, Wanted
-from perceiverd.sources.child import PR_SET_PDEATHSIG
 
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 FLOOR_DBFS = -120.0
 """Nothing is told to be quieter than this: exact silence has no level."""
 
