@@ -161,4 +161,9 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends iproute2 \
 	        gir1.2-gst-rtsp-server-1.0 python3-gst-1.0 python3-gi gstreamer1.0-libav gstreamer1.0-plugins-base \
 	        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly; }; } >/dev/null 2>&1 || true
+	@# Others hear a real sound server through PortAudio.
+	@{ command -v pulseaudio && command -v pactl && ls /usr/lib/*/libportaudio.so.2 /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so || \
+	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins alsa-utils; }; } >/dev/null 2>&1 || true
 	@touch $(VENV)/.run $@

@@ -118,6 +118,23 @@ def run(
 
 @app.command()
 @output()
+def devices(
+    attempt: Annotated[
+        str | None,
+        typer.Option(
+            "--try", help="Open this one for 3 s and say what came: a name from the list, or camera:N.", metavar="NAME"
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List cameras and microphones with their levels; status 1 where none can be used."""
+    from perceiverd import devices
+
+    raise typer.Exit(devices.try_out(attempt, json=json) if attempt is not None else devices.devices(json=json))
+
+
+@app.command()
+@output()
 def watch(
     endpoint: Annotated[str, Endpoint] = SERVICE,
     stream: Annotated[str | None, typer.Option(help="This stream alone.", metavar="NAME")] = None,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
@@ -97,7 +97,42 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
             raise ValueError("a source has video, audio or both")
 
 
-Source = File | Url | Synthetic
+class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="camera"):
+    """A camera of this machine (V4L2): USB, built in, or a capture card."""
+
+    device: str | int = 0
+    """A path (`/dev/video0`), the number in it, or a stable name from /dev/v4l/by-id or /dev/v4l/by-path."""
+    width: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
+    height: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
+    """Size of the picture as the camera takes it; None for the smallest that does the model justice."""
+    fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
+    """Pictures a second; None for what is enough for the model."""
+    format: str | None = None
+    """How the pictures come, by its four letters: `YUYV`, `MJPG`, ...; None for what suits."""
+
+    def __post_init__(self) -> None:
+        _check_device(self.device)
+        if self.format is not None and not (1 <= len(self.format) <= 4 and self.format.isascii()):
+            raise ValueError("format has up to four letters, such as YUYV or MJPG")
+
+
+class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
+    """A microphone of this machine (PortAudio)."""
+
+    device: str | int | None = None
+    """A stable name (`hw:CARD=Device,DEV=0`, or one from /dev/snd/by-id), its name or a part of it, or its number; None
+    for the system's default."""
+    rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)] | None = None
+    """Samples a second; None for the device's own."""
+    channel: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    """The one to listen to, from 1; None for the mean of its first two."""
+
+    def __post_init__(self) -> None:
+        if self.device is not None:
+            _check_device(self.device)
+
+
+Source = File | Url | Synthetic | Camera | Microphone
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +179,13 @@ class Wanted:
         )
 
 
+def _check_device(device: str | int) -> None:
+    if isinstance(device, int) and not 0 <= device < 1000:
+        raise ValueError("device is a number from 0 to 999, or a name")
+    if isinstance(device, str) and not (device.strip() and device.isprintable()):
+        raise ValueError("device is the name of one, not empty")
+
+
 def _check_url(url: str) -> None:
     if "://" not in url or url.partition("://")[0].lower() not in SCHEMES:
         raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
@@ -178,3 +220,13 @@ def name_of(source: Source) -> str:
             return shown(url)
         case Synthetic():
             return "synthetic"
+        case Camera(device=int(number)):
+            return f"/dev/video{number}"
+        case Camera(device=name):
+            return str(name)
+        case Microphone(device=None):
+            return "default microphone"
+        case Microphone(device=int(number)):
+            return f"microphone {number}"
+        case Microphone(device=name):
+            return str(name)

@@ -154,4 +154,7 @@ def _heed_parent(keeper: Keeper | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    # Without the exit handlers of libraries: PortAudio's waits for ever for a sound server that is gone.
+    os._exit(status)

@@ -28,12 +28,14 @@ import zmq
 from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import WireError
 from perceiverd.media import NS_PER_S, Frame, Media, Timing
-from perceiverd.sources import Source, Url, Wanted, name_of, secrets_of
+from perceiverd.sources import Camera, Microphone, Source, Url, Wanted, name_of, secrets_of
 from perceiverd.sources.link import RUNNER_QUEUED, Ask, Header, Keep, Order, unpacked
 from perceiverd.sources.supervision import Do, Limits, LogLimit, Reason, State, Supervision
 
 log = logging.getLogger(__name__)
 
+PLUGGED_CAP_S = 6.0
+"""With this cap on the back-off a camera or microphone is back within 10 s of its return."""
 MOST_MESSAGES = 256
 """Taken in one `poll`, so that a source that floods can't keep the loop from its other work."""
 LAST_WORD_NS = NS_PER_S // 2
@@ -499,7 +501,12 @@ class Runner:
 
 
 def _limits(source: Source, limits: Limits) -> Limits:
-    """A URL has time-outs of its own; it gets 2 s more to say in words what is wrong before it is killed."""
+    """A URL has time-outs of its own; it gets 2 s more to say in words what is wrong before it is killed.
+
+    What is plugged in here is looked for often: asking costs the network nothing, and it should be back at once.
+    """
+    if isinstance(source, Camera | Microphone):
+        return replace(limits, backoff_cap_s=min(limits.backoff_cap_s, PLUGGED_CAP_S))
     if not isinstance(source, Url):
         return limits
     return replace(

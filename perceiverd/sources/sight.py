@@ -9,35 +9,15 @@ from av import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from perceiverd.media import NS_PER_S
 from perceiverd.sources import WantedVideo
+from perceiverd.sources.thinner import Thinner as Thinner  # beside the other half of the work
 
-PER_TICK = 4
-"""At most so many pictures are kept for each tick of the model: the nearest is then within an eighth of a tick."""
 HD_LINES = 720
 # Area means that every source pixel counts, so that fine patterns don't turn into moire; the other two flags take away
 # a bias of -2 grey levels that the default arithmetic has.
 AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED."""
-
-
-class Thinner:
-    """Chooses which pictures are worth converting."""
-
-    def __init__(self, fps: float) -> None:
-        self._spacing_ns = NS_PER_S / (fps * PER_TICK)
-        self._due_ns: float | None = None
-
-    def keeps(self, start_ns: int) -> bool:
-        """Whether a picture of this time is needed. A quarter of the spacing is forgiven, so that jitter costs none."""
-        due_ns, spacing_ns = self._due_ns, self._spacing_ns
-        if due_ns is None or start_ns < due_ns - 2 * spacing_ns:  # the first, or the time line went back
-            due_ns = start_ns
-        if start_ns < due_ns - spacing_ns / 4:
-            return False
-        self._due_ns = max(due_ns + spacing_ns, start_ns)
-        return True
 
 
 class Sizer:

@@ -1,0 +1,345 @@
+"""Cameras and sound cards for real, in a guest with vivid and snd-aloop: formats, times, faults, and `devices`.
+
+Needs root and those drivers, so it is called by name: run.sh does, and `camera.sh` for this module alone. Each test
+prints what it found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiverd.clock import now_ns
+from perceiverd.errors import MediaError
+from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.sources import Camera, Microphone, Source, Wanted, WantedVideo, alsa, v4l2
+from perceiverd.sources.camera import Capture
+from perceiverd.sources.runner import Arrival, Change, Runner
+from perceiverd.sources.supervision import Limits, State
+
+VIDEO = WantedVideo(160, 160, 3.125)
+WANTED = Wanted(16_000, VIDEO)
+VIVID = Path("/sys/bus/platform/drivers/vivid")
+
+pytestmark = [
+    pytest.mark.skipif(not VIVID.exists(), reason="there is no test camera (vivid) in this guest"),
+    pytest.mark.skipif(not shutil.which("v4l2-ctl"), reason="needs v4l-utils"),
+    pytest.mark.skipif(not shutil.which("aplay"), reason="needs alsa-utils"),
+    pytest.mark.timeout(300),
+]
+KEY = ("room", 0)
+BACK_S = 10.0
+"""From a device's return to its first data, beyond what starting a process takes here."""
+LIMITS = Limits(open_s=60.0)
+"""The guest runs on a share of one core, and starts processes slowly."""
+FREE, PLAYED = "hw:CARD=Loopback,DEV=1", "hw:Loopback,0"
+"""What is played into the card's first device comes out of its second."""
+
+
+def node() -> str:
+    """The camera, which may have another number each time it is plugged in."""
+    end_s = time.monotonic() + 10
+    while time.monotonic() < end_s:
+        for path in v4l2.paths():
+            with contextlib.suppress(MediaError):
+                if v4l2.node(path).captures:
+                    return path
+        time.sleep(0.2)
+    raise AssertionError("no camera")
+
+
+def control(setting: str) -> None:
+    subprocess.run(["v4l2-ctl", "-d", node(), "-c", setting], check=True)
+
+
+def plug(what: str) -> None:
+    (VIVID / what).write_text("vivid.0")
+
+
+def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float) -> tuple[list[Arrival], float]:
+    """Poll until what has come is enough; what came, and how long it took."""
+    arrivals: list[Arrival] = []
+    began_s = time.monotonic()
+    while not until(arrivals):
+        assert time.monotonic() < began_s + within_s, ("not in time", running.state("room"))
+        arrivals += running.poll(100)
+    return arrivals, time.monotonic() - began_s
+
+
+def media(arrivals: list[Arrival]) -> list[Frame | Chunk]:
+    return [each.what for each in arrivals if isinstance(each.what, Frame | Chunk)]
+
+
+def lost(arrivals: list[Arrival]) -> bool:
+    return any(isinstance(each.what, Change) and each.what.state is State.BACKING_OFF for each in arrivals)
+
+
+def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
+    return f"told after {took_s:.1f} s ({detail}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
+
+
+def last_detail(arrivals: list[Arrival]) -> str:
+    return [each.what.detail for each in arrivals if isinstance(each.what, Change)][-1]
+
+
+def test_every_size_and_rate() -> None:
+    """What is asked for comes, at the rate that was negotiated."""
+    told: list[str] = []
+    for width, height, fps in ((320, 180, 30.0), (640, 360, 25.0), (640, 480, 15.0), (640, 480, 30.0)):
+        capture = Capture(Camera(device=node(), width=width, height=height, fps=fps), VIDEO)
+        taken = [capture.grab() for _ in range(round(2 * fps))]
+        picture = capture.picture()
+        capture.close()
+        assert picture is not None and picture.shape == (height, width, 3), capture.mode
+        real = NS_PER_S / float(np.median(np.diff(taken)))  # a loaded machine drops some
+        told.append(f"{capture.mode}: {real:.2f}/s, jitter {np.diff(taken).std() / 1e6:.2f} ms")
+        assert capture.times.believed >= len(taken) - 1, "the kernel's stamps were not believed"
+        assert real == pytest.approx(capture.mode.fps, rel=0.1), told[-1]  # vivid counts in ticks of 4 ms
+    print("; ".join(told))
+
+
+def test_every_format() -> None:
+    """Each readable format that the camera has gives a picture in colours that agree."""
+    means: dict[str, list[int]] = {}
+    control("test_pattern=0")
+    for name in dict.fromkeys(mode.format for mode in v4l2.modes(node())):
+        if name in v4l2.READABLE and name != "GREY":
+            capture = Capture(Camera(device=node(), width=640, height=360, format=name), VIDEO)
+            for _ in range(3):
+                capture.grab()
+            picture = capture.picture()
+            capture.close()
+            assert picture is not None, name
+            # The top bars: white, yellow, cyan, green, ... between the moving text and counters.
+            means[name] = [int(each) for each in picture[200:300, 100:140].reshape(-1, 3).mean(0)]
+    spread = np.ptp(np.array(list(means.values())), axis=0).max()
+    assert spread < 25, means
+    print(f"{', '.join(means)} agree within {spread} grey levels")
+
+
+def age_ns(capture: Capture) -> int:
+    taken_ns = capture.grab()
+    return now_ns() - taken_ns
+
+
+def test_times_of_capture() -> None:
+    """Stamps at a frame's begin and at its end lead to times within one period of each other."""
+    ages: dict[int, float] = {}
+    for source in (0, 1):
+        control(f"timestamp_source={source}")
+        capture = Capture(Camera(device=node(), width=640, height=360, fps=25), VIDEO)
+        # The youngest counts: a loaded machine fetches the others late.
+        ages[source] = min(age_ns(capture) for _ in range(50)) / 1e6
+        capture.close()
+        assert capture.times.believed >= 49
+        assert 0 <= ages[source] < 45, ages
+    print(f"a picture is {ages[0]:.1f} ms old where its end is stamped, {ages[1]:.1f} ms where its begin is")
+
+
+def test_unplugged_and_back() -> None:
+    """Unbinding the driver is told at once; after binding it again pictures come within 10 s."""
+    control("timestamp_source=1")
+    number = int(node()[10:])
+    with Runner({KEY: Camera(device=number)}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        plug("unbind")
+        arrivals, took_s = drive(running, lost, 20)
+        detail = last_detail(arrivals)
+        assert "is gone" in detail or "no such device" in detail, detail
+        time.sleep(3)
+        plug("bind")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
+        assert running.state("room")[0].state is State.UP
+    assert took_s < 4 and back_s < BACK_S + 2 * start_s
+    print(told(took_s, detail, back_s, start_s))
+
+
+def test_disconnected() -> None:
+    """A camera that drops off the bus while its node stays is told."""
+    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: len(media(seen)) > 10, 90)
+        control("disconnect=1")
+        arrivals, took_s = drive(running, lost, 20)
+    plug("unbind")
+    plug("bind")
+    assert took_s < 6
+    print(f"told after {took_s:.1f} s ({last_detail(arrivals)})")
+
+
+def test_sensor_that_stalls() -> None:
+    """When all buffers are dropped, that is told in words, and pictures are back when they come again."""
+    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        control("percentage_of_dropped_buffers=100")
+        arrivals, took_s = drive(running, lost, 20)
+        time.sleep(3)
+        control("percentage_of_dropped_buffers=0")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
+    assert took_s < 6 and back_s < BACK_S + 2 * start_s
+    print(told(took_s, last_detail(arrivals), back_s, start_s))
+
+
+def test_some_pictures_dropped() -> None:
+    """With 30 % of buffers dropped nothing is lost but those."""
+    control("percentage_of_dropped_buffers=30")
+    try:
+        with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+            drive(running, lambda seen: len(media(seen)) > 3, 90)
+            arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 90)
+            assert not lost(arrivals)
+    finally:
+        control("percentage_of_dropped_buffers=0")
+    starts = [each.start_ns for each in media(arrivals)]
+    print(f"greatest pause {max(np.diff(starts)) / 1e6:.0f} ms")
+
+
+def test_busy() -> None:
+    """A second program is told who has the camera."""
+    command = ["v4l2-ctl", "-d", node(), "--stream-mmap", "--stream-count=100000"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as holder:
+        try:
+            end_s = time.monotonic() + 30
+            while not v4l2.busy(node()):
+                assert time.monotonic() < end_s, "v4l2-ctl takes no pictures"
+                time.sleep(2)  # asking takes a buffer for a moment
+            with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+                arrivals, _ = drive(
+                    running, lambda seen: any(isinstance(a.what, Change) and a.what.detail for a in seen), 60
+                )
+            detail = last_detail(arrivals)
+            assert "is busy, v4l2-ctl" in detail, detail
+            listed = command_line("devices")
+            assert "busy     v4l2-ctl" in listed, listed
+        finally:
+            holder.kill()
+    print(detail)
+
+
+def test_forbidden() -> None:
+    """A user outside the group video is told of it."""
+    code = (
+        "import os, sys; from perceiverd.sources import v4l2; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "try: v4l2.check(sys.argv[1])\nexcept Exception as error: print(error)"
+    )
+    said = subprocess.run([sys.executable, "-c", code, node()], capture_output=True, text=True, check=True).stdout
+    assert "group video" in said, said
+    print(said.strip())
+
+
+def test_formats_refused() -> None:
+    """A format that the camera has not is told with those that it has."""
+    said = ""
+    try:
+        Capture(Camera(device=node(), format="MJPG"), VIDEO)
+    except MediaError as error:
+        said = str(error)
+    assert "has no format MJPG; it has" in said, said
+    print(said)
+
+
+@contextlib.contextmanager
+def playing(sound: np.ndarray) -> Iterator[None]:
+    path = Path("/tmp/played.wav")
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(np.repeat(np.round(np.tile(sound, 90) * 32767).astype("<i2"), 2).tobytes())
+    # It ends with an error where the machine is too busy for it, and begins again.
+    command = f"while :; do aplay -q -D {PLAYED} --buffer-time=500000 {path} 2>/dev/null; done"
+    with subprocess.Popen(["sh", "-c", command], process_group=0) as player:
+        try:
+            time.sleep(0.5)
+            yield
+        finally:
+            os.killpg(player.pid, signal.SIGKILL)
+
+
+TONE = 0.25 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+
+
+def test_a_card_by_its_stable_name() -> None:
+    """A tone that is played into an ALSA card is heard, at its pitch and level, by the card's own stamps."""
+    with playing(TONE), Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: len(media(seen)) > 10, 90)
+        arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 30)
+        timing = running.state("room")[0].timing
+    heard = [each for each in media(arrivals) if isinstance(each, Chunk)]
+    samples = np.concatenate([each.samples for each in heard])[: 2 * 16_000]
+    pitch = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples)
+    level = float(np.sqrt(np.mean(samples**2)))
+    seams = max(abs(b.start_ns - a.end_ns) for a, b in pairwise(heard)) / 1e6
+    assert abs(pitch - 440) < 2 and abs(level - 0.1768) < 0.01, (pitch, level)
+    age = (now_ns() - heard[-1].end_ns) / 1e6
+    print(f"{pitch:.1f} Hz, rms {level:.4f}, worst seam {seams:.3f} ms, {timing}, last {age:.0f} ms old")
+
+
+def test_a_card_that_is_pulled_out() -> None:
+    """A card that is unplugged is told; plugged in again it is heard within 10 s."""
+    with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+        _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
+        driver = Path("/sys/bus/platform/drivers/snd_aloop")
+        (driver / "unbind").write_text("snd_aloop.0")
+        arrivals, took_s = drive(running, lost, 30)
+        time.sleep(3)
+        (driver / "bind").write_text("snd_aloop.0")
+        _, back_s = drive(running, lambda seen: len(media(seen)) > 2, 90)
+    assert took_s < 6 and back_s < BACK_S + 2 * start_s, (took_s, back_s)
+    print(told(took_s, last_detail(arrivals), back_s, start_s))
+
+
+def test_a_card_that_is_busy() -> None:
+    """Another program's name is told."""
+    node = alsa.node((0, 1))
+    hold = (
+        f"files = [open('{node}', 'rb', 0) for _ in range(8)]; print(flush=True); input()"  # all that it can do at once
+    )
+    command = [sys.executable, "-c", hold]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+            arrivals, _ = drive(running, lost, 90)
+        holder.kill()
+    assert "is busy, python" in last_detail(arrivals), last_detail(arrivals)
+    print(last_detail(arrivals))
+
+
+def test_both_at_once() -> None:
+    """Camera and microphone together for 10 s: nothing lost."""
+    sources: dict[tuple[str, int], Source] = {
+        ("room", 0): Camera(device=node()),
+        ("room", 1): Microphone(device=FREE),
+    }
+    with playing(TONE), Runner(sources, WANTED, limits=LIMITS) as running:
+        drive(running, lambda seen: {type(each) for each in media(seen)} == {Frame, Chunk}, 90)
+        arrivals, _ = drive(running, lambda seen: len(media(seen)) > 250, 90)
+        assert not lost(arrivals)
+        dropped = sum(each.dropped for each in running.state("room"))
+    assert not dropped
+    print(f"{len(media(arrivals))} items, none dropped")
+
+
+def command_line(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "perceiverd", *words], capture_output=True, text=True, timeout=120)
+    return f"{done.stdout}{done.stderr}(status {done.returncode})"
+
+
+def test_the_commands() -> None:
+    """What a user sees."""
+    with playing(TONE):
+        for words in (("devices",), ("devices", "--try", node()), ("devices", "--try", FREE)):
+            print(f"$ perceiverd {' '.join(words)}\n{command_line(*words)}\n", flush=True)
+    print("as above")

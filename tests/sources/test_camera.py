@@ -1,0 +1,138 @@
+"""What is asked of a camera and what is made of its pictures; cameras themselves are tried in tests/guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from perceiverd.errors import MediaError
+from perceiverd.sources import Camera, Wanted, WantedVideo, camera, v4l2
+from perceiverd.sources.camera import choose, fit
+from perceiverd.sources.sight import Sizer
+from perceiverd.sources.v4l2 import READABLE, Mode
+
+MODEL = WantedVideo(160, 160, 3.125)
+WEBCAM = [
+    *(Mode("YUYV", w, h, fps) for w, h, fps in [(160, 120, 30), (320, 240, 30), (640, 480, 30), (640, 480, 15)]),
+    *(Mode("YUYV", w, h, fps) for w, h, fps in [(1280, 720, 10), (1920, 1080, 5)]),
+    *(Mode("MJPG", w, h, 30.0) for w, h in [(320, 240), (640, 480), (1280, 720), (1920, 1080)]),
+    Mode("H264", 1920, 1080, 30.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (Camera(), Mode("YUYV", 640, 480, 15)),  # least that is twice the model's size at 15/s, and not compressed
+        (Camera(fps=30), Mode("YUYV", 640, 480, 30)),
+        (Camera(width=1920, height=1080), Mode("MJPG", 1920, 1080, 30)),
+        (Camera(width=1280, height=720, format="YUYV"), Mode("YUYV", 1280, 720, 10)),
+        (Camera(format="mjpg"), Mode("MJPG", 640, 480, 30)),
+        (Camera(width=1300, height=700), Mode("MJPG", 1280, 720, 30)),
+    ],
+)
+def test_what_a_webcam_is_asked_for(spec: Camera, expected: Mode) -> None:
+    """What is configured counts, or the nearest to it; what is not is the least that does the model justice."""
+    assert choose(WEBCAM, spec, MODEL) == expected
+
+
+def test_a_format_that_is_not_there_is_told_with_those_that_are() -> None:
+    """The line names them."""
+    with pytest.raises(MediaError, match="has no format NV12; it has YUYV, MJPG, H264"):
+        choose(WEBCAM, Camera(format="NV12"), MODEL)
+    with pytest.raises(MediaError, match=r"its formats \(H264\) cannot be read"):
+        choose(WEBCAM[-1:], Camera(), MODEL)
+
+
+def test_a_driver_that_does_not_say_what_it_has_is_taken_as_it_is() -> None:
+    """Nothing is asked for but what is configured."""
+    assert choose([], Camera(), MODEL) is None
+    assert choose([], Camera(width=800, height=600), MODEL) == Mode("YUYV", 800, 600, 30)
+
+
+MODES = st.builds(
+    Mode,
+    st.sampled_from([*READABLE, "H264", "S910"]),
+    st.integers(16, 4096),
+    st.integers(16, 4096),
+    st.sampled_from([5.0, 10.0, 15.0, 25.0, 30.0, 60.0]),
+)
+
+
+@given(st.lists(MODES, min_size=1, max_size=20), st.integers(8, 512), st.integers(8, 512))
+def test_whatever_is_offered_something_readable_is_chosen(modes: list[Mode], height: int, width: int) -> None:
+    """It is one of those that are offered, large and quick enough where any is; otherwise that is a MediaError."""
+    wanted = WantedVideo(height, width, 3.125)
+    readable = [mode for mode in modes if mode.format in READABLE]
+    if not readable:
+        with pytest.raises(MediaError):
+            choose(modes, Camera(), wanted)
+        return
+    chosen = choose(modes, Camera(), wanted)
+    assert chosen in readable
+    quick = [mode for mode in readable if mode.format != "GREY" and mode.fps >= 15]
+    good = [mode for mode in quick if mode.width >= 2 * width and mode.height >= 2 * height]
+    if good:
+        assert chosen in good
+
+
+def scene(height: int, width: int) -> NDArray[np.uint8]:
+    """A smooth picture, RGB, in which every place has its own colour."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([255 * x / width, 255 * y / height, 127 + 120 * np.sin(9 * x / width)], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (1080, 1920), (240, 320), (97, 131)])
+def test_pictures_are_fitted_as_those_of_files_are(height: int, width: int) -> None:
+    """OpenCV's way of cropping, shrinking and colouring agrees with FFmpeg's to a grey level or two."""
+    picture = scene(height, width)
+    mine = fit(np.ascontiguousarray(picture[:, :, ::-1]), MODEL)
+    theirs = Sizer(MODEL).fit(av.VideoFrame.from_ndarray(picture, "rgb24"), None)
+    assert mine.shape == (160, 160, 3)
+    assert np.abs(mine.astype(int) - theirs.astype(int)).mean() < 2
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.integers(1, 64), st.booleans())
+def test_every_picture_fits(height: int, width: int, to_height: int, to_width: int, grey: bool) -> None:
+    """Whatever the sizes, it comes out as the model wants it, and one colour stays that colour."""
+    shape = (height, width) if grey else (height, width, 3)
+    fitted = fit(np.full(shape, 77, np.uint8), WantedVideo(to_height, to_width, 1))
+    assert fitted.shape == (to_height, to_width, 3) and fitted.dtype == np.uint8
+    assert (fitted == 77).all()
+
+
+def test_a_camera_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says so, and which there are."""
+    monkeypatch.setattr(v4l2, "DEV", tmp_path)
+    with pytest.raises(MediaError, match=r"video3: there is no such device; this machine has no camera"):
+        next(camera.media(Camera(device=3), Wanted(video=MODEL)))
+    (tmp_path / "video0").touch()
+    (tmp_path / "video10").touch()
+    with pytest.raises(MediaError, match=r"no such device; there are \S+video0, \S+video10"):
+        next(camera.media(Camera(device="usb-Nothing-index0"), Wanted(video=MODEL)))
+    with pytest.raises(MediaError, match="video0: is no camera"):
+        next(camera.media(Camera(device=0), Wanted(video=MODEL)))
+
+
+def test_stable_names_are_found_and_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name under by-id leads to its node, and a node has that name."""
+    monkeypatch.setattr(v4l2, "DEV", tmp_path)
+    (tmp_path / "v4l" / "by-id").mkdir(parents=True)
+    (tmp_path / "video2").touch()
+    link = tmp_path / "v4l" / "by-id" / "usb-046d_C525-video-index0"
+    link.symlink_to("../../video2")
+    assert v4l2.resolve("usb-046d_C525-video-index0") == str(link)
+    assert v4l2.resolve(2) == v4l2.resolve("2") == str(tmp_path / "video2")
+    assert v4l2.stable(str(tmp_path / "video2")) == str(link)
+
+
+def test_a_model_that_only_hears_has_no_use_for_a_camera() -> None:
+    """That is a MediaError before anything is opened."""
+    with pytest.raises(MediaError, match="the model only hears"):
+        next(camera.media(Camera(), Wanted(audio_rate_hz=16000)))
