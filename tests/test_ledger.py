@@ -25,7 +25,22 @@ def hello(seq: int, repeated: bool = False, boot_id: str = "one") -> Hello:
 def status(seq: int, repeated: bool = False, **sent: int) -> Status:
     delivery = Delivery(sent=sent)
     return Status(
-        "a", NOW, "up", (), None, 0, 0, 0, 0, 0, NOW, MODEL, delivery, boot_id="one", seq=seq, repeated=repeated
+        "a",
+        NOW,
+        "up",
+        (),
+        None,
+        0,
+        0,
+        0,
+        0,
+        0,
+        NOW,
+        MODEL,
+        delivery=delivery,
+        boot_id="one",
+        seq=seq,
+        repeated=repeated,
     )
 
 

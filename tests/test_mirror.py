@@ -213,7 +213,7 @@ def test_what_the_broker_kept_is_taken_up_again() -> None:
 
 def test_scores_are_not_for_a_home() -> None:
     """They come several times a second."""
-    assert mirror().take(Scores("door", NOW, NOW, 0, 1, 9, ("audio",), MODEL, (), 0, "a")) == []
+    assert mirror().take(Scores("door", NOW, NOW, 0, 1, 9, ("audio",), MODEL, (), 0, boot_id="a")) == []
 
 
 def test_discovery_can_be_left_out() -> None:
