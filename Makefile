@@ -70,7 +70,7 @@ units:
 	    tail -n 1 $$name.txt; \
 	done
 
-# The container alone: it takes two minutes, where the other guest wants a kernel first.
+# The container alone: it takes three minutes, where the other guest wants a kernel first.
 guest: $(VENV)/.dev
 	@tests/guest/run.sh nspawn
 
@@ -123,7 +123,7 @@ uninstall:
 	@echo "  rm -rf $(DESTDIR)$(ETC) $(DESTDIR)/var/lib/perceiverd*"
 	@echo "  userdel perceiverd; groupdel perceiverd-labels"
 
-# Takes ten minutes the first time, for a kernel with a camera and a sound card is built; then three.
+# Takes ten minutes more the first time, for a kernel with a camera and a sound card is built.
 test-guest: $(VENV)/.dev
 	@tests/guest/run.sh
 

@@ -23,7 +23,7 @@ import sys, zmq
 subscriber = zmq.Context().socket(zmq.SUB)
 subscriber.connect(sys.argv[1])
 subscriber.subscribe(sys.argv[2])
-if not subscriber.poll(60_000):
+if not subscriber.poll(300_000):
     sys.exit("nothing came")
 sys.stdout.buffer.write(subscriber.recv_multipart()[1])
 """

@@ -1,6 +1,6 @@
 #!/bin/bash
 # run.sh [nspawn] [uml]: builds the package, boots a guest of each kind (both, where none is named), installs it there as
-# an operator would, and tries it. Needs root. Two minutes for nspawn, four for uml, ten more for its kernel, once. Where
+# an operator would, and tries it. Needs root. Three minutes for nspawn, more for uml, and ten for its kernel, once. Where
 # something that it needs is missing it is skipped, and says so.
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/../.."
