@@ -83,10 +83,14 @@ class Sender:
 
 
 def media(source: Source, wanted: Wanted) -> Iterator[Item | None]:
-    """What this source delivers, from the module that is named like its kind."""
-    kind = type(source).__struct_config__.tag
-    opened: Iterator[Item | None] = importlib.import_module(f"perceiverd.sources.{kind}").media(source, wanted)
-    return opened
+    """What this source delivers, from the module that is named like its kind.
+
+    A sign of life before that is loaded and after: on a slow board that takes longer than a source may be silent.
+    """
+    yield None
+    module = importlib.import_module(f"perceiverd.sources.{type(source).__struct_config__.tag}")
+    yield None
+    yield from module.media(source, wanted)
 
 
 def main() -> int:

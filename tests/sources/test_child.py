@@ -38,8 +38,14 @@ class Line:
         self.process.stdin.write(msgspec.json.encode(Order(source, wanted, endpoint, "t", 3)) + b"\n")
 
     def next(self, timeout_s: float = 20) -> tuple[Header, Item | None]:
-        assert self.socket.poll(round(timeout_s * 1000)), "nothing came"
-        return unpacked(self.socket.recv_multipart())
+        """What comes next and is more than a sign of life."""
+        self.alive = 0
+        while True:
+            assert self.socket.poll(round(timeout_s * 1000)), "nothing came"
+            header, item = unpacked(self.socket.recv_multipart())
+            if header.kind != "alive":
+                return header, item
+            self.alive += 1
 
     def words(self) -> str:
         assert self.process.stderr
@@ -82,6 +88,7 @@ def test_a_failure_is_told_in_a_line(tmp_path: Path) -> None:
     """A MediaError becomes a last message with its line, exit status 1 and no traceback."""
     with child(File("/no/such.mp4"), tmp_path) as line:
         header, _ = line.next()
+        assert line.alive == 2, "before its module was loaded and after: that may take long"
         assert header.kind == "failed"
         assert header.message.startswith("/no/such.mp4: ")
         assert line.process.wait(10) == 1
