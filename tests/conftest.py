@@ -16,6 +16,8 @@ from perceiverd.labels import ontology
 
 # As the command line sets it, and for the same reason: on a busy machine threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Where the tools of networks and file systems lie that some tests need, and that only root's PATH names.
+os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 # A shell starts what runs in its background with SIGINT ignored, and so would every program under test be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

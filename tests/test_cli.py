@@ -214,10 +214,12 @@ def test_a_label_that_is_none_is_one_line(perceiverd: Perceiverd) -> None:
 
 
 def test_training_on_a_path_that_is_not_there(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
-    """A missing folder of a training step is told in a line, with status 1."""
+    """A missing folder of a training step is a wrong option; one with nothing in it is told in a line."""
     status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path / "no")
+    assert (status, out) == (2, "") and "'--held-out'" in err and "does not exist" in err
+    status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path)
     assert (status, out) == (1, "")
-    assert err.startswith(f"perceiverd: {tmp_path}/no: no held-out windows here")
+    assert err.startswith(f"perceiverd: {tmp_path}: no held-out windows here")
     assert err.count("\n") == 1
 
 

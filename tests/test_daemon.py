@@ -505,7 +505,7 @@ def test_a_stream_that_was_down_between_two_statuses_was_down(tmp_path: Path) ->
     watched._model = messages.Model("tiny", "")
     watched._runner = Runner({("a", 0): Synthetic()}, Wanted.of(geometry))  # none has started
     watched._next_status_ns = watched._next_snapshot_ns = now_ns() + 600 * NS_PER_S
-    watched._watchdog_ns = 4 * NS_PER_S
+    watched._watchdog_ns, watched._ready = 4 * NS_PER_S, True
     watched._heartbeat()
     assert stream.up_ns is None
     assert watched._next_alive_ns > now_ns()
