@@ -37,7 +37,7 @@ from perceiverd.publisher import Publisher
 from perceiverd.readings import Board, Snapshot, inferences
 from perceiverd.rules import Rules
 from perceiverd.sources import File, Wanted, name_of
-from perceiverd.sources.runner import Arrival, Gap, Modality, Runner
+from perceiverd.sources.runner import Arrival, Change, Gap, Modality, Runner
 from perceiverd.sources.supervision import State
 from perceiverd.streams import Stream, known_down, state_of
 from perceiverd.window import Patience, Window, Windower
@@ -255,10 +255,11 @@ class Daemon:
                 stream.hear(modality, arrival, item)
             case Gap(modalities=modalities):
                 for modality in modalities:
-                    if stream.heeds(modality, arrival):
-                        stream.windower.gap(modality)
-            case _:
-                pass  # a change of state is logged by the runner, and told with the next status
+                    stream.torn(modality, arrival.position)
+            case Change(state=State.STALLED | State.BACKING_OFF | State.ENDED):
+                stream.lost(arrival.position)
+            case Change():
+                pass  # logged by the runner, and told with the next status
 
     def _tag_due(self) -> None:
         """Tag one window of every stream that has one, and publish."""
