@@ -9,9 +9,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -286,6 +287,18 @@ class Stream:
 
     def end_events(self, reason: str, model: messages.Model) -> list[Event]:
         return self._events(self.tracker.end(reason), model)
+
+    def slept(self, slept_ns: int, model: messages.Model) -> list[Event]:
+        """The machine was suspended: the ends of the open events, told by the wall clock as it went until then.
+
+        What was seen and heard before can't be told its time any more, and what comes next does not follow on it.
+        """
+        self.windower.gap("audio")
+        self.windower.gap("video")
+        self.dropped, self.untold = self.dropped + len(self.due), self.untold + len(self.due)
+        self.due.clear()
+        late = timedelta(microseconds=slept_ns // 1000)
+        return [msgspec.structs.replace(event, end=event.end - late) for event in self.end_events("gap", model)]
 
     def change_rules(self, rules: Rules, model: messages.Model) -> list[Event]:
         """Go by other rules from now on; the ends of the events that were open by the old ones."""

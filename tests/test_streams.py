@@ -1,5 +1,6 @@
 """What the daemon knows of a stream: its events as they are told, counted and ended."""
 
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -68,6 +69,26 @@ def test_the_beginning_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> Non
     (end,) = watched.end_events("stopped", MODEL)
     assert (end.kind, end.start) == ("end", begin.start)
     assert not watched.open_since
+
+
+def test_a_suspend_ends_events_as_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end when they were confirmed last by the wall clock of then; both lines are torn; what is due is dropped."""
+    watched = seeing()
+    watched.due.clear()
+    before = time.time_ns
+    began = watched.events(window(0), SURE, MODEL)
+    last = clock.utc(window(0).end_ns)
+    watched.due = [window(1)]
+    monkeypatch.setattr("time.time_ns", lambda: before() + 3600 * NS_PER_S)
+    ends = watched.slept(3600 * NS_PER_S, MODEL)
+    assert [end.id for end in ends] == [begin.id for begin in began if begin.kind == "begin"] != []
+    for end in ends:
+        assert (end.kind, end.explanation.reason) == ("end", "gap")
+        assert abs(end.end - last) < timedelta(seconds=10)
+        assert (end.end - end.start).total_seconds() == pytest.approx(0.5, abs=0.1)
+    assert (watched.due, watched.dropped, watched.windower.counts.gaps) == ([], 1, 2)
+    pass_on(watched, 10.0, 10.9)  # goes on without a hole, and yet no window reaches over the suspend
+    assert [each.start_ns >= 10 * NS_PER_S for each in watched.due if each.modalities] == [True]
 
 
 def test_events_that_begin_are_counted_once() -> None:
