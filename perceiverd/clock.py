@@ -42,6 +42,8 @@ EARLY_READINGS = 3
 ASLEEP_NS = 60 * NS_PER_S
 """After so long without a reading the line says nothing any more."""
 JITTER_READINGS = 256
+ASLEEP_LEAST_NS = NS_PER_S // 20
+"""A shorter suspend is no more than a late reading of two clocks one after the other."""
 
 
 def now_ns() -> int:
@@ -60,6 +62,28 @@ def utc_ns(monotonic_ns: int) -> int:
 def utc(monotonic_ns: int) -> datetime:
     """The same as a date and time of day, for the wire."""
     return datetime.fromtimestamp(utc_ns(monotonic_ns) / 1e9, UTC)
+
+
+def asleep_ns() -> int:
+    """For how long this machine has been suspended since it was booted: CLOCK_MONOTONIC stood still meanwhile."""
+    readings = []
+    for _ in range(3):  # of which the one in which the least came between the two clocks is right
+        before_ns, boot_ns = time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        readings.append((time.monotonic_ns() - before_ns, boot_ns - before_ns))
+    return min(readings)[1]
+
+
+class Wakes:
+    """Notices that the machine was suspended; pure but for the clock that it is given."""
+
+    def __init__(self, asleep: Clock = asleep_ns) -> None:
+        self._asleep, self._before_ns = asleep, asleep()
+
+    def slept_ns(self) -> int:
+        """For how long the machine has slept since this was asked last; 0 where it did not, or hardly."""
+        before_ns, self._before_ns = self._before_ns, self._asleep()
+        slept_ns = self._before_ns - before_ns
+        return slept_ns if slept_ns > ASLEEP_LEAST_NS else 0
 
 
 class Line:

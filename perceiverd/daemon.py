@@ -25,7 +25,7 @@ import numpy as np
 
 from perceiverd import __version__, config, logs, messages, metrics, reload, snapshots, stalls, streams
 from perceiverd.card import Card, load_card
-from perceiverd.clock import now_ns, utc
+from perceiverd.clock import Wakes, now_ns, utc
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
 from perceiverd.events import EventTracker
@@ -37,7 +37,7 @@ from perceiverd.publisher import Publisher
 from perceiverd.readings import Board, Snapshot, inferences
 from perceiverd.rules import Rules
 from perceiverd.sources import File, Wanted, name_of
-from perceiverd.sources.runner import Arrival, Gap, Modality, Runner
+from perceiverd.sources.runner import Arrival, Change, Gap, Modality, Runner
 from perceiverd.sources.supervision import State
 from perceiverd.streams import Stream, known_down, state_of
 from perceiverd.window import Patience, Window, Windower
@@ -103,6 +103,7 @@ class Daemon:
         self._status_ns = round(settings.publish.status_interval_s * NS_PER_S)
         self._next_status_ns = self._next_alive_ns = 0
         self._up_since = datetime.now(UTC)
+        self._wakes, self._suspends = Wakes(), 0
         self._inference, self._inference_cpu_s = inferences(), 0.0
         self._board = Board(now_ns())
         self._next_snapshot_ns = 0
@@ -237,6 +238,7 @@ class Daemon:
         timeout_ms = IDLE_MS
         for _ in range(POLLS_A_TURN):
             arrivals = self._runner.poll(timeout_ms)
+            self._wake()  # before what came since is taken
             for arrival in arrivals:
                 self._take(arrival)
             if not arrivals:
@@ -247,6 +249,15 @@ class Daemon:
                 stream.take(stream.windower.flush())
                 stream.flushed = True
 
+    def _wake(self) -> None:
+        """Where the machine was suspended, CLOCK_MONOTONIC stood still: no source can know of the gap."""
+        if not (slept_ns := self._wakes.slept_ns()):
+            return
+        self._suspends += 1
+        logger.warning("machine-was-suspended slept_s=%.1f streams=%d", slept_ns / NS_PER_S, len(self._streams))
+        for stream in self._streams.values():
+            self._publish(stream.slept(slept_ns, self._model))
+
     def _take(self, arrival: Arrival) -> None:
         stream = self._streams[arrival.stream]
         match arrival.what:
@@ -255,10 +266,11 @@ class Daemon:
                 stream.hear(modality, arrival, item)
             case Gap(modalities=modalities):
                 for modality in modalities:
-                    if stream.heeds(modality, arrival):
-                        stream.windower.gap(modality)
-            case _:
-                pass  # a change of state is logged by the runner, and told with the next status
+                    stream.torn(modality, arrival.position)
+            case Change(state=State.STALLED | State.BACKING_OFF | State.ENDED):
+                stream.lost(arrival.position)
+            case Change():
+                pass  # logged by the runner, and told with the next status
 
     def _tag_due(self) -> None:
         """Tag one window of every stream that has one, and publish."""
@@ -395,6 +407,7 @@ class Daemon:
             overflows=self._publisher.overflows,
             refused=self._publisher.refused,
             inference_cpu_s=self._inference_cpu_s,
+            suspends=self._suspends,
         )
 
     def _hello(self) -> Hello:

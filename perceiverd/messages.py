@@ -205,7 +205,7 @@ class Explanation(msgspec.Struct, frozen=True):
     reason: str
     """`confirmed`, `split` (it goes on from an event that had lasted as long as one may), `goes on`, `faded`,
     `subsumed` (an event of a label below it in the ontology took its place), `stream lost`, `stream ended`, `gap` (no
-    window for too long), `maximum duration`, `stopped` or `reload`."""
+    window for too long, or the machine was suspended), `maximum duration`, `stopped` or `reload`."""
 
 
 class Event(msgspec.Struct, frozen=True, tag="event"):

@@ -75,6 +75,7 @@ def _of_daemon(snapshot: Snapshot) -> Iterator[Metric]:
         ("perceiverd_messages_missed", "Messages that subscribers have reported as missed.", snapshot.missed),
         ("perceiverd_overflows", "Times that a subscriber's queue was found full.", snapshot.overflows),
         ("perceiverd_clients_refused", "Times that a client's key was not on the list.", snapshot.refused),
+        ("perceiverd_suspends", "Times that the machine was suspended.", snapshot.suspends),
     ):
         yield _counter(name, what, (), [((), value)])
     took = [((), snapshot.inference_cpu_s)]

@@ -149,6 +149,8 @@ class Snapshot:
     """Times that a client's key was not on the list."""
     inference_cpu_s: float = 0.0
     """Processors' seconds that the network took, of all its threads."""
+    suspends: int = 0
+    """Times that the machine was suspended."""
 
 
 class Board:

@@ -9,9 +9,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +55,7 @@ class Stream:
     windower: Windower
     tracker: EventTracker
     givers: dict[Modality, set[int]] = field(default_factory=dict)
-    """The sources that give each modality, by their positions; the first is heeded."""
+    """The sources that give each modality now, by their positions; the first that does not stand still is heeded."""
     av_offset_ns: int = 0
     """Is added to the times of pictures."""
     replayed: frozenset[int] = frozenset()
@@ -95,6 +96,10 @@ class Stream:
     """Start and `since` of each open event, as they were told with its begin; the wall clock may be set meanwhile."""
     snapshots: dict[str, str] = field(default_factory=dict)
     """The file with a picture of each open event that has one, by its id."""
+    _line: dict[Modality, int] = field(default_factory=dict)
+    """The source whose sound or pictures the windower had last."""
+    _twice: set[tuple[Modality, str]] = field(default_factory=set)
+    """What the log has said of sources that give the same."""
     _watches: dict[tuple[int, Modality], stalls.Picture | stalls.Sound] = field(default_factory=dict)
     _remedies: dict[int, stalls.Remedy] = field(default_factory=dict)
     _log_limit: LogLimit = field(default_factory=LogLimit)
@@ -104,23 +109,38 @@ class Stream:
         """Whether this source's sound or pictures count: two cameras' pictures would make no window."""
         givers = self.givers.setdefault(modality, set())
         if arrival.position not in givers:
-            if givers and arrival.position < min(givers):
-                self.windower.gap(modality)
             givers.add(arrival.position)
-            if len(givers) > 1:
-                told = ",".join(map(str, sorted(givers)))
+            told = ",".join(map(str, sorted(givers)))
+            # Once: a source that comes and goes for a year must not fill a disk.
+            if len(givers) > 1 and (modality, told) not in self._twice:
+                self._twice.add((modality, told))
                 logger.warning(
                     "given-twice stream=%s modality=%s sources=%s heeded=%d",
-                    *(arrival.stream, modality, told, min(givers)),
+                    *(arrival.stream, modality, told, self._heeded(modality)),
                 )
-        return arrival.position == min(givers)
+        return arrival.position == self._heeded(modality)
+
+    def _heeded(self, modality: Modality) -> int:
+        """The first of those that give something; where all stand still, the first."""
+        givers = self.givers[modality]
+        return min(givers - {position for position, stands in self.stalled if stands == modality} or givers)
+
+    def lost(self, position: int) -> None:
+        """The source at this position gives nothing any more: others that give the same are heeded meanwhile."""
+        for givers in self.givers.values():
+            givers.discard(position)
+
+    def torn(self, modality: Modality, position: int) -> None:
+        """What this source gives next does not follow on what came before; of no concern where another is heeded."""
+        if self._line.get(modality) == position:
+            self.windower.gap(modality)
 
     def exchanged(self, position: int) -> None:
         """The source at this position is another now: what it gives does not follow on what came before."""
-        for modality, givers in self.givers.items():
-            if position in givers and position == min(givers):
-                self.windower.gap(modality)
-            givers.discard(position)
+        for modality in self.givers:
+            self.torn(modality, position)
+        self.lost(position)
+        self._twice.clear()
         self.flushed = False
         for known in (self._watches, self.stalled):
             for key in [key for key in known if key[0] == position]:
@@ -129,8 +149,16 @@ class Stream:
 
     def hear(self, modality: Modality, arrival: Arrival, item: Media) -> None:
         """A frame or chunk of a source came: take the windows that it completes, unless it stands still."""
-        if not self.heeds(modality, arrival) or self._stands(modality, arrival.position, item):
+        position = arrival.position
+        # One that stands still is watched though another is heeded meanwhile, or it would never be known to be well.
+        if not self.heeds(modality, arrival) and (position, modality) not in self.stalled:
+            self._watches.pop((position, modality), None)  # it may move unseen from here on
             return
+        if self._stands(modality, position, item) or not self.heeds(modality, arrival):
+            return
+        if self._line.setdefault(modality, position) != position:
+            self.windower.gap(modality)
+            self._line[modality] = position
         if isinstance(item, Frame) and self.av_offset_ns:
             item = replace(item, start_ns=item.start_ns + self.av_offset_ns)
         self.take(self.windower.push(item))
@@ -157,7 +185,7 @@ class Stream:
         position, modality = key
         if stands:
             self.stalled.add(key)
-            self.windower.gap(modality)
+            self.torn(modality, position)
         else:
             self.stalled.discard(key)
         if self._log_limit.allows(at_ns):
@@ -178,8 +206,8 @@ class Stream:
         """Whether something comes of it that isn't nothing."""
         if source.state is not State.UP:
             return False
-        heeded = {modality for modality, givers in self.givers.items() if givers and min(givers) == source.position}
-        return not heeded or any((source.position, modality) not in self.stalled for modality in heeded)
+        given = {modality for modality, givers in self.givers.items() if source.position in givers}
+        return not given or any((source.position, modality) not in self.stalled for modality in given)
 
     def stalls_of(self, position: int) -> tuple[str, ...]:
         """What of this source comes and yet is nothing, in words."""
@@ -215,7 +243,8 @@ class Stream:
 
     def note(self, state: State, now: int) -> None:
         """Hear how its sources are, in every turn."""
-        if self.stalled or self.windower.counts.gaps != self._gaps:
+        stalls = any(givers and (self._heeded(each), each) in self.stalled for each, givers in self.givers.items())
+        if stalls or self.windower.counts.gaps != self._gaps:
             self._gaps, self.excused_ns = self.windower.counts.gaps, now
         if state is not State.UP:
             self.up_ns = None
@@ -258,6 +287,18 @@ class Stream:
 
     def end_events(self, reason: str, model: messages.Model) -> list[Event]:
         return self._events(self.tracker.end(reason), model)
+
+    def slept(self, slept_ns: int, model: messages.Model) -> list[Event]:
+        """The machine was suspended: the ends of the open events, told by the wall clock as it went until then.
+
+        What was seen and heard before can't be told its time any more, and what comes next does not follow on it.
+        """
+        self.windower.gap("audio")
+        self.windower.gap("video")
+        self.dropped, self.untold = self.dropped + len(self.due), self.untold + len(self.due)
+        self.due.clear()
+        late = timedelta(microseconds=slept_ns // 1000)
+        return [msgspec.structs.replace(event, end=event.end - late) for event in self.end_events("gap", model)]
 
     def change_rules(self, rules: Rules, model: messages.Model) -> list[Event]:
         """Go by other rules from now on; the ends of the events that were open by the old ones."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiverd.clock import BLOCKS, HELD_READINGS, Line, _Reading, _slope_under, now_ns, utc_ns
+from perceiverd.clock import BLOCKS, HELD_READINGS, Line, Wakes, _Reading, _slope_under, now_ns, utc_ns
 from perceiverd.media import NS_PER_S
 
 MS = 1_000_000
@@ -28,6 +28,19 @@ def test_it_is_clock_monotonic() -> None:
 def test_utc_of_a_moment() -> None:
     """A moment five seconds ago was at the UTC time five seconds ago."""
     assert utc_ns(now_ns() - 5 * 10**9) == pytest.approx(time.time_ns() - 5 * 10**9, abs=10**9)
+
+
+def test_a_suspend_is_noticed_once() -> None:
+    """By how much the clock that goes on in it has left the other behind; a few milliseconds are none."""
+    asleep = iter([7 * 10**9, 7 * 10**9 + 40 * MS, 3607 * 10**9 + 40 * MS, 3607 * 10**9 + 40 * MS])
+    wakes = Wakes(lambda: next(asleep))
+    assert [wakes.slept_ns() for _ in range(3)] == [0, 3600 * 10**9, 0]
+
+
+def test_a_machine_that_is_awake_does_not_sleep() -> None:
+    """The real clocks do not part, however often they are asked."""
+    wakes = Wakes()
+    assert {wakes.slept_ns() for _ in range(1000)} == {0}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import zmq
 
 from perceiverd import config, daemon, messages
 from perceiverd.client import Subscription, subscribe
-from perceiverd.clock import now_ns
+from perceiverd.clock import Wakes, now_ns
 from perceiverd.config import Config, Model, Publish
 from perceiverd.daemon import Daemon
 from perceiverd.errors import ConfigError
@@ -29,7 +29,8 @@ from perceiverd.media import NS_PER_S, Frame
 from perceiverd.messages import Event, Explain, Hello, Message, Scores, Status
 from perceiverd.rules import EventOptions, resolve
 from perceiverd.sources import File, Synthetic, Wanted
-from perceiverd.sources.runner import Arrival, Gap, Runner
+from perceiverd.sources.runner import Arrival, Change, Gap, Runner
+from perceiverd.sources.supervision import State
 from perceiverd.streams import Stream
 from perceiverd.window import Window, Windower
 
@@ -512,7 +513,7 @@ def test_a_stream_that_was_down_between_two_statuses_was_down(tmp_path: Path) ->
 
 
 def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where two sources of a stream give the same, the first in the list is heeded, and the log says so once."""
+    """Where two sources of a stream give the same, the first that is there is heeded, and the log says so once."""
     watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
     stream = Stream("a", Windower(geometry, NS_PER_S // 2), tracker())
@@ -536,6 +537,28 @@ def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert len(stream.due) >= 8
     assert stream.windower.counts.gaps == 1
     assert [record.message for record in caplog.records] == ["given-twice stream=a modality=video sources=0,1 heeded=0"]
+    stream.due.clear()
+    watching._take(Arrival("a", 0, Change(State.BACKING_OFF, "unplugged")))
+    for at_ms in range(5_000, 6_000, 40):
+        see(1, at_ms)
+    assert stream.due[-1].video is not None and np.unique(stream.due[-1].video).tolist() == [1]
+
+
+def test_a_suspend_tears_every_stream(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line of the log tells of it, and it is counted."""
+    watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
+    geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
+    watching._streams = {name: Stream(name, Windower(geometry, NS_PER_S // 2), tracker()) for name in "ab"}
+    watching._model = messages.Model("tiny", "")
+    asleep = iter([0, 0, 90 * NS_PER_S, 90 * NS_PER_S])
+    watching._wakes = Wakes(lambda: next(asleep))
+    for name in "ab":
+        watching._take(Arrival(name, 0, Frame(0, np.zeros((2, 3, 3), np.uint8))))
+    for _ in range(3):
+        watching._wake()
+    assert [stream.windower.counts.gaps for stream in watching._streams.values()] == [1, 1]
+    assert watching._suspends == 1
+    assert [record.message for record in caplog.records] == ["machine-was-suspended slept_s=90.0 streams=2"]
 
 
 def test_a_daemon_without_streams_is_a_config_error() -> None:

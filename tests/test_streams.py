@@ -1,5 +1,7 @@
 """What the daemon knows of a stream: its events as they are told, counted and ended."""
 
+import time
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
@@ -67,6 +69,26 @@ def test_the_beginning_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> Non
     (end,) = watched.end_events("stopped", MODEL)
     assert (end.kind, end.start) == ("end", begin.start)
     assert not watched.open_since
+
+
+def test_a_suspend_ends_events_as_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They end when they were confirmed last by the wall clock of then; both lines are torn; what is due is dropped."""
+    watched = seeing()
+    watched.due.clear()
+    before = time.time_ns
+    began = watched.events(window(0), SURE, MODEL)
+    last = clock.utc(window(0).end_ns)
+    watched.due = [window(1)]
+    monkeypatch.setattr("time.time_ns", lambda: before() + 3600 * NS_PER_S)
+    ends = watched.slept(3600 * NS_PER_S, MODEL)
+    assert [end.id for end in ends] == [begin.id for begin in began if begin.kind == "begin"] != []
+    for end in ends:
+        assert (end.kind, end.explanation.reason) == ("end", "gap")
+        assert abs(end.end - last) < timedelta(seconds=10)
+        assert (end.end - end.start).total_seconds() == pytest.approx(0.5, abs=0.1)
+    assert (watched.due, watched.dropped, watched.windower.counts.gaps) == ([], 1, 2)
+    pass_on(watched, 10.0, 10.9)  # goes on without a hole, and yet no window reaches over the suspend
+    assert [each.start_ns >= 10 * NS_PER_S for each in watched.due if each.modalities] == [True]
 
 
 def test_events_that_begin_are_counted_once() -> None:
@@ -160,6 +182,64 @@ def test_dead_sound_is_masked_and_the_stream_goes_on_by_eye() -> None:
     assert watched.due[-1].modalities == ("video",)
     assert watched.due[-1].end_ns >= 9 * NS_PER_S
     assert not watched.frozen_due(0, 0)  # a mute may be meant
+
+
+def sound(watched: Stream, position: int, from_s: float, until_s: float, loud: float = 1.0) -> None:
+    for n in range(round(from_s * 25), round(until_s * 25)):
+        chunk = Chunk(n * NS_PER_S // 25, loud * CHANCE.uniform(-1, 1, 640).astype(np.float32), 16_000)
+        watched.hear("audio", Arrival("door", position, chunk), chunk)
+
+
+def heard_s(watched: Stream) -> list[float]:
+    """The ends of the windows that are due and have sound."""
+    return [window.end_ns / NS_PER_S for window in watched.due if "audio" in window.modalities]
+
+
+def test_the_next_is_heeded_while_the_first_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """A microphone beside a camera with sound is heard once the camera is lost, until it is back; the log says once."""
+    watched = stream()
+    for begin_s in (0, 10):
+        for n in range(5):
+            sound(watched, 0, begin_s + n, begin_s + n + 1)
+            sound(watched, 1, begin_s + n, begin_s + n + 1)
+        watched.torn("audio", 0)
+        watched.lost(0)
+        sound(watched, 1, begin_s + 5, begin_s + 10)
+    assert heard_s(watched) == [n / 2 for n in range(1, 41)]
+    assert watched.windower.counts.gaps == 3
+    assert watched.events_over([source(State.BACKING_OFF), replace(source(State.UP), position=1)], MODEL) == []
+    assert [record.message for record in caplog.records] == [
+        "given-twice stream=door modality=audio sources=0,1 heeded=0"
+    ]
+
+
+def test_the_next_is_heeded_while_the_first_is_dead() -> None:
+    """A microphone is heard beside a camera's dead sound, and the camera again once its sound lives."""
+    watched = stream()
+    watched.limits = Limits(2 * NS_PER_S, 2 * NS_PER_S)
+    for n in range(10):
+        sound(watched, 0, n, n + 1, loud=0.0 if n < 6 else 1.0)
+        watched.note(State.UP, n * NS_PER_S)
+        sound(watched, 1, n, n + 1)
+    assert watched.stalls_of(0) == ()
+    heard = heard_s(watched)
+    assert len(heard) >= 18 and heard[-1] == 10.0
+    assert watched.excused_ns <= 7 * NS_PER_S  # the watchdog goes by what is heeded
+    assert watched.windower.counts.gaps == 2
+
+
+def test_events_end_where_all_that_comes_stands_still() -> None:
+    """Also what is not heeded because another comes first."""
+    watched = stream()
+    watched.limits = Limits(2 * NS_PER_S, 2 * NS_PER_S)
+    watched.events(window(0), SURE, MODEL)
+    sources = [source(State.UP), replace(source(State.UP), position=1)]
+    for n in range(10):
+        for position in (0, 1):
+            sound(watched, position, n, n + 1, loud=0.0)
+    watched.due.clear()
+    assert watched.stalls_of(0) == watched.stalls_of(1) == ("dead silence",)
+    assert [event.explanation.reason for event in watched.events_over(sources, MODEL)] == ["stream lost"]
 
 
 def test_a_clip_may_hold_still() -> None:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _Packet: TypeAlias = "av.Packet[av.AudioStream] | av.Packet[av.VideoStream]"
 
 CORRUPT_RUN = 100
-"""So many undecodable packets of one stream in a row, and nothing good is expected of it any more."""
+"""So many undecodable packets of one stream in a row, and nothing good is expected of it any more, as it is."""
 CLOCKLESS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "image2", "mjpeg_2000"})
 """Formats that carry no times; FFmpeg invents 25 pictures a second, so a live one is stamped on arrival."""
 NOT_MEDIA = frozenset({"tty"})
@@ -94,7 +94,7 @@ def read(
     with _opened(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
         tracks = _tracks(container, wanted, name, counts, live=live)
         packets = _packets(container, list(tracks), name, counts, read_timeout_s, live=live)
-        for item in _decoded(packets, tracks, live=live):
+        for item in _decoded(packets, tracks, name, live=live):
             end_ns = max(end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
             yield item
         if end_ns < 0:
@@ -116,6 +116,8 @@ class _Track(ABC):
         self._origin_ns = origin_ns
         """When the container begins on the stream's own line; None stamps on arrival instead."""
         self._corrupt_run, self._opened_ns = 0, now_ns()
+        self.came = False
+        """Whether anything of it could be decoded yet."""
 
     @property
     def hopeless(self) -> bool:
@@ -123,8 +125,6 @@ class _Track(ABC):
 
     def decode(self, packet: _Packet) -> Iterator[Media]:
         """The media that come out when this packet goes in."""
-        if self.hopeless:
-            return
         try:
             decoded = packet.decode()
         except av.error.EOFError:  # a flush of a decoder that has been flushed
@@ -134,7 +134,7 @@ class _Track(ABC):
             self.counts.corrupt_packets += 1
             return
         for item in decoded:
-            self._corrupt_run = 0
+            self._corrupt_run, self.came = 0, True
             yield from self.media(item)
 
     @abstractmethod
@@ -211,11 +211,23 @@ def _tracks(container: InputContainer, wanted: Wanted, name: str, counts: Counts
     return tracks
 
 
-def _decoded(packets: Iterator[_Packet], tracks: dict[int, _Track], *, live: bool) -> Iterator[Media]:
+def _decoded(packets: Iterator[_Packet], tracks: dict[int, _Track], name: str, *, live: bool) -> Iterator[Media]:
+    """What comes of the packets, but for those of a track of a file that is past hope.
+
+    A live one gets better again: it is opened anew, with a fresh decoder, where it was well before. Where it never was,
+    that would not help and cost the other track, so it is tried on.
+    """
     for packet in packets:
         if live and packet.dts is None and not packet.size:
             return  # a flush; when a live stream ends, what its decoders still hold back has missed its time
-        yield from tracks[packet.stream.index].decode(packet)
+        track = tracks[packet.stream.index]
+        if live or not track.hopeless:
+            yield from track.decode(packet)
+        if live and track.hopeless and track.came:
+            what = "sound" if isinstance(track, _Sound) else "pictures"
+            raise MediaError(
+                f"{name}: {CORRUPT_RUN} packets of its {what} in a row cannot be decoded; check the network"
+            )
     for track in tracks.values():
         yield from track.flush()
 

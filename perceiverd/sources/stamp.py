@@ -28,6 +28,9 @@ class PictureTimes:
     def __init__(self, fps: float) -> None:
         self._period_ns = round(NS_PER_S / fps)
         self._last_ns, self._ends = -1, False
+        self._stamp_ns: int | None = None
+        """The last stamp that could be believed, on CLOCK_MONOTONIC. What was told instead of one that could not may
+        be later than the next one, which is no worse for that."""
         self.believed = self.arrived = 0
         """How many pictures got their time in which way."""
         self.late_ns = 0.0
@@ -41,7 +44,9 @@ class PictureTimes:
             self._ends = True
         if said_ns is not None and self._ends:
             said_ns -= self._period_ns
-        if said_ns is None or said_ns <= self._last_ns:
+        stood = said_ns is not None and self._stamp_ns is not None and said_ns <= self._stamp_ns
+        self._stamp_ns = said_ns if said_ns is not None else self._stamp_ns
+        if said_ns is None or stood:
             self.arrived += 1
             said_ns = monotonic_ns
         else:

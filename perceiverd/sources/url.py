@@ -8,7 +8,7 @@ from functools import partial
 
 from perceiverd.clock import Clock, now_ns
 from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Media, Timing
+from perceiverd.media import NS_PER_S, Frame, Media, Timing
 from perceiverd.sources import Url, Wanted, container, diagnosis, shown
 from perceiverd.sources.file import due_ns, later, paced
 
@@ -31,6 +31,10 @@ steps may add up to: if they were delays after all, opening the URL anew tells."
 TELL_NS = 5 * NS_PER_S
 """How often is told what is known of the sender's clock."""
 DRIFT_AFTER_NS = 60 * NS_PER_S
+INTERVALS, FORGET = 4, 0.98
+"""Sound or pictures are missing after so many times the longest of their intervals lately; one counts for less with
+each that follows. A camera may give a picture every 10 s, and is not to be opened anew for that."""
+INTERVAL_MOST_NS = 60 * NS_PER_S
 
 
 class ArrivalLine:
@@ -147,9 +151,36 @@ def media(spec: Url, wanted: Wanted, clock: Clock = now_ns) -> Iterator[Media | 
         live=True,
         why=partial(diagnosis.why, spec),
     )
+    items = _whole(spec, items)
     yield from _pushed(spec, items, clock) if spec.pushed else _pulled(spec, items, clock)
     # FFmpeg tells a server's death like the end of a file.
     raise MediaError(f"{shown(spec.url)}: the stream ended; check the device and the network")
+
+
+def _whole(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
+    """The same, until sound or pictures that came before stay away for `read_timeout_s` while the other goes on.
+
+    That raises MediaError, as silence of both does. What does not come after that is not missed: the stream goes on by
+    what it has. It goes by the times of media, which come in bursts; a clock that is set counts for a second at most.
+    """
+    newest_ns: dict[type[Media], int] = {}
+    interval_ns: dict[type[Media], float] = {}
+    missing_ns: dict[type[Media], int] = {}
+    for item in items:
+        kind, at_ns = type(item), due_ns(item)
+        step_ns = max(0, at_ns - newest_ns.get(kind, at_ns))
+        if kind in newest_ns:
+            interval_ns[kind] = max(min(step_ns, INTERVAL_MOST_NS), FORGET * interval_ns.get(kind, 0.0))
+        newest_ns[kind], missing_ns[kind] = at_ns, 0
+        for other in interval_ns.keys() - {kind}:
+            missing_ns[other] += min(step_ns, NS_PER_S)
+            if missing_ns[other] >= max(spec.read_timeout_s * NS_PER_S, INTERVALS * interval_ns[other]):
+                what, goes_on = ("pictures", "sound goes on") if other is Frame else ("sound", "pictures go on")
+                raise MediaError(
+                    f"{shown(spec.url)}: no {what} for {missing_ns[other] / NS_PER_S:.0f} s, while its {goes_on};"
+                    " opening it again"
+                )
+        yield item
 
 
 def _pushed(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media | Timing]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -263,6 +264,38 @@ def test_damage_in_the_middle_is_passed(clip: Clip, capfd: pytest.CaptureFixture
     assert frames[-1].start_ns > 5.5 * NS_PER_S
     assert chunks[-1].end_ns > 5.5 * NS_PER_S
     assert capfd.readouterr().err == ""
+
+
+def spoilt(path: Path, from_s: float, until_s: float) -> Path:
+    """The same, in which no packet of sound of this time can be decoded."""
+    out_path = path.with_name("spoilt.mkv")
+    with av.open(path) as clip, av.open(out_path, "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in clip.streams}
+        for packet in clip.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            spoils = packet.stream.type == "audio" and from_s <= packet.pts * packet.time_base < until_s
+            kept = av.Packet(b"\xff" * 50) if spoils else packet
+            kept.pts, kept.dts, kept.time_base = packet.pts, packet.dts, packet.time_base
+            kept.is_keyframe, kept.stream = True, streams[packet.stream.index]
+            out.mux(kept)
+    return out_path
+
+
+def test_sound_that_cannot_be_decoded_any_more_ends_what_is_live(clip: Clip) -> None:
+    """A camera is opened anew where 100 packets are spoilt in a row; of a file the pictures are read on."""
+    path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 1.0, 9.0)
+    with pytest.raises(MediaError, match="100 packets of its sound in a row cannot be decoded"):
+        list(read(path, BOTH, live=True))
+    frames, _ = split(path)
+    assert frames[-1].start_ns > 5.5 * NS_PER_S
+
+
+def test_live_sound_that_cannot_be_decoded_at_first_is_heard_later(clip: Clip) -> None:
+    """It is not given up for the life of the connection."""
+    path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 0.0, 4.0)
+    chunks = [item for item in read(path, BOTH, live=True) if isinstance(item, Chunk)]
+    assert 3.9 < chunks[0].start_ns / NS_PER_S < 4.2
 
 
 def test_names_with_colons(clip: Clip) -> None:

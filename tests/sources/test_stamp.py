@@ -46,6 +46,20 @@ def test_the_kernels_stamps_take_arrival_jitter_away() -> None:
     assert (times.believed, times.arrived) == (100, 0)
 
 
+def test_one_bad_stamp_harms_no_other() -> None:
+    """Pictures that come more than a period late have the times of their stamps again, soon after one without."""
+    times, period_ns, late_ns = PictureTimes(30), NS_PER_S // 30, 45_000_000
+    told = []
+    for n in range(100):
+        taken_ns = UPTIME_NS + n * period_ns
+        told.append(times.taken(0 if n == 50 else taken_ns, taken_ns + late_ns, EPOCH_NS) - taken_ns)
+    assert told[:50] == [0] * 50
+    assert told[50] == late_ns
+    assert 0 < told[51] <= late_ns - period_ns + 1  # not before the one that was timed by its coming
+    assert told[52:] == [0] * 48
+    assert (times.believed, times.arrived) == (99, 1)
+
+
 def test_a_driver_that_stamps_ends_is_set_back_by_a_period() -> None:
     """A stamp in the future says when the last line is read; from then on all are a period earlier."""
     times, period_ns = PictureTimes(25), NS_PER_S // 25

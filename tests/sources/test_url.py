@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from threading import Thread
@@ -113,6 +114,50 @@ def test_a_server_that_falls_silent(clip: Callable[..., Path]) -> None:
     with serving(body[: len(body) // 2], hangs=True) as address, pytest.raises(MediaError, match="no data"):
         list(url.media(Url(address, read_timeout_s=1.0), WANTED))
     assert time.monotonic() - began_s < 15
+
+
+def test_pictures_that_end_while_sound_goes_on(clip: Callable[..., Path]) -> None:
+    """When one of both stays away for read_timeout_s, that is a MediaError, as if both did."""
+    path = clip("a.mkv", picture=grey, times_s=[n / 25 for n in range(25)], sound=hum, seconds=6)
+    with (
+        serving(path.read_bytes()) as address,
+        pytest.raises(MediaError, match=r"no pictures for 1 s, while its sound"),
+    ):
+        list(url.media(Url(address, read_timeout_s=1.0), WANTED))
+
+
+def both(frames: Iterable[float], chunks: Iterable[float]) -> int:
+    """How many of these, which begin at these seconds, are passed on before one of them counts as missing."""
+    frame, chunk = Frame(0, np.zeros((2, 2, 3), np.uint8)), Chunk(0, np.zeros(640, np.float32), 16_000)
+    items = [
+        (at_s, replace(item, start_ns=round(at_s * 1e9)))
+        for item, all_s in ((frame, frames), (chunk, chunks))
+        for at_s in all_s
+    ]
+    passed = 0
+    with suppress(MediaError):
+        for _ in url._whole(
+            Url("rtsp://camera/1"), iter([item for _, item in sorted(items, key=lambda each: each[0])])
+        ):
+            passed += 1
+    return passed
+
+
+def test_slow_pictures_are_not_missed() -> None:
+    """Nor what never came, or once; what ceases is, after 5 s, or four of its own intervals where they are longer."""
+    sound, minute = [n / 25 for n in range(3000)], range(25 * 60)
+    assert both(range(0, 120, 10), sound) == 3012
+    assert both((), sound) == 3000
+    assert both((0,), sound) == 3001
+    assert both([n / 25 for n in minute], sound) == pytest.approx(1500 + 65 * 25, abs=3)
+    assert both(range(0, 61, 10), sound) == pytest.approx(7 + 100 * 25, abs=3)
+    assert both(sound, [n / 25 for n in minute]) == pytest.approx(1500 + 65 * 25, abs=3)
+
+
+def test_a_clock_that_is_set_makes_nothing_missing() -> None:
+    """Though the sound comes first with the new time, and the picture after it."""
+    times = [n / 25 + 100 * (n >= 300) for n in range(600)]
+    assert both([each + 0.001 for each in times], times) == 1200
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
