@@ -27,6 +27,8 @@ from perceiverd.sources.link import Ask, Keep
 
 REACH_NS = 10 * NS_PER_S
 """An event is told when its window has been tagged, some seconds after it was to be seen; so much is kept for that."""
+NEAR_NS = 2 * NS_PER_S
+"""A picture that was taken longer before or after is none of that time: pictures had ceased to come."""
 HELD_BYTES = 64_000_000
 ASKED = 8
 """More that wait than this are refused: the disk hangs."""
@@ -102,6 +104,8 @@ class Keeper:
         if not pictures:
             raise FileNotFoundError(0, "no picture has come lately")
         nearest = min(pictures, key=lambda each: abs(each.start_ns - ask.at_ns))
+        if abs(nearest.start_ns - ask.at_ns) > NEAR_NS:
+            raise FileNotFoundError(0, "there is no picture of that time")
         assert nearest.still
         self._album.add(f"{ask.name}.jpg", nearest.still)
         if self._clips:

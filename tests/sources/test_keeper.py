@@ -52,6 +52,19 @@ def test_the_picture_of_that_time(tmp_path: Path) -> None:
         assert next(shown.decode(video=0)).to_ndarray(format="rgb24").mean() == pytest.approx(120, abs=3)
 
 
+def test_a_picture_of_another_time_is_none(tmp_path: Path) -> None:
+    """When pictures have ceased to come, the last of them is not kept under an event's time."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    kept.see(frame(0, 90))
+    kept.ask(Ask(NAME, keeper.NEAR_NS + 1))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == "there is no picture of that time"
+    assert not list((tmp_path / "kept").glob("*.jpg"))
+    kept.ask(Ask(NAME, keeper.NEAR_NS))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == ""
+
+
 def test_no_more_is_held_than_is_needed(tmp_path: Path) -> None:
     """An hour of pictures leaves ten seconds of them, and without clips no sound at all."""
     kept = Keeper(keep(tmp_path / "kept"))
@@ -110,8 +123,8 @@ def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = Keeper(keep(frozen_disk / "kept"))
     began_s = time.monotonic()
     for second in range(20):
-        kept.see(frame(second * NS_PER_S, second * 10))
-        kept.ask(Ask(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S))
+        kept.see(frame(second * NS_PER_S // 4, second * 10))
+        kept.ask(Ask(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S // 4))
         time.sleep(0.01)
     assert time.monotonic() - began_s < 2
     assert set(kept.said) == {"the disk is too slow"}
