@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_a_picture_of_another_time_is_none(tmp_path: Path) -> None:
     kept.ask(Ask(NAME, keeper.NEAR_NS))
     until(lambda: kept.said)
     assert kept.said.popleft() == ""
+
+
+def test_the_pixels_of_the_model_are_not_held(tmp_path: Path) -> None:
+    """Of a frame that passed only its still is at hand."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    passing = frame(0, 9)
+    pixels = weakref.ref(passing.pixels)
+    kept.see(passing)
+    del passing
+    assert pixels() is None
+    assert len(kept._held) == 1
 
 
 def test_no_more_is_held_than_is_needed(tmp_path: Path) -> None:
