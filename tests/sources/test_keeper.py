@@ -107,6 +107,13 @@ def test_stills_are_upright_and_no_larger_than_asked() -> None:
         assert (shown.width, shown.height) == size
 
 
+def test_pixels_are_looked_at_only_where_a_still_is_due() -> None:
+    """What FFmpeg would not take passes unseen between two stills, and so costs no copy."""
+    stills, pixels = Stills(WantedStills(100, 2)), np.zeros((48, 64, 3), np.uint8)
+    made = [stills.of_pixels(number * 100_000_000, pixels[..., : 0 if number % 5 else 3]) for number in range(20)]
+    assert [place for place, each in enumerate(made) if each] == [0, 5, 10, 15]
+
+
 @pytest.fixture
 def frozen_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk on which nothing can be written until the test is over."""
