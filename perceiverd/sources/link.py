@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from perceiverd.errors import WireError
+from perceiverd.errors import Refused, WireError
 from perceiverd.media import Chunk, Frame, Media, Timing
 from perceiverd.sources import Source, Wanted
 
@@ -76,6 +76,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     rate_hz: int = 0
     message: str = ""
     """Why it failed, or why there is no picture of those that were to be `kept` (empty where there is); one line."""
+    refused: Refused = ""
+    """Whether another try can't mend soon why it failed."""
     steps: int = 0
     """Steps of the device's clock found so far. In every header, as a message may find no room and be lost."""
     drift_ppm: float | None = None

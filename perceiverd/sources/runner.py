@@ -26,7 +26,7 @@ import msgspec
 import zmq
 
 from perceiverd.clock import Clock, now_ns
-from perceiverd.errors import WireError
+from perceiverd.errors import Refused, WireError
 from perceiverd.media import NS_PER_S, Frame, Media, Timing
 from perceiverd.sources import Camera, Microphone, Source, Url, Wanted, name_of, secrets_of
 from perceiverd.sources.link import RUNNER_QUEUED, Ask, Header, Keep, Order, unpacked
@@ -46,7 +46,10 @@ KILL_S = 2.0
 HELD_MS = 10
 """How often is looked for the end of what is leaving, while others wait for it."""
 URL_CAP_S = 3.0
-"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s)."""
+"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s).
+Only for one that nobody answers: what is refused can wait."""
+LOGIN_CAP_S = 300.0
+"""A user name or password that is wrong stays so until somebody corrects it, and cameras lock accounts."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
@@ -384,15 +387,18 @@ class Runner:
         if (word is not None and word.kind == "ended") or (word is None and status == 0):
             child.supervision.ended()
         elif word is not None:
-            self._lost(child, now, "failed", word.message, arrivals)
+            self._lost(child, now, "failed", word.message, arrivals, word.refused)
         elif child.state is State.STALLED:
             self._lost(child, now, child.supervision.killed_for, child.supervision.detail, arrivals)
         else:
             how = f"ended by signal {-status}" if status < 0 else f"exited with status {status}"
             self._lost(child, now, "exited", how, arrivals)
 
-    def _lost(self, child: _Child, now: int, reason: Reason, detail: str, arrivals: list[Arrival]) -> None:
-        wait_s = child.supervision.lost(now, reason, detail)
+    def _lost(
+        self, child: _Child, now: int, reason: Reason, detail: str, arrivals: list[Arrival], refused: Refused = ""
+    ) -> None:
+        caps_s = {"login": LOGIN_CAP_S, "request": self._limits.backoff_cap_s}
+        wait_s = child.supervision.lost(now, reason, detail, caps_s.get(refused))
         child.incarnation += 1  # from here on, what is still in the queue is stale
         child.dropped_before, child.dropped_now = child.dropped_before + child.dropped_now, 0
         child.steps_before, child.steps_now = child.steps_before + child.steps_now, 0

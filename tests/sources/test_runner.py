@@ -8,11 +8,14 @@ import logging
 import os
 import signal
 import socket
+import socketserver
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from perceiverd.media import NS_PER_S, Chunk, Frame
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, runner
 from perceiverd.sources.link import Order, packed
 from perceiverd.sources.runner import Arrival, Change, Gap, Key, Runner
-from perceiverd.sources.supervision import Limits, State
+from perceiverd.sources.supervision import Limits, State, Supervision
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
 HURRIED = Limits(open_s=30.0, read_s=2.0)
@@ -128,6 +131,33 @@ def test_what_cannot_be_opened_is_tried_again_and_told(caplog: pytest.LogCapture
         assert running.state("file")[0].data_age_s is None
     assert "no such file" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "longest_s"), [("401 Unauthorized", 300), ("404 Not Found", 30), ("500 Broken", 3)])
+def test_what_refuses_is_left_alone_for_longer(monkeypatch: pytest.MonkeyPatch, answer: str, longest_s: float) -> None:
+    """A server that says no has its tries spread to a cap of their own; one that is broken is asked soon again."""
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever).start()
+        caps_s = list[float | None]()
+        lost = Supervision.lost
+
+        def spied(self: Supervision, *arguments: Any) -> float:
+            caps_s.append(min(self._limits.backoff_cap_s, 3) if arguments[3] is None else arguments[3])
+            return lost(self, *arguments)
+
+        monkeypatch.setattr(Supervision, "lost", spied)
+        try:
+            with Runner({("cam", 0): Url(f"http://127.0.0.1:{server.server_address[1]}/")}, WANTED) as running:
+                drive(running, lambda _: bool(caps_s))
+        finally:
+            server.shutdown()
+    assert caps_s[0] == longest_s
 
 
 def test_flash_and_beep_stay_together_through_a_replay(clip: Callable[..., Path]) -> None:
