@@ -132,7 +132,7 @@ class _Child:
         self.keep = keep
         self.kept = self.unkept = 0
         self.dropped_before = self.dropped_now = self.stale = 0
-        self.steps_before = self.steps_now = 0
+        self.steps_before = self.steps_now = self.overflows_before = self.overflows_now = 0
         self.timing: Timing | None = None
 
     @property
@@ -293,7 +293,12 @@ class Runner:
             stale=child.stale,
             kept=child.kept,
             unkept=child.unkept,
-            timing=child.timing and replace(child.timing, steps=child.steps_before + child.steps_now),
+            timing=child.timing
+            and replace(
+                child.timing,
+                steps=child.steps_before + child.steps_now,
+                overflows=child.overflows_before + child.overflows_now,
+            ),
         )
 
     def _wait_ms(self, timeout_ms: int) -> int:
@@ -402,6 +407,7 @@ class Runner:
         child.incarnation += 1  # from here on, what is still in the queue is stale
         child.dropped_before, child.dropped_now = child.dropped_before + child.dropped_now, 0
         child.steps_before, child.steps_now = child.steps_before + child.steps_now, 0
+        child.overflows_before, child.overflows_now = child.overflows_before + child.overflows_now, 0
         if child.modalities:
             arrivals.append(Arrival(*child.key, Gap(tuple(sorted(child.modalities)))))
             child.modalities.clear()  # a try that delivers nothing tears nothing
@@ -439,7 +445,7 @@ class Runner:
         if header.steps > child.steps_now:
             self._stepped(child, header.steps, arrivals)
         if isinstance(item, Timing):
-            child.timing = item
+            child.timing, child.overflows_now = item, item.overflows
         elif item is not None:
             child.data_ns = now
             child.modalities.add("video" if isinstance(item, Frame) else "audio")

@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
 
 from perceiverd.errors import WireError
-from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.media import NS_PER_S, Chunk, Frame, Timing
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, runner
 from perceiverd.sources.link import Order, packed
 from perceiverd.sources.runner import Arrival, Change, Gap, Key, Runner
@@ -386,6 +387,21 @@ def test_a_step_of_a_devices_clock_is_a_gap() -> None:
     assert NS_PER_S // 2 - 50_000_000 <= lost_ns < 12 * NS_PER_S
     assert state.timing is not None and state.timing.steps == 1
     assert state.losses == {}
+
+
+def test_overflows_are_told_and_outlast_a_process() -> None:
+    """How often the machine was too slow is the sum over all processes of a source, beside the steps."""
+    with Runner({("mic", 0): Synthetic()}, WANTED, limits=PATIENT) as running:
+        (child,) = running._children
+        order = Order(Synthetic(), WANTED, "", child.token, 0)
+        for count in (1, 2):
+            running._take([bytes(part) for part in packed(order, 0, Timing(None, 1.0, 3, count), 3)], [])
+        running._lost(child, time.monotonic_ns(), "failed", "gone", [])
+        order = msgspec.structs.replace(order, incarnation=1)
+        running._take([bytes(part) for part in packed(order, 0, Timing(None, 1.0, 1, 1), 1)], [])
+        timing = running.state("mic")[0].timing
+    assert timing is not None
+    assert (timing.steps, timing.overflows) == (4, 3)
 
 
 def test_a_source_is_started_again_on_demand() -> None:
