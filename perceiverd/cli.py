@@ -269,6 +269,9 @@ def bench(
     from perceiverd.card import DEFAULT
 
     if streams:
+        if growth or into:
+            hint = "'--growth'" if growth else "'--json'"
+            raise typer.BadParameter("it is of networks alone; leave it out with --streams", param_hint=hint)
         from perceiverd import replay
 
         for model in models or [DEFAULT]:

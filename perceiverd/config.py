@@ -173,7 +173,8 @@ class Snapshots(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of a picture's longer side; what the source takes larger is shrunk."""
     before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     after_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
-    """Seconds before and after for a clip with sound beside the picture; none is made where both are 0."""
+    """Seconds before and after for a clip beside the picture; none is made where both are 0. It is cut by the source
+    that gives the pictures: with its sound where that gives both, and nothing for a stream that only hears."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
     """What is older is deleted."""
     max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000

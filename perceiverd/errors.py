@@ -9,6 +9,11 @@ PerceiverdError
 
 from __future__ import annotations
 
+from typing import Literal
+
+Refused = Literal["", "login", "request"]
+"""What another try can't mend soon: who asks is not let in, or what is asked for is not given; neither where empty."""
+
 
 class PerceiverdError(Exception):
     """A fault told to the user in one line, without a traceback."""
@@ -28,6 +33,10 @@ class ModelError(PerceiverdError):
 
 class MediaError(PerceiverdError):
     """A file, URL or device cannot be read as sound or picture."""
+
+    def __init__(self, message: str, refused: Refused = "") -> None:
+        super().__init__(message)
+        self.refused: Refused = refused
 
 
 class WireError(PerceiverdError):

@@ -60,4 +60,6 @@ class Timing:
     jitter_ms: float
     """How late its readings come on average, in milliseconds; their lateness doesn't get into the times of media."""
     steps: int
-    """Sudden steps found so far. What follows one does not belong to what was before."""
+    """Sudden steps found so far, `overflows` among them. What follows one does not belong to what was before."""
+    overflows: int = 0
+    """How often this machine was too slow to take what the device gave."""

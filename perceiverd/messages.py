@@ -127,11 +127,13 @@ class SourceStatus(msgspec.Struct, frozen=True):
     jitter_ms: float | None = None
     """How late its readings come on average; null where it isn't measured."""
     steps: int = 0
-    """Sudden steps of its device's clock since boot, a gap each."""
+    """Sudden steps of its device's clock since boot, a gap each, and `overflows`."""
     snapshots: int = 0
     """Snapshots that were put on disk, since boot."""
     snapshots_failed: int = 0
     """Snapshots that were asked for in vain, since boot: the log says why."""
+    overflows: int = 0
+    """How often sound was lost since boot because this machine was too slow to take it; counted in `steps` too."""
 
 
 class Delivery(msgspec.Struct, frozen=True):

@@ -184,8 +184,13 @@ def _of_sources(snapshot: Snapshot, now: int) -> Iterator[Metric]:
     )
     yield _counter(
         "perceiverd_clock_steps",
-        "Sudden steps of the device's clock, a gap each.",
+        "Sudden steps of the device's clock, and overflows, a gap each.",
         *(by, [(place, one.steps) for place, one in sources]),
+    )
+    yield _counter(
+        "perceiverd_sound_overflows",
+        "Losses of sound that this machine was too slow to take.",
+        *(by, [(place, one.overflows) for place, one in sources]),
     )
 
 

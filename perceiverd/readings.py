@@ -87,7 +87,9 @@ class SourceReading:
     jitter_s: float | None = None
     """How late its readings come on average; None where it isn't measured."""
     steps: int = 0
-    """Sudden steps of its device's clock."""
+    """Sudden steps of its device's clock, and overflows."""
+    overflows: int = 0
+    """How often sound was lost because this machine was too slow to take it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def run(streams: int, seconds: float, model: str, device: str, threads: int, hop_s: float = 0.5) -> Outcome:
     """Raises PerceiverdError where the daemon doesn't start or ends, ConfigError where the clip is missing."""
-    clip = _clip()
+    clip, model = _clip(), _absolute(model)
     with tempfile.TemporaryDirectory(prefix="perceiverd-bench-") as folder:
         config, log = Path(folder) / "bench.toml", Path(folder) / "log"
         sources = f'sources = [{{ kind = "file", path = {json.dumps(str(clip))}, loop = true }}]'
@@ -126,13 +126,13 @@ def _measured(
         for _ in heard(lambda: time.monotonic() >= settled_s):
             pass
         alone = [sys.executable, "-m", "perceiverd.replay", str(_clip()), model, str(0.8 * seconds)]
-        decoding = subprocess.Popen(alone, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        none = subprocess.DEVNULL
+        decoding = subprocess.Popen(alone, stdin=none, stdout=subprocess.PIPE, stderr=none, text=True)
         began_s, before = time.monotonic(), _spent(daemon.pid, pages)
         scores = list(heard(lambda: time.monotonic() >= began_s + seconds))
         took_s, after = time.monotonic() - began_s, _spent(daemon.pid, pages)
     spent = {name: after[name] - before[name] for name in before}
-    told, _ = decoding.communicate(timeout=STARTUP_S)
-    decoding_s = min(spent["children"], float(told) * took_s * streams)
+    decoding_s = min(spent["children"], _told(decoding) * took_s * streams)
     latencies = sorted(each.latency_ms for each in scores)
     if not latencies:
         raise PerceiverdError("no window was tagged in this time; take longer, or fewer streams")
@@ -154,17 +154,40 @@ def _measured(
     )
 
 
+def _absolute(model: str) -> str:
+    """A model's name as it is, a path from here: the daemon takes paths from its configuration's folder."""
+    return str(Path(model).absolute()) if "/" in model else model
+
+
+def _told(decoding: subprocess.Popen[str]) -> float:
+    """What the helper that only decodes has printed. Raises PerceiverdError where it failed, or hangs."""
+    try:
+        told, _ = decoding.communicate(timeout=STARTUP_S)
+        return float(told)
+    except subprocess.TimeoutExpired:
+        decoding.kill()
+        decoding.communicate()
+        raise PerceiverdError(f"decoding alone was not done {STARTUP_S:g} s after its time; try again") from None
+    except ValueError:
+        raise PerceiverdError(
+            f"decoding alone failed (status {decoding.returncode}), so its share cannot be told; try again"
+        ) from None
+
+
 def _spent(pid: int, pages: str) -> dict[str, float]:
-    """Processors' seconds so far: of the daemon, of the network in it, and of its children."""
-    with urllib.request.urlopen(pages, timeout=10) as page:
-        tagging = TAGGING.search(page.read().decode())
-    assert tagging, "the daemon tells its network's time"
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return {
-        "network": float(tagging[1]),
-        "daemon": _cpu_s(pid),
-        "children": sum(_cpu_s(int(child)) for child in children),
-    }
+    """Processors' seconds so far: of the daemon, of the network in it, and of its children. Raises PerceiverdError."""
+    try:
+        with urllib.request.urlopen(pages, timeout=10) as page:
+            tagging = TAGGING.search(page.read().decode())
+        assert tagging, "the daemon tells its network's time"
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return {
+            "network": float(tagging[1]),
+            "daemon": _cpu_s(pid),
+            "children": sum(_cpu_s(int(child)) for child in children),
+        }
+    except OSError:  # of a process that is gone
+        raise PerceiverdError("the daemon or a source of its ended while it was measured; try fewer streams") from None
 
 
 def _cpu_s(pid: int) -> float:

@@ -85,8 +85,21 @@ def redacted(text: str, secrets: Mapping[str, str]) -> str:
     return text
 
 
+def strays(url: str) -> bool:
+    """Whether an @ stands after the host: in the path perhaps, perhaps at the end of a password with / ? or # in it.
+
+    Where such a password begins with digits they are taken for a port, and nothing else tells it from a path.
+    """
+    return re.search("://[^/?#]*[/?#].*@", url) is not None
+
+
 def masked(url: str) -> str:
-    """The URL with `***` for every password and value of its query that is written out; references stay."""
+    """The URL with `***` for every password and value of its query that is written out; references stay.
+
+    Where it can't be told how far a password goes, nothing but the scheme is left.
+    """
+    if strays(url):
+        return f"{url.partition('://')[0]}://..."
     hidden: list[str] = []
 
     def hide(found: re.Match[str]) -> str:

@@ -400,6 +400,7 @@ class Stream:
                     0 if each.timing is None else each.timing.steps,
                     each.kept,
                     each.unkept,
+                    0 if each.timing is None else each.timing.overflows,
                 )
                 for each in sources
             ),
@@ -432,6 +433,7 @@ class Stream:
                     None if each.timing is None else each.timing.drift_ppm,
                     None if each.timing is None else each.timing.jitter_ms / 1000,
                     0 if each.timing is None else each.timing.steps,
+                    0 if each.timing is None else each.timing.overflows,
                 )
                 for each in sources
             ),

@@ -11,7 +11,8 @@ import pytest
 import torch
 from test_cli import Perceiverd, perceiverd  # noqa: F401  # a fixture
 
-from perceiverd import bench, meter, peers
+from perceiverd import bench, meter, peers, replay
+from perceiverd.errors import PerceiverdError
 from perceiverd.geometry import Geometry
 from perceiverd.inference import Inference
 
@@ -137,3 +138,43 @@ def test_streams_of_a_model_that_is_missing(perceiverd: Perceiverd) -> None:  # 
     assert (status, out) == (1, "")
     assert len(err.splitlines()) == 1
     assert "no-such-model" in err
+
+
+@pytest.mark.parametrize("option", [["--growth"], ["--json", "x"]])
+def test_what_is_of_networks_alone_is_refused_with_streams(perceiverd: Perceiverd, option: list[str]) -> None:  # noqa: F811
+    """What would do nothing is wrong usage."""
+    status, out, err = perceiverd("bench", "--streams", "1", *option)
+    assert (status, out) == (2, "")
+    assert f"'{option[0]}': it is of networks alone" in err
+
+
+def test_a_model_is_found_from_here(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is one from where the command was given; a name is no path."""
+    monkeypatch.chdir(tiny_model.parent)
+    assert replay._absolute(f"./{tiny_model.name}") == str(tiny_model)
+    assert replay._absolute("ear-and-eye-small") == "ear-and-eye-small"
+
+
+@pytest.mark.parametrize(
+    ("program", "told"), [("raise SystemExit(3)", "failed (status 3)"), ("input()", "was not done")]
+)
+def test_a_helper_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, program: str, told: str) -> None:
+    """Where decoding alone fails or hangs it is said in a line, and its process is gone."""
+    monkeypatch.setattr(replay, "STARTUP_S", 1.0)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as helper:
+        if told.startswith("failed"):
+            helper.wait(60)
+        held, helper.stdin = helper.stdin, None  # left open, so that it hangs
+        with pytest.raises(PerceiverdError) as caught:
+            replay._told(helper)
+        assert held
+        held.close()
+    assert told in str(caught.value)
+    assert helper.returncode
+
+
+def test_a_process_that_is_gone_is_told() -> None:
+    """A daemon or source that ended while it was measured is a line, no traceback."""
+    with pytest.raises(PerceiverdError, match="ended while it was measured"):
+        replay._spent(1, "http://127.0.0.1:9/metrics")

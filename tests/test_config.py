@@ -230,6 +230,13 @@ def test_labels_leave_the_machine_with_keys_or_on_purpose(address: str, tmp_path
             '[streams.door]\nsources = [{kind="url", url="rtsp://u:hun/ter2@h"}]',
             "$.streams.door.sources[0]: url has a host or port that cannot be one; a password with",
         ),
+        *(
+            (
+                f'[streams.door]\nsources = [{{kind="url", url="rtsp://{user}@192.0.2.7/stream"}}]',
+                "$.streams.door.sources[0]: url has an @ after its host and port; a password with / ? or # in it",
+            )
+            for user in ("admin:2024#cam", "admin:1234/x", "admin:1234?x", "admin:1${A}/x")
+        ),
         ("[events]\non = 0", "$.events.on: expected `float` > 0.0"),
         ("[events]\noff = 1", "$.events.off: expected `float` < 1.0"),
         ("[events]\nmin_duration = 1", "$.events.min_duration: no such option; did you mean `min_duration_s`?"),

@@ -95,6 +95,10 @@ def test_a_redacted_text_says_what_is_missing() -> None:
         ("rtsp://user:@h", "rtsp://user:@h"),
         ("https://h/live.m3u8", "https://h/live.m3u8"),
         ("${URL}", "${URL}"),
+        ("rtsp://admin:2024#cam@h/stream", "rtsp://..."),
+        ("rtsp://admin:1234/x@h/stream", "rtsp://..."),
+        ("rtsp://admin:1234?x@h/stream", "rtsp://..."),
+        ("rtsp://admin:p@ss/word@h/stream", "rtsp://..."),
     ],
 )
 def test_passwords_that_are_written_out_are_masked(url: str, shown: str) -> None:

@@ -8,6 +8,7 @@ and daemon load neither FFmpeg nor a driver.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from perceiverd.geometry import Geometry
-from perceiverd.secrets import filled, references
+from perceiverd.secrets import filled, references, strays
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "srt", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing on purpose: a file is no live source."""
@@ -60,6 +61,11 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
             _check_url(self.url)
         elif not self.url.startswith("${") and self.url.partition("://")[0].lower() not in SCHEMES:
             raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+        if strays(self.url) and "@" not in re.split("[/?#]", self.url.partition("://")[2])[0]:
+            raise ValueError(
+                "url has an @ after its host and port; a password with / ? or # in it is best written as ${NAME}, an @ "
+                "in the path or the query as %40"
+            )
         if not (0 < self.open_timeout_s <= 600 and 0 < self.read_timeout_s <= 600):
             raise ValueError("open_timeout_s and read_timeout_s are above 0 and at most 600 seconds")
 
@@ -204,6 +210,8 @@ def secrets_of(source: Source) -> tuple[str, ...]:
 
 def shown(url: str) -> str:
     """The URL without user name, password and query, fit for logs and errors."""
+    if strays(url):
+        return f"{url.partition('://')[0]}://..."
     try:
         parts = urlsplit(url)
     except ValueError:  # no host can be found in it, so where a password would stand cannot be told

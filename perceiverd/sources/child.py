@@ -121,7 +121,8 @@ def main() -> int:
                     while keeper.said:
                         sender.say(Header(order.token, order.incarnation, "kept", 0, message=keeper.said.popleft()))
         except MediaError as error:
-            sender.last(Header(order.token, order.incarnation, "failed", 0, message=_fit(str(error), source, order)))
+            message = _fit(str(error), source, order)
+            sender.last(Header(order.token, order.incarnation, "failed", 0, message=message, refused=error.refused))
             return 1
         except Exception:  # a fault of ours; its words may quote the URL
             sys.stderr.write(_fit(traceback.format_exc(), source, order))

@@ -21,7 +21,7 @@ from av.stream import Discard, Disposition
 from numpy.typing import NDArray
 
 from perceiverd.clock import now_ns
-from perceiverd.errors import MediaError
+from perceiverd.errors import MediaError, Refused
 from perceiverd.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.sources import Wanted, shown
 from perceiverd.sources.sight import Sizer, Thinner
@@ -78,13 +78,13 @@ def read(
     read_timeout_s: float | None = None,
     live: bool = False,
     counts: Counts | None = None,
-    why: Callable[[av.FFmpegError], str] | None = None,
+    why: Callable[[av.FFmpegError], tuple[str, Refused]] | None = None,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path) or URL (str) in the container's order, from time 0 on.
 
     Frames are (height, width, 3) as wanted, chunks mono at the wanted rate; a modality that isn't there is left out.
     `live` reads with little delay, stamps formats that carry no time on arrival, and gives up where a file goes on.
-    `why` says why a URL could not be opened, and what to do.
+    `why` says why a URL could not be opened, what to do, and whether it was refused.
 
     A damaged file yields what can be read of it. Raises MediaError, one line, when nothing can, when it cannot be
     opened or holds nothing the model wants, and when a live one fails or stays silent for `read_timeout_s`.
@@ -275,7 +275,7 @@ def _opened(
     options: Mapping[str, str],
     open_timeout_s: float | None,
     read_timeout_s: float | None,
-    why: Callable[[av.FFmpegError], str] | None = None,
+    why: Callable[[av.FFmpegError], tuple[str, Refused]] | None = None,
 ) -> InputContainer:
     name = _name(what)
     if isinstance(what, Path):
@@ -299,7 +299,8 @@ def _opened(
             )
             raise MediaError(message) from None
         if why:
-            raise MediaError(f"{name}: {why(error)}") from None
+            told, refused = why(error)
+            raise MediaError(f"{name}: {told}", refused) from None
         raise _told(what, name, error) from None
     if container.format.name in NOT_MEDIA:
         container.close()

@@ -12,11 +12,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import av
 
+from perceiverd.errors import Refused
 from perceiverd.sources import Url
 
 PORTS = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443, "rtmp": 1935, "rtmps": 443}
 """What can be called before it is asked for media; the ports are those that FFmpeg takes where none is given."""
 SECURE = ("rtsps", "https", "rtmps")
+UNTRUSTED = "its certificate is not trusted"
 CONNECT_S = 2.0
 """What a device may take to take a call. The kernel would double its patience while a network is cut."""
 
@@ -35,7 +37,7 @@ def unreached(spec: Url, *, secure: bool = False) -> str | None:
                     pass
     except ssl.SSLCertVerificationError as error:
         return (
-            f"its certificate is not trusted ({error.verify_message}); put the authority that signed it, or the "
+            f"{UNTRUSTED} ({error.verify_message}); put the authority that signed it, or the "
             "certificate itself where it is self-signed, into a file and name it in ca_file, or set verify = false"
         )
     except socket.gaierror:
@@ -53,8 +55,16 @@ def unreached(spec: Url, *, secure: bool = False) -> str | None:
     return None
 
 
-def why(spec: Url, error: av.FFmpegError) -> str:
-    """Why opening this failed with that, and what to do."""
+def why(spec: Url, error: av.FFmpegError) -> tuple[str, Refused]:
+    """Why opening this failed with that, and what to do; and whether another try can't mend it soon."""
+    told = _why(spec, error)
+    if isinstance(error, av.error.HTTPUnauthorizedError):
+        return told, "login"
+    refused = isinstance(error, av.error.HTTPForbiddenError | av.error.HTTPNotFoundError) or told.startswith(UNTRUSTED)
+    return told, "request" if refused else ""
+
+
+def _why(spec: Url, error: av.FFmpegError) -> str:
     parts = urlsplit(spec.url)
     match error:
         case av.error.HTTPUnauthorizedError():

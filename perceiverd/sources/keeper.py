@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,13 +21,15 @@ import av
 import numpy as np
 
 from perceiverd.clock import now_ns
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.media import NS_PER_S, Chunk, Media
 from perceiverd.sources import WantedStills
 from perceiverd.sources.album import Album
 from perceiverd.sources.link import Ask, Keep
 
 REACH_NS = 10 * NS_PER_S
 """An event is told when its window has been tagged, some seconds after it was to be seen; so much is kept for that."""
+NEAR_NS = 2 * NS_PER_S
+"""A picture that was taken longer before or after is none of that time: pictures had ceased to come."""
 HELD_BYTES = 64_000_000
 ASKED = 8
 """More that wait than this are refused: the disk hangs."""
@@ -34,6 +37,15 @@ PRUNE_S = 600.0
 STILL_FPS, CLIP_FPS = 2.0, 5.0
 """Pictures a second that are kept at hand: each costs some milliseconds of a processor, so no more than serve."""
 MILLI = Fraction(1, 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What is held of a frame: not the model's pixels, which nobody asks for again."""
+
+    start_ns: int
+    still: bytes = field(repr=False)
+    """A JPEG."""
 
 
 def stills_of(keep: Keep) -> WantedStills:
@@ -48,7 +60,7 @@ class Keeper:
         self._keep, self._clips = keep, bool(keep.before_s or keep.after_s)
         self._album = Album(Path(keep.directory), keep.max_age_s, keep.max_bytes)
         self._span_ns = REACH_NS + round((keep.before_s + keep.after_s) * NS_PER_S)
-        self._held: deque[Frame | Chunk] = deque()
+        self._held: deque[Picture | Chunk] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
         self._asked: queue.Queue[Ask] = queue.Queue(ASKED)
@@ -59,11 +71,15 @@ class Keeper:
 
     def see(self, item: Media) -> None:
         """Take note of what passes."""
-        if not (self._clips if isinstance(item, Chunk) else item.still is not None):
+        if isinstance(item, Chunk):
+            held: Picture | Chunk | None = item if self._clips else None
+        else:
+            held = Picture(item.start_ns, item.still) if item.still else None
+        if held is None:
             return
         with self._lock:
-            self._held.append(item)
-            self._bytes += _size(item)
+            self._held.append(held)
+            self._bytes += _size(held)
             while self._held and (self._bytes > HELD_BYTES or self._held[0].start_ns < item.start_ns - self._span_ns):
                 self._bytes -= _size(self._held.popleft())
 
@@ -98,11 +114,12 @@ class Keeper:
 
     def _save(self, ask: Ask) -> None:
         with self._lock:
-            pictures = [item for item in self._held if isinstance(item, Frame)]
-        if not pictures:
+            pictures = [item for item in self._held if isinstance(item, Picture)]
+        nearest = min(pictures, key=lambda each: abs(each.start_ns - ask.at_ns), default=None)
+        if nearest is None:
             raise FileNotFoundError(0, "no picture has come lately")
-        nearest = min(pictures, key=lambda each: abs(each.start_ns - ask.at_ns))
-        assert nearest.still
+        if abs(nearest.start_ns - ask.at_ns) > NEAR_NS:
+            raise FileNotFoundError(0, "there is no picture of that time")
         self._album.add(f"{ask.name}.jpg", nearest.still)
         if self._clips:
             end_ns = ask.at_ns + round(self._keep.after_s * NS_PER_S)
@@ -113,20 +130,20 @@ class Keeper:
             self._album.add(f"{ask.name}.mkv", clip([i for i in held if begin_ns <= i.start_ns <= end_ns]))
 
 
-def clip(items: Iterable[Media]) -> bytes:
-    """A film of these: the stills of its frames as they are, and the sound of its chunks."""
+def clip(items: Iterable[Picture | Chunk]) -> bytes:
+    """A film of these: its pictures as they are, and the sound of its chunks."""
     items = sorted(items, key=lambda each: each.start_ns)
     if not items:
         raise FileNotFoundError(0, "nothing has come lately")
     begin_ns = items[0].start_ns
     film, chunk = (
-        next((i for i in items if isinstance(i, Frame)), None),
+        next((i for i in items if isinstance(i, Picture)), None),
         next((i for i in items if isinstance(i, Chunk)), None),
     )
     body = io.BytesIO()
     with av.open(body, "w", format="matroska") as container:
         video = audio = None
-        if film is not None and film.still:
+        if film is not None:
             with av.open(io.BytesIO(film.still), "r", format="mjpeg") as still:
                 size = still.streams.video[0]
                 video = container.add_stream("mjpeg", rate=round(CLIP_FPS))
@@ -136,7 +153,7 @@ def clip(items: Iterable[Media]) -> bytes:
             audio = container.add_stream("pcm_s16le", rate=chunk.rate_hz, layout="mono")
         for item in items:
             at_ms = (item.start_ns - begin_ns) // 1_000_000
-            if isinstance(item, Frame) and video is not None and item.still:
+            if isinstance(item, Picture) and video is not None:
                 packet = av.Packet(item.still)
                 packet.stream, packet.time_base, packet.pts, packet.dts = video, MILLI, at_ms, at_ms
                 packet.is_keyframe = True
@@ -149,5 +166,5 @@ def clip(items: Iterable[Media]) -> bytes:
     return body.getvalue()
 
 
-def _size(item: Media) -> int:
-    return len(item.still or b"") if isinstance(item, Frame) else item.samples.nbytes
+def _size(item: Picture | Chunk) -> int:
+    return len(item.still) if isinstance(item, Picture) else item.samples.nbytes

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from perceiverd.errors import WireError
+from perceiverd.errors import Refused, WireError
 from perceiverd.media import Chunk, Frame, Media, Timing
 from perceiverd.sources import Source, Wanted
 
@@ -76,8 +76,12 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     rate_hz: int = 0
     message: str = ""
     """Why it failed, or why there is no picture of those that were to be `kept` (empty where there is); one line."""
+    refused: Refused = ""
+    """Whether another try can't mend soon why it failed."""
     steps: int = 0
     """Steps of the device's clock found so far. In every header, as a message may find no room and be lost."""
+    overflows: int = 0
+    """How many of them were this machine's doing; told with a timing."""
     drift_ppm: float | None = None
     jitter_ms: float = 0.0
 
@@ -101,7 +105,9 @@ def packed(order: Order, dropped: int, item: Item | None, steps: int = 0) -> lis
             header = replace(header, kind="chunk", start_ns=start_ns, shape=shape, rate_hz=item.rate_hz)
             data = item.samples
         case Timing():
-            header = replace(header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms)
+            header = replace(
+                header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms, overflows=item.overflows
+            )
     head = msgspec.json.encode(header)
     return [head] if data is None else [head, np.ascontiguousarray(data).data]
 
@@ -113,7 +119,7 @@ def unpacked(parts: list[bytes]) -> tuple[Header, Item | None]:
     except msgspec.MsgspecError as error:
         raise WireError(f"a source's header cannot be read: {error}") from None
     if header.kind == "timing":
-        return header, Timing(header.drift_ppm, header.jitter_ms, header.steps)
+        return header, Timing(header.drift_ppm, header.jitter_ms, header.steps, header.overflows)
     if header.kind not in ("frame", "chunk"):
         return header, None
     kind: type[np.uint8 | np.float32] = np.uint8 if header.kind == "frame" else np.float32

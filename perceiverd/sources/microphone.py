@@ -205,7 +205,7 @@ class Joiner:
     def timing(self) -> Timing:
         """What was found out; interruptions count as steps."""
         timing = self._line.timing
-        return replace(timing, steps=timing.steps + self.holes)
+        return replace(timing, steps=timing.steps + self.holes, overflows=self.holes)
 
     def feed(self, block: Block) -> Iterator[Chunk | Timing]:
         """Take the next block; the chunks that can be made now, after an interruption with a Timing before them."""

@@ -26,7 +26,7 @@ import msgspec
 import zmq
 
 from perceiverd.clock import Clock, now_ns
-from perceiverd.errors import WireError
+from perceiverd.errors import Refused, WireError
 from perceiverd.media import NS_PER_S, Frame, Media, Timing
 from perceiverd.sources import Camera, Microphone, Source, Url, Wanted, name_of, secrets_of
 from perceiverd.sources.link import RUNNER_QUEUED, Ask, Header, Keep, Order, unpacked
@@ -46,7 +46,10 @@ KILL_S = 2.0
 HELD_MS = 10
 """How often is looked for the end of what is leaving, while others wait for it."""
 URL_CAP_S = 3.0
-"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s)."""
+"""A camera that is back should be seen within 10 s: this, a call that it had missed (5 s), and opening it (2 s).
+Only for one that nobody answers: what is refused can wait."""
+LOGIN_CAP_S = 300.0
+"""A user name or password that is wrong stays so until somebody corrects it, and cameras lock accounts."""
 IPC_PATH_BYTES = 107
 """What fits into sockaddr_un."""
 
@@ -129,7 +132,7 @@ class _Child:
         self.keep = keep
         self.kept = self.unkept = 0
         self.dropped_before = self.dropped_now = self.stale = 0
-        self.steps_before = self.steps_now = 0
+        self.steps_before = self.steps_now = self.overflows_before = self.overflows_now = 0
         self.timing: Timing | None = None
 
     @property
@@ -290,7 +293,12 @@ class Runner:
             stale=child.stale,
             kept=child.kept,
             unkept=child.unkept,
-            timing=child.timing and replace(child.timing, steps=child.steps_before + child.steps_now),
+            timing=child.timing
+            and replace(
+                child.timing,
+                steps=child.steps_before + child.steps_now,
+                overflows=child.overflows_before + child.overflows_now,
+            ),
         )
 
     def _wait_ms(self, timeout_ms: int) -> int:
@@ -384,18 +392,22 @@ class Runner:
         if (word is not None and word.kind == "ended") or (word is None and status == 0):
             child.supervision.ended()
         elif word is not None:
-            self._lost(child, now, "failed", word.message, arrivals)
+            self._lost(child, now, "failed", word.message, arrivals, word.refused)
         elif child.state is State.STALLED:
             self._lost(child, now, child.supervision.killed_for, child.supervision.detail, arrivals)
         else:
             how = f"ended by signal {-status}" if status < 0 else f"exited with status {status}"
             self._lost(child, now, "exited", how, arrivals)
 
-    def _lost(self, child: _Child, now: int, reason: Reason, detail: str, arrivals: list[Arrival]) -> None:
-        wait_s = child.supervision.lost(now, reason, detail)
+    def _lost(
+        self, child: _Child, now: int, reason: Reason, detail: str, arrivals: list[Arrival], refused: Refused = ""
+    ) -> None:
+        caps_s = {"login": LOGIN_CAP_S, "request": self._limits.backoff_cap_s}
+        wait_s = child.supervision.lost(now, reason, detail, caps_s.get(refused))
         child.incarnation += 1  # from here on, what is still in the queue is stale
         child.dropped_before, child.dropped_now = child.dropped_before + child.dropped_now, 0
         child.steps_before, child.steps_now = child.steps_before + child.steps_now, 0
+        child.overflows_before, child.overflows_now = child.overflows_before + child.overflows_now, 0
         if child.modalities:
             arrivals.append(Arrival(*child.key, Gap(tuple(sorted(child.modalities)))))
             child.modalities.clear()  # a try that delivers nothing tears nothing
@@ -433,7 +445,7 @@ class Runner:
         if header.steps > child.steps_now:
             self._stepped(child, header.steps, arrivals)
         if isinstance(item, Timing):
-            child.timing = item
+            child.timing, child.overflows_now = item, item.overflows
         elif item is not None:
             child.data_ns = now
             child.modalities.add("video" if isinstance(item, Frame) else "audio")

@@ -28,8 +28,7 @@ class Stills:
 
     def of(self, start_ns: int, picture: av.VideoFrame, pixel_aspect: Fraction | None = None) -> bytes | None:
         """The picture as JPEG; None where one is not due again yet, or FFmpeg can't make one of it."""
-        due_ns = self._due_ns
-        if due_ns is not None and due_ns - 2 * self._spacing_ns < start_ns < due_ns:
+        if not self._due(start_ns):
             return None
         self._due_ns = start_ns + self._spacing_ns
         try:
@@ -39,7 +38,12 @@ class Stills:
 
     def of_pixels(self, start_ns: int, pixels: NDArray[np.uint8], order: str = "rgb24") -> bytes | None:
         """The same of pixels (height, width, 3); `order` is FFmpeg's name for that of the colours."""
-        return self.of(start_ns, av.VideoFrame.from_ndarray(pixels, order))
+        # Asked first, for a large picture takes long to copy.
+        return self.of(start_ns, av.VideoFrame.from_ndarray(pixels, order)) if self._due(start_ns) else None
+
+    def _due(self, start_ns: int) -> bool:
+        due_ns = self._due_ns
+        return due_ns is None or not due_ns - 2 * self._spacing_ns < start_ns < due_ns
 
     def _jpeg(self, picture: av.VideoFrame, pixel_aspect: Fraction | None) -> bytes:
         wide = picture.width * float(pixel_aspect or 1)

@@ -65,7 +65,7 @@ class Supervision:
         self._alive = False
         self._retry_ns: int | None = None
         self._heard_ns = self._up_ns = 0
-        self._tries = 0
+        self._tries = self._refused = 0
 
     def due(self, now_ns: int) -> Do | None:
         """What is to be done now. KILL is said once, and the state is STALLED from then on."""
@@ -93,7 +93,7 @@ class Supervision:
         """A message came; `data` is False for a mere sign of life."""
         self._heard_ns = now_ns
         if data and self.state is State.STARTING:
-            self.state, self._up_ns = State.UP, now_ns
+            self.state, self._up_ns, self._refused = State.UP, now_ns, 0
 
     def condemned(self, reason: Reason, detail: str) -> bool:
         """What it delivers is worth nothing; True where it is to be killed for that."""
@@ -106,16 +106,20 @@ class Supervision:
         """The source is over for good."""
         self._alive, self.state = False, State.ENDED
 
-    def lost(self, now_ns: int, reason: Reason, detail: str) -> float:
+    def lost(self, now_ns: int, reason: Reason, detail: str, refused_cap_s: float | None = None) -> float:
         """The process is no more and was not to end; returns the seconds until the next try.
 
         The wait doubles from try to try, to the cap; half of it is left to chance, so that sources that were lost
-        together don't come back in step.
+        together don't come back in step. `refused_cap_s` takes the place of the cap where the source was told no: such
+        tries are counted by themselves, for one that says no while it starts should not be left alone for long.
         """
         if self._up_ns and self._heard_ns - self._up_ns >= self._limits.good_s * NS_PER_S:
             self._tries = 0
+        self._refused = 0 if refused_cap_s is None else self._refused + 1
+        cap_s = self._limits.backoff_cap_s if refused_cap_s is None else refused_cap_s
+        tries = self._refused - 1 if self._refused else self._tries
         # The exponent is bounded, or months of failures would overflow.
-        wait_s = min(self._limits.backoff_cap_s, self._limits.backoff_first_s * 2.0 ** min(self._tries, 30))
+        wait_s = min(cap_s, self._limits.backoff_first_s * 2.0 ** min(tries, 30))
         wait_s *= 0.5 + 0.5 * self._jitter()
         self._tries += 1
         self._alive, self._up_ns = False, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,30 @@ def test_the_picture_of_that_time(tmp_path: Path) -> None:
         assert next(shown.decode(video=0)).to_ndarray(format="rgb24").mean() == pytest.approx(120, abs=3)
 
 
+def test_a_picture_of_another_time_is_none(tmp_path: Path) -> None:
+    """When pictures have ceased to come, the last of them is not kept under an event's time."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    kept.see(frame(0, 90))
+    kept.ask(Ask(NAME, keeper.NEAR_NS + 1))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == "there is no picture of that time"
+    assert not list((tmp_path / "kept").glob("*.jpg"))
+    kept.ask(Ask(NAME, keeper.NEAR_NS))
+    until(lambda: kept.said)
+    assert kept.said.popleft() == ""
+
+
+def test_the_pixels_of_the_model_are_not_held(tmp_path: Path) -> None:
+    """Of a frame that passed only its still is at hand."""
+    kept = Keeper(keep(tmp_path / "kept"))
+    passing = frame(0, 9)
+    pixels = weakref.ref(passing.pixels)
+    kept.see(passing)
+    del passing
+    assert pixels() is None
+    assert len(kept._held) == 1
+
+
 def test_no_more_is_held_than_is_needed(tmp_path: Path) -> None:
     """An hour of pictures leaves ten seconds of them, and without clips no sound at all."""
     kept = Keeper(keep(tmp_path / "kept"))
@@ -82,6 +107,13 @@ def test_stills_are_upright_and_no_larger_than_asked() -> None:
         assert (shown.width, shown.height) == size
 
 
+def test_pixels_are_looked_at_only_where_a_still_is_due() -> None:
+    """What FFmpeg would not take passes unseen between two stills, and so costs no copy."""
+    stills, pixels = Stills(WantedStills(100, 2)), np.zeros((48, 64, 3), np.uint8)
+    made = [stills.of_pixels(number * 100_000_000, pixels[..., : 0 if number % 5 else 3]) for number in range(20)]
+    assert [place for place, each in enumerate(made) if each] == [0, 5, 10, 15]
+
+
 @pytest.fixture
 def frozen_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk on which nothing can be written until the test is over."""
@@ -110,8 +142,8 @@ def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = Keeper(keep(frozen_disk / "kept"))
     began_s = time.monotonic()
     for second in range(20):
-        kept.see(frame(second * NS_PER_S, second * 10))
-        kept.ask(Ask(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S))
+        kept.see(frame(second * NS_PER_S // 4, second * 10))
+        kept.ask(Ask(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S // 4))
         time.sleep(0.01)
     assert time.monotonic() - began_s < 2
     assert set(kept.said) == {"the disk is too slow"}

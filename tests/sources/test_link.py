@@ -8,7 +8,7 @@ import pytest
 
 from perceiverd.errors import WireError
 from perceiverd.media import Chunk, Frame, Timing
-from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, name_of
+from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, name_of, shown
 from perceiverd.sources.link import Header, Order, packed, unpacked
 
 ORDER = Order(Synthetic(), Wanted(16000, WantedVideo(3, 5, 6.25)), "ipc:///x", "token", 7)
@@ -105,3 +105,17 @@ def test_a_wrong_specification_is_refused(text: str) -> None:
 def test_names_hold_no_secret() -> None:
     """A URL is named without user, password and query."""
     assert name_of(Url("rtsp://admin:hunter2@10.0.0.7:554/live?token=abc")) == "rtsp://10.0.0.7:554/live"
+
+
+@pytest.mark.parametrize("sign", "/?#")
+def test_a_password_that_looks_like_a_port_is_refused_and_not_shown(sign: str) -> None:
+    """Digits before / ? or # in a password pass for a port: no source is made of that, written out or as a secret."""
+    url = f"rtsp://admin:2024{sign}cam@10.0.0.5/stream"
+    assert shown(url) == "rtsp://..."
+    with pytest.raises(ValueError, match="an @ after its host and port") as written:
+        Url(url)
+    with pytest.raises(ValueError, match="an @ after its host and port") as secret:
+        Url("${CAM}").filled({"CAM": url})
+    assert "2024" not in f"{written.value} {secret.value}"
+    Url("rtsp://u:${P}@${H}/a@b").filled({"P": f"2024{sign}@", "H": "h"})
+    Url("http://h/live?user=me%40h")

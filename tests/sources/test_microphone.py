@@ -129,6 +129,7 @@ def test_blocks_that_found_no_room_leave_holes(gone: set[int]) -> None:
     kept = (block for block in blocks(300, late=lambda _: 0.001) if block.first // LENGTH not in gone)
     items = [item for block in kept for item in joiner.feed(block)]
     assert joiner.timing.steps == len([n for n in gone if n + 1 not in gone])
+    assert joiner.timing.overflows == joiner.timing.steps
     assert joiner.dropped_samples == len(gone) * LENGTH
     assert max(errors_ms(items), default=0) < 2
     heard = sum(len(item.samples) for item in items if isinstance(item, Chunk))

@@ -94,8 +94,9 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     with Camera(certificate=together) as camera:
         with pytest.raises(
             MediaError, match=r"not trusted \(self-signed certificate\).* ca_file, or set verify = false"
-        ):
+        ) as caught:
             next(url.media(Url(camera.url), WANTED))
+        assert caught.value.refused == "request"
         assert next(url.media(Url(camera.url, ca_file=str(certificate)), WANTED))
         assert next(url.media(Url(camera.url, verify=False), WANTED))
 
@@ -158,7 +159,7 @@ FAULTS: dict[str, tuple[float, Trouble, Trouble]] = {
     "killed": (3.0, lambda camera, _: camera.kill(), lambda camera, _: camera.start()),
     "frozen": (8.0, lambda camera, _: camera.freeze(), lambda camera, _: camera.thaw()),
     "restarted": (0.0, lambda camera, _: camera.kill(), lambda camera, _: camera.start()),
-    "password changed": (6.0, lambda camera, _: camera.restart("viewer:other"), lambda camera, _: camera.restart()),
+    "password changed": (4.0, lambda camera, _: camera.restart("viewer:other"), lambda camera, _: camera.restart()),
     "cut off": (8.0, lambda _, network: network.cut(), lambda _, network: network.mend()),
     "slowed": (8.0, lambda _, network: network.slow(60), lambda _, network: network.slow(0)),
 }

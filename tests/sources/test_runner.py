@@ -8,22 +8,26 @@ import logging
 import os
 import signal
 import socket
+import socketserver
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
 
 from perceiverd.errors import WireError
-from perceiverd.media import NS_PER_S, Chunk, Frame
+from perceiverd.media import NS_PER_S, Chunk, Frame, Timing
 from perceiverd.sources import File, Source, Synthetic, Url, Wanted, WantedVideo, runner
 from perceiverd.sources.link import Order, packed
 from perceiverd.sources.runner import Arrival, Change, Gap, Key, Runner
-from perceiverd.sources.supervision import Limits, State
+from perceiverd.sources.supervision import Limits, State, Supervision
 
 WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
 HURRIED = Limits(open_s=30.0, read_s=2.0)
@@ -128,6 +132,33 @@ def test_what_cannot_be_opened_is_tried_again_and_told(caplog: pytest.LogCapture
         assert running.state("file")[0].data_age_s is None
     assert "no such file" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "longest_s"), [("401 Unauthorized", 300), ("404 Not Found", 30), ("500 Broken", 3)])
+def test_what_refuses_is_left_alone_for_longer(monkeypatch: pytest.MonkeyPatch, answer: str, longest_s: float) -> None:
+    """A server that says no has its tries spread to a cap of their own; one that is broken is asked soon again."""
+
+    class Server(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever).start()
+        caps_s = list[float | None]()
+        lost = Supervision.lost
+
+        def spied(self: Supervision, *arguments: Any) -> float:
+            caps_s.append(min(self._limits.backoff_cap_s, 3) if arguments[3] is None else arguments[3])
+            return lost(self, *arguments)
+
+        monkeypatch.setattr(Supervision, "lost", spied)
+        try:
+            with Runner({("cam", 0): Url(f"http://127.0.0.1:{server.server_address[1]}/")}, WANTED) as running:
+                drive(running, lambda _: bool(caps_s))
+        finally:
+            server.shutdown()
+    assert caps_s[0] == longest_s
 
 
 def test_flash_and_beep_stay_together_through_a_replay(clip: Callable[..., Path]) -> None:
@@ -356,6 +387,21 @@ def test_a_step_of_a_devices_clock_is_a_gap() -> None:
     assert NS_PER_S // 2 - 50_000_000 <= lost_ns < 12 * NS_PER_S
     assert state.timing is not None and state.timing.steps == 1
     assert state.losses == {}
+
+
+def test_overflows_are_told_and_outlast_a_process() -> None:
+    """How often the machine was too slow is the sum over all processes of a source, beside the steps."""
+    with Runner({("mic", 0): Synthetic()}, WANTED, limits=PATIENT) as running:
+        (child,) = running._children
+        order = Order(Synthetic(), WANTED, "", child.token, 0)
+        for count in (1, 2):
+            running._take([bytes(part) for part in packed(order, 0, Timing(None, 1.0, 3, count), 3)], [])
+        running._lost(child, time.monotonic_ns(), "failed", "gone", [])
+        order = msgspec.structs.replace(order, incarnation=1)
+        running._take([bytes(part) for part in packed(order, 0, Timing(None, 1.0, 1, 1), 1)], [])
+        timing = running.state("mic")[0].timing
+    assert timing is not None
+    assert (timing.steps, timing.overflows) == (4, 3)
 
 
 def test_a_source_is_started_again_on_demand() -> None:

@@ -78,6 +78,20 @@ def test_jitter_is_at_most_half(chance: float, tries: int) -> None:
     assert full_s / 2 <= wait_s <= full_s
 
 
+def test_refusals_have_a_back_off_of_their_own() -> None:
+    """Their waits double to their own cap, from the first of them on; whoever is up or fails otherwise begins anew."""
+    source = Supervision(Limits(backoff_cap_s=3.0), jitter=lambda: 1.0)
+    for _ in range(9):
+        assert source.lost(0, "failed", "nobody") <= 3
+    waits_s = [source.lost(0, "failed", "no", 300.0) for _ in range(12)]
+    assert waits_s == [*(0.25 * 2**n for n in range(11)), 300]
+    assert source.lost(0, "failed", "nobody") == 3
+    assert source.lost(0, "failed", "no", 300.0) == 0.25
+    source.launched(0)
+    source.heard(0, data=True)
+    assert source.lost(0, "failed", "no", 300.0) == 0.25
+
+
 @pytest.mark.parametrize(("good_s", "wait_s"), [(9.0, 1.0), (10.5, 0.25)])
 def test_good_data_resets_the_back_off(good_s: float, wait_s: float) -> None:
     """Only after 10 s with data does the back-off begin anew."""
