@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SILENT_S = 2
 """A camera that gives no picture for so long is given up, in words, before the runner kills the process."""
+GONE_S, GONE_LOOKS = 0.5, 10
+"""For so long, and so often in it, is looked whether a camera that gives nothing has gone."""
 TOLD = 8
 """Formats that an error names; test drivers have fifty."""
 ENOUGH_FPS = 15.0
@@ -171,8 +173,11 @@ class Capture:
 
     def _fault(self, otherwise: str) -> MediaError:
         """Why nothing came, as far as can be found out."""
-        if not Path(self.path).exists():
-            return MediaError(f"camera {self.path}: is gone; plug it in again")
+        # A cable that is pulled ends the reading at once; the name goes a moment later, when udev hears of it.
+        for _ in range(GONE_LOOKS):
+            if not Path(self.path).exists():
+                return MediaError(f"camera {self.path}: is gone; plug it in again")
+            time.sleep(GONE_S / GONE_LOOKS)
         try:
             if not self._grabbed:
                 self._capture.release()  # or it is us who have it
