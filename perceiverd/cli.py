@@ -18,9 +18,10 @@ import typer
 from perceiverd import __version__
 from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 
-FAILED, CONFIG, BROKEN_PIPE = 1, 78, 141
+FAILED, CONFIG, INTERRUPTED, BROKEN_PIPE = 1, 78, 130, 141
 """Exit statuses: a fault; a configuration or model that can't be used (EX_CONFIG, after which systemd does not start
-again); what a shell reports for SIGPIPE. Wrong usage is 2 and Ctrl-C 130, by typer."""
+again); what a shell reports for SIGINT and for SIGPIPE. Wrong usage is 2, by typer. Ctrl-C is how `run` is meant to
+end by hand: with 0."""
 
 # Plain help: it is read in logs too, and rich alone takes longer to import than all the rest.
 app = typer.Typer(
@@ -59,6 +60,8 @@ def main() -> None:
     except PerceiverdError as error:
         tell(error)
         sys.exit(FAILED)
+    except KeyboardInterrupt:  # where typer does not yet look after it
+        sys.exit(INTERRUPTED)
 
 
 def tell(error: PerceiverdError) -> None:
