@@ -15,7 +15,7 @@ from perceiverd.config import Config, Stream
 from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 from perceiverd.findings import Finding
 from perceiverd.media import Chunk, Frame
-from perceiverd.secrets import look_up
+from perceiverd.secrets import CREDENTIAL, look_up
 from perceiverd.sources import SCHEMES, Source, Wanted, name_of, secrets_of
 from perceiverd.sources.runner import Change, Runner
 from perceiverd.sources.supervision import State
@@ -27,6 +27,7 @@ SPARE = 0.8
 """The part of a hop that the network may take; decoding and the rest want some as well."""
 MORE_S = 1.5
 """How long is waited for the other modality once one has come."""
+WITH_SECRETS = "systemd-run --pipe --wait -p EnvironmentFile=/etc/perceiverd/secrets.env perceiverd doctor"
 NVIDIA, DISPLAY = "0x10de", "0x03"
 NODES = Path("/sys/bus/pci/devices")
 
@@ -136,10 +137,14 @@ def stream(
     """Each source of a stream for a moment, in a process of its own, as the daemon runs it."""
     for position, source in enumerate(sources):
         check = f"stream {name}" if len(sources) == 1 else f"stream {name} {position + 1}"
+        secrets: dict[str, str] = {}
+        asked = ""
         try:
-            secrets = {each: look_up(each, environment) for each in secrets_of(source)}
+            for asked in secrets_of(source):
+                secrets[asked] = look_up(asked, environment)
         except ConfigError as error:
-            do = "set -a; . /etc/perceiverd/secrets.env   as root, before perceiverd doctor: so the service has it"
+            # By systemd, as the service has it: a shell would run what is in that file. A credential is another unit's.
+            do = "" if asked.startswith(CREDENTIAL) else f"as root: {WITH_SECRETS}"
             yield Finding(check, "warning", f"{name_of(source)}: not tried, {error}", do)
             continue
         try:

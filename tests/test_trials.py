@@ -93,7 +93,11 @@ def test_a_secret_that_only_the_service_has_is_no_fault() -> None:
     (found,) = tried(url)
     assert found.verdict == "warning"
     assert "WORD" in found.what
-    assert "secrets.env" in found.do
+    assert found.do.startswith("as root: systemd-run ")
+    assert "EnvironmentFile=/etc/perceiverd/secrets.env" in found.do
+    (credential,) = tried(Url("rtsp://name:${credential:word}@127.0.0.1:9/door"))
+    assert "LoadCredential=word:FILE" in credential.what
+    assert credential.do == ""
     (found,) = tried(url, WORD="hush")
     assert found.verdict == "fault"
     assert "hush" not in found.what
