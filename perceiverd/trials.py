@@ -167,9 +167,7 @@ def _tried(check: str, source: Source, wanted: Wanted, secrets: Mapping[str, str
                     case Chunk():
                         came.setdefault("sound", "sound")
                     case Change(state=State.BACKING_OFF | State.STALLED, detail=detail) if not came:
-                        said = detail.removeprefix(f"{name_of(source)}: ")
-                        do = "see that it is there and switched on, and that address, name and password are right"
-                        return Finding(check, "fault", f"{name_of(source)}: {said}", do)
+                        return _lost(check, name_of(source), detail)
                     case Change(state=State.ENDED):
                         until_s = 0.0
                     case _:
@@ -181,6 +179,14 @@ def _tried(check: str, source: Source, wanted: Wanted, secrets: Mapping[str, str
         return Finding(check, "ok", f"{name_of(source)}: {' and '.join(sorted(came))}, the first after {first_s:.1f} s")
     what = f"{name_of(source)}: nothing came within {bound_s:.0f} s"
     return Finding(check, "fault", what, "see that it is switched on and sends what the model wants: sound or pictures")
+
+
+def _lost(check: str, name: str, detail: str) -> Finding:
+    """What the source's process said, under one name, with what to do where it did not say that itself."""
+    said = detail.removeprefix(f"{name}: ")
+    named = said.startswith(("camera ", "microphone"))
+    do = "see that it is there and switched on, and that address, name and password are right"
+    return Finding(check, "fault", said if named else f"{name}: {said}", "" if "; " in said else do)
 
 
 def _window(card: Card) -> Window:
