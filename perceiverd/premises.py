@@ -17,6 +17,7 @@ from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
 from perceiverd.findings import Finding
 from perceiverd.keys import AllowList, read_pair
+from perceiverd.sources import File, Url
 
 UNIT, USER, LABELS_GROUP = "perceiverd.service", "perceiverd", "perceiverd-labels"
 SECRETS = Path("/etc/perceiverd/secrets.env")
@@ -69,12 +70,15 @@ def rights(settings: Config, path: Path | None) -> Iterator[Finding]:
     except (ModelError, OSError):
         pass  # the model's own check tells
     wanted += [Path(each) for each in (settings.publish.secret_key, settings.publish.client_keys) if each]
-    closed = [str(each) for each in wanted if not os.access(each, os.R_OK | (os.X_OK if each.is_dir() else 0))]
+    sources = [source for stream in settings.streams.values() if stream.enabled for source in stream.sources]
+    wanted += [Path(source.path) for source in sources if isinstance(source, File)]
+    wanted += [Path(source.ca_file) for source in sources if isinstance(source, Url) and source.ca_file]
+    closed = [str(each) for each in dict.fromkeys(wanted) if _closed(each)]
     if closed:
         do = f"chgrp {USER} and chmod g+r for files, g+rx for folders, on the way to them too"
         yield Finding("rights", "fault", f"{who} may not read {', '.join(closed)}", do)
     else:
-        yield Finding("rights", "ok", f"{who} may read the configuration and the model")
+        yield Finding("rights", "ok", f"{who} may read the configuration, the model and what else is named")
 
 
 def secrets_file(path: Path = SECRETS) -> Iterator[Finding]:
@@ -224,6 +228,17 @@ def _tcp(check: str, host: str, port: int, endpoint: str) -> Finding:
         do = "use an address of this machine and a port above 1023"
         return Finding(check, "fault", f"{endpoint} cannot be bound: {error.strerror}", do)
     return Finding(check, "ok", f"{endpoint} is free")
+
+
+def _closed(path: Path) -> bool:
+    """Whether it may not be read. What is not there may: that it is missing is another check's."""
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK | (os.X_OK if folder else 0))
 
 
 def _become_the_service() -> str:

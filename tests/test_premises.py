@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from perceiverd import premises
-from perceiverd.config import Config, Metrics, Model, Publish
+from perceiverd.config import Config, Metrics, Model, Publish, Stream
 from perceiverd.findings import Check, Finding, examine
 from perceiverd.keys import new
+from perceiverd.sources import File, Url
 
 
 def labels(endpoint: str, secret_key: str | None = None, client_keys: str | None = None) -> Finding:
@@ -145,13 +146,25 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     def as_nobody() -> list[Finding]:
         if os.geteuid() == 0:
             os.setresuid(65534, 65534, 65534)
-        return list(premises.rights(Config(model=Model("none")), tmp_path / "config"))
+        sources = File(str(tmp_path / "clip")), Url("https://camera/", ca_file=str(tmp_path / "ca"))
+        return list(
+            premises.rights(Config(model=Model("none"), streams={"door": Stream(sources)}), tmp_path / "config")
+        )
 
-    (tmp_path / "config").touch(mode=0o000)
+    for name in ("config", "clip", "ca"):
+        (tmp_path / name).touch(mode=0o000)
     (found,) = examine([Check("rights", as_nobody, 10)])
     assert found.verdict == "fault"
-    assert str(tmp_path / "config") in found.what
+    for name in ("config", "clip", "ca"):
+        assert str(tmp_path / name) in found.what
     assert found.do
+
+
+def test_what_is_not_there_is_no_question_of_rights(tmp_path: Path) -> None:
+    """It has a fault of its own."""
+    settings = Config(model=Model("none"), streams={"door": Stream((File(str(tmp_path / "clip")),))})
+    (found,) = premises.rights(settings, tmp_path / "config")
+    assert found.verdict == "ok"
 
 
 def test_a_machine_without_systemd_or_unit_is_well() -> None:
