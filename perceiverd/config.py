@@ -27,6 +27,7 @@ from perceiverd.sources import secrets_of as secrets_of_source
 TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
 LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(?P<port>\*|\d{1,5})")
 HTTP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
+ANYWHERE = {"*", "0.0.0.0", "::"}
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -192,6 +193,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stalls: Stalls = Stalls()
     streams: dict[str, Stream] = {}
 
+    def __post_init__(self) -> None:
+        labels, metrics = TCP.fullmatch(self.publish.endpoint), self.metrics.address
+        if labels and metrics and metrics[1] and labels["port"] == str(metrics[1]):
+            hosts = {"127.0.0.1" if host == "localhost" else host for host in (labels[1].strip("[]"), metrics[0])}
+            if len(hosts) == 1 or hosts & ANYWHERE:
+                raise ValueError(
+                    f"publish.endpoint and metrics.endpoint are the same port {metrics[1]}; change one of them"
+                )
+
 
 def load(path: Path, endpoint: str | None = None) -> Config:
     """The config in this file; relative paths in it are taken from its folder.
@@ -214,9 +224,9 @@ def load(path: Path, endpoint: str | None = None) -> Config:
         return settings
     try:
         publish = msgspec.structs.replace(settings.publish, endpoint=endpoint)
+        return msgspec.structs.replace(settings, publish=publish)
     except ValueError as error:
         raise ConfigError(f"--endpoint: {error}") from error
-    return msgspec.structs.replace(settings, publish=publish)
 
 
 def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:

@@ -161,6 +161,12 @@ def _unit(unit: str) -> Finding:
     return Finding("service", "fault", f"{unit} fails ({told}; {active}, {sub})", log)
 
 
+def _at_work() -> bool:
+    """Whether the service, or one of its units of one stream, runs or is about to."""
+    states = "--state=active,activating,reloading"
+    return bool(_systemctl("list-units", "--plain", "--no-legend", states, UNIT, "perceiverd@*.service"))
+
+
 def _systemctl(*arguments: str) -> dict[str, str] | None:
     """The properties it prints; of a list the lines as keys. None where it gives no answer."""
     try:
@@ -195,7 +201,10 @@ def _ipc(check: str, path: Path) -> Finding:
             return Finding(check, "warning", f"a daemon publishes at {path}, and this user may not listen", do)
         except OSError as error:
             return Finding(check, "fault", f"{path}: {error.strerror or error}", "end who holds it, or remove it")
-    return Finding(check, "ok", f"a daemon publishes at {path}; a second one would need another publish.endpoint")
+    if _at_work():
+        return Finding(check, "ok", f"a daemon publishes at {path}; a second one would need another publish.endpoint")
+    do = "end it (ss -lxp tells which), or set publish.endpoint"
+    return Finding(check, "fault", f"another daemon, which is not the service, publishes at {path} already", do)
 
 
 def _place(check: str, path: Path) -> Finding:
@@ -223,8 +232,12 @@ def _tcp(check: str, host: str, port: int, endpoint: str) -> Finding:
         return Finding(check, "fault", f"{endpoint}: {error.strerror}", "name an address of this machine")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            do = f"if it is not the daemon itself: ss -tlnp 'sport = :{port}' tells who has it"
-            return Finding(check, "warning", f"{endpoint} is taken by a program that runs", do)
+            if _at_work():
+                do = f"if it is not the service itself: ss -tlnp 'sport = :{port}' tells who has it"
+                return Finding(check, "warning", f"{endpoint} is taken by a program that runs", do)
+            option = "publish.endpoint" if check == "labels" else "metrics.endpoint"
+            do = f"end it (ss -tlnp 'sport = :{port}' tells which), or set {option}"
+            return Finding(check, "fault", f"{endpoint} is taken by another program than the service", do)
         do = "use an address of this machine and a port above 1023"
         return Finding(check, "fault", f"{endpoint} cannot be bound: {error.strerror}", do)
     return Finding(check, "ok", f"{endpoint} is free")

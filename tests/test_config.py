@@ -372,6 +372,19 @@ def test_metrics_are_served_where_they_were_asked_for(
     assert config.load(written(tmp_path, text)).metrics.address == address
 
 
+def test_labels_and_metrics_are_no_one_port(tmp_path: Path) -> None:
+    """One address for both is refused before either is bound, with --endpoint too; two addresses may share a port."""
+    both = 'metrics.endpoint = "127.0.0.1:9464"\npublish.endpoint = "tcp://{}"'
+    told = "publish.endpoint and metrics.endpoint are the same port 9464; change one of them"
+    assert refusal(tmp_path, both.format("127.0.0.1:9464")) == f"$: {told}"
+    assert refusal(tmp_path, both.format("localhost:9464")) == f"$: {told}"
+    assert refusal(tmp_path, both.format("*:9464") + "\npublish.insecure = true") == f"$: {told}"
+    for fine in ("127.0.0.2:9464", "127.0.0.1:9465", "127.0.0.1:*"):
+        config.load(written(tmp_path, both.format(fine)))
+    with pytest.raises(ConfigError, match=f"^--endpoint: {told}$"):
+        config.load(written(tmp_path, 'metrics.endpoint = "127.0.0.1:9464"'), "tcp://127.0.0.1:9464")
+
+
 @pytest.mark.parametrize("endpoint", ["9464", "127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:80", "[::1]"])
 def test_an_endpoint_of_metrics_that_is_none_is_refused(tmp_path: Path, endpoint: str) -> None:
     """The line says what one looks like; another says what an open one would be."""

@@ -33,13 +33,14 @@ def test_a_place_for_a_socket_that_is_free(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_is_in_use(tmp_path: Path) -> None:
-    """A daemon that publishes there is told."""
+    """A daemon that publishes there is told: unless it is the service, another one could not begin."""
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(tmp_path / "labels"))
         daemon.listen()
         found = labels(f"ipc://{tmp_path}/labels")
-    assert (found.verdict, found.do) == ("ok", "")
-    assert "a daemon publishes at" in found.what
+    assert found.verdict == "fault"
+    assert f"publishes at {tmp_path}/labels already" in found.what
+    assert "end it" in found.do and "publish.endpoint" in found.do
 
 
 @pytest.mark.parametrize(
@@ -98,11 +99,12 @@ def test_a_port_that_is_free_taken_or_elsewhere() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         found = labels(f"tcp://127.0.0.1:{port}")
-        assert found.verdict == "warning"
+        assert found.verdict == "fault"
         assert "is taken" in found.what
-        assert str(port) in found.do
+        assert str(port) in found.do and "publish.endpoint" in found.do
         (metrics,) = premises.metrics_endpoint(Config(metrics=Metrics(f"127.0.0.1:{port}")))
-        assert metrics.verdict == "warning"
+        assert metrics.verdict == "fault"
+        assert "metrics.endpoint" in metrics.do
     assert labels(f"tcp://127.0.0.1:{port}").verdict == "ok"
     assert labels("tcp://127.0.0.1:*").verdict == "ok"
     (away,) = premises.metrics_endpoint(Config(metrics=Metrics("192.0.2.1:9464", insecure=True)))
