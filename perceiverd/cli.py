@@ -46,6 +46,7 @@ SecretKey = typer.Option(help="One's own secret key, for a daemon that encrypts.
 Endpoint = typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
 SERVICE = "ipc:///run/perceiverd/labels"
 """Where the service publishes unless its configuration says otherwise."""
+EXAMPLE = "All of it, with comments: configs/perceiverd.toml, installed in /usr/local/share/doc/perceiverd."
 DeviceName = typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")
 
 
@@ -103,7 +104,7 @@ def options(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Option(help="See configs/perceiverd.toml.", metavar="FILE")],
+    config: Annotated[Path, typer.Option(help=EXAMPLE, metavar="FILE")],
     endpoint: Annotated[
         str | None, typer.Option(help="Publish here, whatever the file says.", metavar="ENDPOINT")
     ] = None,
@@ -466,7 +467,7 @@ def import_model(
 @configs.command()
 @output()
 def check(
-    file: Annotated[Path, typer.Argument(help="See configs/perceiverd.toml.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help=EXAMPLE, metavar="FILE")],
 ) -> None:
     """Say whether the daemon would take this file; exit status 78 where it would not."""
     from perceiverd import config, reload

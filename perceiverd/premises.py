@@ -23,6 +23,8 @@ UNIT, USER, LABELS_GROUP = "perceiverd.service", "perceiverd", "perceiverd-label
 SECRETS = Path("/etc/perceiverd/secrets.env")
 STATE, RUN = Path("/var/lib/perceiverd"), Path("/run/perceiverd")
 PYTHON = Path("/opt/perceiverd/bin/python")
+SYSTEMD = Path("/run/systemd/system")
+"""There where systemd is at work."""
 HIDDEN = ("/home/", "/root/", "/tmp/")
 """What a hardened unit does not see."""
 SYSTEMCTL_S = 5.0
@@ -114,7 +116,7 @@ def state(path: Path = STATE) -> Iterator[Finding]:
 
 def service(python: Path = PYTHON) -> Iterator[Finding]:
     """How systemd sees the service: the unit, and those of one stream that are loaded."""
-    if not Path("/run/systemd/system").is_dir():
+    if not SYSTEMD.is_dir():
         yield Finding("service", "ok", "systemd is not at work here")
         return
     shown = _systemctl("show", UNIT, "--property=LoadState,ActiveState,UnitFileState")
@@ -211,8 +213,11 @@ def _place(check: str, path: Path) -> Finding:
     """Whether a socket could be made where there is none yet."""
     folder = path.parent
     if not folder.is_dir():
-        if folder == RUN:
+        if folder == RUN and SYSTEMD.is_dir():
             return Finding(check, "ok", f"{folder} is not there; systemd makes it when the service starts")
+        if folder == RUN:
+            what = f"{folder} is not there, nor is systemd at work here, which would make it"
+            return Finding(check, "warning", what, f"mkdir {folder}, or set publish.endpoint")
         do = f"mkdir -p {folder}, or set publish.endpoint"
         return Finding(check, "fault", f"{folder}, where labels should go out, is missing", do)
     if not os.access(folder, os.W_OK | os.X_OK):

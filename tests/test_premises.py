@@ -56,6 +56,14 @@ def test_a_place_for_a_socket_that_cannot_be(tmp_path: Path, path: str, what: st
     assert found.do
 
 
+@pytest.mark.skipif(premises.RUN.exists() or premises.SYSTEMD.is_dir(), reason="the folder is there, or will be")
+def test_a_place_that_only_systemd_makes() -> None:
+    """Where it is not at work, nobody does."""
+    found = labels(f"ipc://{premises.RUN}/labels")
+    assert found.verdict == "warning"
+    assert found.do == "mkdir /run/perceiverd, or set publish.endpoint"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 def test_a_socket_that_others_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Who may not listen, look or make a socket there is told what group to join."""
