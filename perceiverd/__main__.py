@@ -1,6 +1,16 @@
 """`python -m perceiverd` is `perceiverd`."""
 
-from perceiverd.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C is no fault, not even while it is loaded."""
+    try:
+        from perceiverd import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,7 @@ from perceiverd.errors import WireError
 logger = logging.getLogger(__name__)
 
 HINTS = {
-    errno.EADDRINUSE: "another program is bound to it",
+    errno.EADDRINUSE: "another program is bound to it; end it (ss -lp tells which), or set publish.endpoint",
     errno.EADDRNOTAVAIL: "this machine does not have that address",
     errno.ENODEV: "this machine has no such interface",
     errno.ENOENT: "its folder is missing: create it (systemd does for the service), or set publish.endpoint",

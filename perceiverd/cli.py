@@ -18,9 +18,10 @@ import typer
 from perceiverd import __version__
 from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 
-FAILED, CONFIG, BROKEN_PIPE = 1, 78, 141
+FAILED, CONFIG, INTERRUPTED, BROKEN_PIPE = 1, 78, 130, 141
 """Exit statuses: a fault; a configuration or model that can't be used (EX_CONFIG, after which systemd does not start
-again); what a shell reports for SIGPIPE. Wrong usage is 2 and Ctrl-C 130, by typer."""
+again); what a shell reports for SIGINT and for SIGPIPE. Wrong usage is 2, by typer. Ctrl-C is how `run` is meant to
+end by hand: with 0."""
 
 # Plain help: it is read in logs too, and rich alone takes longer to import than all the rest.
 app = typer.Typer(
@@ -45,6 +46,7 @@ SecretKey = typer.Option(help="One's own secret key, for a daemon that encrypts.
 Endpoint = typer.Argument(help="Where a daemon publishes: ipc://PATH or tcp://HOST:PORT.", metavar="ENDPOINT")
 SERVICE = "ipc:///run/perceiverd/labels"
 """Where the service publishes unless its configuration says otherwise."""
+EXAMPLE = "All of it, with comments: configs/perceiverd.toml, installed in /usr/local/share/doc/perceiverd."
 DeviceName = typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")
 
 
@@ -59,6 +61,8 @@ def main() -> None:
     except PerceiverdError as error:
         tell(error)
         sys.exit(FAILED)
+    except KeyboardInterrupt:  # where typer does not yet look after it
+        sys.exit(INTERRUPTED)
 
 
 def tell(error: PerceiverdError) -> None:
@@ -100,7 +104,7 @@ def options(
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Option(help="See configs/perceiverd.toml.", metavar="FILE")],
+    config: Annotated[Path, typer.Option(help=EXAMPLE, metavar="FILE")],
     endpoint: Annotated[
         str | None, typer.Option(help="Publish here, whatever the file says.", metavar="ENDPOINT")
     ] = None,
@@ -466,7 +470,7 @@ def import_model(
 @configs.command()
 @output()
 def check(
-    file: Annotated[Path, typer.Argument(help="See configs/perceiverd.toml.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help=EXAMPLE, metavar="FILE")],
 ) -> None:
     """Say whether the daemon would take this file; exit status 78 where it would not."""
     from perceiverd import config, reload

@@ -27,6 +27,8 @@ from perceiverd.sources import secrets_of as secrets_of_source
 TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
 LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(?P<port>\*|\d{1,5})")
 HTTP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
+ANYWHERE = {"*", "0.0.0.0", "::"}
+SUCH_AS = ', such as sources = [{ kind = "camera" }]'
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -193,6 +195,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stalls: Stalls = Stalls()
     streams: dict[str, Stream] = {}
 
+    def __post_init__(self) -> None:
+        labels, metrics = TCP.fullmatch(self.publish.endpoint), self.metrics.address
+        if labels and metrics and metrics[1] and labels["port"] == str(metrics[1]):
+            hosts = {"127.0.0.1" if host == "localhost" else host for host in (labels[1].strip("[]"), metrics[0])}
+            if len(hosts) == 1 or hosts & ANYWHERE:
+                raise ValueError(
+                    f"publish.endpoint and metrics.endpoint are the same port {metrics[1]}; change one of them"
+                )
+
 
 def load(path: Path, endpoint: str | None = None) -> Config:
     """The config in this file; relative paths in it are taken from its folder.
@@ -215,9 +226,9 @@ def load(path: Path, endpoint: str | None = None) -> Config:
         return settings
     try:
         publish = msgspec.structs.replace(settings.publish, endpoint=endpoint)
+        return msgspec.structs.replace(settings, publish=publish)
     except ValueError as error:
         raise ConfigError(f"--endpoint: {error}") from error
-    return msgspec.structs.replace(settings, publish=publish)
 
 
 def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:
@@ -320,7 +331,15 @@ def _explain(what: str, place: str, section: type, raw: dict[str, Any]) -> str:
     if wrong := re.fullmatch(r"Invalid value '(.*)'", what):  # only a tag is refused with these words
         known = [str(kind.tag) for kind in _structs(_follow(inspect.type_info(section), raw, steps[:-1])[0])]
         return f"{place}: {wrong[1]!r} is none; {_meant(wrong[1], known)}"
-    return f"{place}: {what[:1].lower()}{what[1:]}"
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
+        said = f"the option `{missing[1]}` is missing"
+        if missing[1] == "kind":
+            kinds = _structs(_follow(inspect.type_info(section), raw, steps)[0])
+            return f"{place}: {said}; there are {', '.join(str(kind.tag) for kind in kinds)}"
+        return f"{place}: {said}{SUCH_AS if missing[1] == 'sources' else ''}"
+    # In TOML's words; msgspec speaks in those of JSON.
+    what = what[:1].lower() + what[1:].replace("`array`", "a list").replace("`object`", "a table")
+    return f"{place}: {what}{SUCH_AS if place.endswith('.sources') else ''}"
 
 
 def _meant(word: str, known: Sequence[str]) -> str:

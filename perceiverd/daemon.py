@@ -14,7 +14,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -92,7 +92,7 @@ class Daemon:
 
         Raises ConfigError where no stream is enabled.
         """
-        self.should_exit = self.should_reload = False
+        self.should_exit = self.should_reload = self._loading = False
         self._settings, self._path, self._endpoint = settings, path, endpoint
         self._ready = False
         reload.watched(settings)
@@ -109,7 +109,7 @@ class Daemon:
         self._next_snapshot_ns = 0
 
     def run(self) -> None:
-        with self._signals(), ExitStack() as opened:
+        with self._signals(), ExitStack() as opened, suppress(_LeftEarly):
             self.startup(opened)
             try:
                 self.main_loop()
@@ -131,7 +131,8 @@ class Daemon:
         if address := settings.metrics.address:
             server = opened.enter_context(Server(*address, metrics.pages(self._board)))
             logger.info("serving-metrics host=%s port=%d", address[0], server.port)
-        self._load(card)
+        with self._left_at_once():
+            self._load(card)
         self._streams = {name: self._stream(name, rules[name]) for name in rules}
         sources = reload.sources_of(reload.watched(settings))
         # Under systemd the unit's own directory, which nobody else reaches and which goes with it.
@@ -464,6 +465,18 @@ class Daemon:
         logger.info("model-loaded name=%s sha256=%s took_s=%.1f", card.name, card.sha256, time.monotonic() - began_s)
 
     @contextmanager
+    def _left_at_once(self) -> Iterator[None]:
+        """In here a signal ends all at once: a slow board loads for longer than systemd waits for an end."""
+        self._loading = True
+        try:
+            if not self.should_exit:
+                yield
+            if self.should_exit:  # before the load, or where a library kept to itself what the handler raised
+                raise _LeftEarly
+        finally:
+            self._loading = False
+
+    @contextmanager
     def _signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT ask for the end; a second SIGINT is the kernel's, and immediate even amid an inference."""
 
@@ -472,6 +485,8 @@ class Daemon:
             self.should_exit = True
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if self._loading:
+                raise _LeftEarly
 
         def reread(number: int, frame: FrameType | None) -> None:
             self.should_reload = True
@@ -483,6 +498,10 @@ class Daemon:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class _LeftEarly(BaseException):
+    """A signal came while the model was loaded. No Exception, for libraries catch those while they are imported."""
 
 
 def _ns(seconds: float) -> int:

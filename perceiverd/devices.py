@@ -120,11 +120,12 @@ class Asking:
 
 def devices(*, json: bool = False) -> int:
     """List them all; 0 where a camera or a microphone can be used, 1 where none can."""
-    looking = [Asking(LookAt(path), LOOK_S) for path in v4l2.paths()]
+    paths = v4l2.paths()
+    looking = [Asking(LookAt(path), LOOK_S) for path in paths]
     listing = Asking(ListMicrophones(), LOOK_S)
     if not json:
         print("Cameras", flush=True)
-    cameras = [_camera(path, asking.answers()) for path, asking in zip(v4l2.paths(), looking, strict=False)]
+    cameras = [_camera(path, asking.answers()) for path, asking in zip(paths, looking, strict=True)]
     if not json:
         print("\n".join(_camera_lines(cameras)) or NO_CAMERA)
         print("\nMicrophones (listening for a second) ...", flush=True)
@@ -151,10 +152,14 @@ def try_out(name: str, *, json: bool = False) -> int:
     if json:
         print(msgspec.json.encode([msgspec.to_builtins(each) for each in answers]).decode())
     else:
-        print("\n".join(line for each in answers for line in _tried(each)))
+        for line in (line for each in answers for line in _tried(each)):
+            print(line)
     if failed:
         if not json:
-            print(f"perceiverd: {failed.message}", file=sys.stderr)
+            # A name that says not what it is of is looked for among both, among microphones last.
+            nobody = f"microphone {name!r}: there is none of this name"
+            said = failed.message.replace(nobody, f"{name!r}: no camera or microphone has this name")
+            print(f"perceiverd: {said}", file=sys.stderr)
         return 1
     if not json:
         print(f"\nFor the configuration:\n\n{_configuration([source])}")
@@ -163,8 +168,15 @@ def try_out(name: str, *, json: bool = False) -> int:
 
 def named(name: str) -> Camera | Microphone:
     """What a name on the command line means. Raises PerceiverdError where that can't be told."""
-    kind, _, rest = name.partition(":")
-    if kind in ("camera", "microphone") and rest:
+    try:
+        return _named(name)
+    except ValueError as error:  # what no configuration may hold either
+        raise PerceiverdError(f"{name!r}: {error}; `perceiverd devices` lists them") from None
+
+
+def _named(name: str) -> Camera | Microphone:
+    kind, sign, rest = name.partition(":")
+    if kind in ("camera", "microphone") and sign:
         device = int(rest) if rest.isdecimal() else rest
         return Camera(device=device) if kind == "camera" else Microphone(device=device)
     if name.startswith(("/dev/video", "/dev/v4l/")):

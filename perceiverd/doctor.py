@@ -19,6 +19,7 @@ from perceiverd.rules import resolve
 from perceiverd.sources import Url, Wanted, WantedVideo
 
 USUAL = Path("/etc/perceiverd/perceiverd.toml")
+WRITE = "write it (the commented example is configs/perceiverd.toml), or name another with --config"
 MODEL_S = 180.0
 STREAM_S = 12.0
 QUICK_S = 10.0
@@ -92,9 +93,8 @@ def _settings(path: Path | None) -> tuple[Config, Finding]:
     try:
         settings = config.load(path)
     except ConfigError as error:
-        return Config(), Finding(
-            "config", "fault", str(error), "mend that place; all else is looked at with the defaults"
-        )
+        mend = "mend that place" if not isinstance(error.__cause__, FileNotFoundError) else WRITE
+        return Config(), Finding("config", "fault", str(error), f"{mend}; all else is looked at with the defaults")
     enabled = [name for name, stream in settings.streams.items() if stream.enabled]
     if not enabled:
         do = "add a table [streams.NAME]; configs/perceiverd.toml shows how"
@@ -107,7 +107,9 @@ def _settings(path: Path | None) -> tuple[Config, Finding]:
         pass  # the model's own check tells
     except ConfigError as error:
         return settings, Finding("config", "fault", f"{path}: {error}", "mend that place")
-    return settings, Finding("config", "ok", f"{path}: {len(enabled)} streams ({', '.join(enabled)})")
+    return settings, Finding(
+        "config", "ok", f"{path}: {len(enabled)} stream{'s' * (len(enabled) != 1)} ({', '.join(enabled)})"
+    )
 
 
 def _wanted(settings: Config) -> Wanted:

@@ -113,7 +113,8 @@ class AllowList:
             with os.scandir(self._folder) as entries:
                 names = [each.name for each in entries if each.name.endswith(PUBLIC)]
         except OSError as error:
-            raise ConfigError(f"{self._folder}: cannot read the folder of clients' keys: {error.strerror}") from error
+            told = f"cannot read the folder of clients' keys: {error.strerror}"
+            raise ConfigError(f"{self._folder}: {told}; make the folder, or set publish.client_keys") from error
         found = {}
         for name in names:
             with contextlib.suppress(OSError):  # a dangling link is no key, and must not keep others on the list

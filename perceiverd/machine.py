@@ -15,11 +15,13 @@ from perceiverd.findings import Finding
 DAEMON_MB, SOURCE_MB = 700, 120
 """What the daemon takes with the bundled model, and what a source's process does."""
 FEW_DESCRIPTORS = 1024
+GROUPS = Path("/sys/fs/cgroup")
 LIMITS = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )
-"""What a container may take, and takes: in the second version of control groups and in the first."""
+"""What a container may take, what it takes, and how much of that is of files lately read, which the kernel gives back
+when asked: in the second version of control groups and in the first."""
 WATCHED_S = 1.0
 """How long the clocks are watched."""
 STEP_NS = 2_000_000
@@ -101,15 +103,16 @@ def clock() -> Iterator[Finding]:
         )
 
 
-def memory(sources: int) -> Iterator[Finding]:
+def memory(sources: int, groups: Path = GROUPS) -> Iterator[Finding]:
     """Whether there is enough for the model and so many sources."""
     need = DAEMON_MB + SOURCE_MB * sources
     fields = dict(line.split(":", 1) for line in _lines(Path("/proc/meminfo")) if ":" in line)
     free = int(fields.get("MemAvailable", "0").split()[0]) // 1024
-    for limit, used in LIMITS:
-        most, now = (_first_line(Path("/sys/fs/cgroup") / name) for name in (limit, used))
+    for limit, used, stat, cached in LIMITS:
+        most, now = (_first_line(groups / name) for name in (limit, used))
         if most.isdecimal() and now.isdecimal():
-            free = min(free, (int(most) - int(now)) >> 20)
+            cache = dict(line.split()[:2] for line in _lines(groups / stat)).get(cached, "0")
+            free = min(free, (int(most) - int(now) + int(cache)) >> 20)
     what = f"{free} MB are free; the daemon takes about {need} MB with {sources} sources"
     if free < need:
         yield Finding("memory", "warning", what, "end other programs, watch fewer streams, or use a larger machine")

@@ -17,11 +17,14 @@ from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
 from perceiverd.findings import Finding
 from perceiverd.keys import AllowList, read_pair
+from perceiverd.sources import File, Url
 
 UNIT, USER, LABELS_GROUP = "perceiverd.service", "perceiverd", "perceiverd-labels"
 SECRETS = Path("/etc/perceiverd/secrets.env")
 STATE, RUN = Path("/var/lib/perceiverd"), Path("/run/perceiverd")
 PYTHON = Path("/opt/perceiverd/bin/python")
+SYSTEMD = Path("/run/systemd/system")
+"""There where systemd is at work."""
 HIDDEN = ("/home/", "/root/", "/tmp/")
 """What a hardened unit does not see."""
 SYSTEMCTL_S = 5.0
@@ -69,12 +72,15 @@ def rights(settings: Config, path: Path | None) -> Iterator[Finding]:
     except (ModelError, OSError):
         pass  # the model's own check tells
     wanted += [Path(each) for each in (settings.publish.secret_key, settings.publish.client_keys) if each]
-    closed = [str(each) for each in wanted if not os.access(each, os.R_OK | (os.X_OK if each.is_dir() else 0))]
+    sources = [source for stream in settings.streams.values() if stream.enabled for source in stream.sources]
+    wanted += [Path(source.path) for source in sources if isinstance(source, File)]
+    wanted += [Path(source.ca_file) for source in sources if isinstance(source, Url) and source.ca_file]
+    closed = [str(each) for each in dict.fromkeys(wanted) if _closed(each)]
     if closed:
         do = f"chgrp {USER} and chmod g+r for files, g+rx for folders, on the way to them too"
         yield Finding("rights", "fault", f"{who} may not read {', '.join(closed)}", do)
     else:
-        yield Finding("rights", "ok", f"{who} may read the configuration and the model")
+        yield Finding("rights", "ok", f"{who} may read the configuration, the model and what else is named")
 
 
 def secrets_file(path: Path = SECRETS) -> Iterator[Finding]:
@@ -110,7 +116,7 @@ def state(path: Path = STATE) -> Iterator[Finding]:
 
 def service(python: Path = PYTHON) -> Iterator[Finding]:
     """How systemd sees the service: the unit, and those of one stream that are loaded."""
-    if not Path("/run/systemd/system").is_dir():
+    if not SYSTEMD.is_dir():
         yield Finding("service", "ok", "systemd is not at work here")
         return
     shown = _systemctl("show", UNIT, "--property=LoadState,ActiveState,UnitFileState")
@@ -157,6 +163,12 @@ def _unit(unit: str) -> Finding:
     return Finding("service", "fault", f"{unit} fails ({told}; {active}, {sub})", log)
 
 
+def _at_work() -> bool:
+    """Whether the service, or one of its units of one stream, runs or is about to."""
+    states = "--state=active,activating,reloading"
+    return bool(_systemctl("list-units", "--plain", "--no-legend", states, UNIT, "perceiverd@*.service"))
+
+
 def _systemctl(*arguments: str) -> dict[str, str] | None:
     """The properties it prints; of a list the lines as keys. None where it gives no answer."""
     try:
@@ -191,15 +203,21 @@ def _ipc(check: str, path: Path) -> Finding:
             return Finding(check, "warning", f"a daemon publishes at {path}, and this user may not listen", do)
         except OSError as error:
             return Finding(check, "fault", f"{path}: {error.strerror or error}", "end who holds it, or remove it")
-    return Finding(check, "ok", f"a daemon publishes at {path}; a second one would need another publish.endpoint")
+    if _at_work():
+        return Finding(check, "ok", f"a daemon publishes at {path}; a second one would need another publish.endpoint")
+    do = "end it (ss -lxp tells which), or set publish.endpoint"
+    return Finding(check, "fault", f"another daemon, which is not the service, publishes at {path} already", do)
 
 
 def _place(check: str, path: Path) -> Finding:
     """Whether a socket could be made where there is none yet."""
     folder = path.parent
     if not folder.is_dir():
-        if folder == RUN:
+        if folder == RUN and SYSTEMD.is_dir():
             return Finding(check, "ok", f"{folder} is not there; systemd makes it when the service starts")
+        if folder == RUN:
+            what = f"{folder} is not there, nor is systemd at work here, which would make it"
+            return Finding(check, "warning", what, f"mkdir {folder}, or set publish.endpoint")
         do = f"mkdir -p {folder}, or set publish.endpoint"
         return Finding(check, "fault", f"{folder}, where labels should go out, is missing", do)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -219,11 +237,26 @@ def _tcp(check: str, host: str, port: int, endpoint: str) -> Finding:
         return Finding(check, "fault", f"{endpoint}: {error.strerror}", "name an address of this machine")
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            do = f"if it is not the daemon itself: ss -tlnp 'sport = :{port}' tells who has it"
-            return Finding(check, "warning", f"{endpoint} is taken by a program that runs", do)
+            if _at_work():
+                do = f"if it is not the service itself: ss -tlnp 'sport = :{port}' tells who has it"
+                return Finding(check, "warning", f"{endpoint} is taken by a program that runs", do)
+            option = "publish.endpoint" if check == "labels" else "metrics.endpoint"
+            do = f"end it (ss -tlnp 'sport = :{port}' tells which), or set {option}"
+            return Finding(check, "fault", f"{endpoint} is taken by another program than the service", do)
         do = "use an address of this machine and a port above 1023"
         return Finding(check, "fault", f"{endpoint} cannot be bound: {error.strerror}", do)
     return Finding(check, "ok", f"{endpoint} is free")
+
+
+def _closed(path: Path) -> bool:
+    """Whether it may not be read. What is not there may: that it is missing is another check's."""
+    try:
+        folder = stat.S_ISDIR(path.stat().st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK | (os.X_OK if folder else 0))
 
 
 def _become_the_service() -> str:

@@ -15,7 +15,7 @@ from perceiverd.config import Config, Stream
 from perceiverd.errors import ConfigError, ModelError, PerceiverdError
 from perceiverd.findings import Finding
 from perceiverd.media import Chunk, Frame
-from perceiverd.secrets import look_up
+from perceiverd.secrets import CREDENTIAL, look_up
 from perceiverd.sources import SCHEMES, Source, Wanted, name_of, secrets_of
 from perceiverd.sources.runner import Change, Runner
 from perceiverd.sources.supervision import State
@@ -27,6 +27,7 @@ SPARE = 0.8
 """The part of a hop that the network may take; decoding and the rest want some as well."""
 MORE_S = 1.5
 """How long is waited for the other modality once one has come."""
+WITH_SECRETS = "systemd-run --pipe --wait -p EnvironmentFile=/etc/perceiverd/secrets.env perceiverd doctor"
 NVIDIA, DISPLAY = "0x10de", "0x03"
 NODES = Path("/sys/bus/pci/devices")
 
@@ -136,10 +137,14 @@ def stream(
     """Each source of a stream for a moment, in a process of its own, as the daemon runs it."""
     for position, source in enumerate(sources):
         check = f"stream {name}" if len(sources) == 1 else f"stream {name} {position + 1}"
+        secrets: dict[str, str] = {}
+        asked = ""
         try:
-            secrets = {each: look_up(each, environment) for each in secrets_of(source)}
+            for asked in secrets_of(source):
+                secrets[asked] = look_up(asked, environment)
         except ConfigError as error:
-            do = "set -a; . /etc/perceiverd/secrets.env   as root, before perceiverd doctor: so the service has it"
+            # By systemd, as the service has it: a shell would run what is in that file. A credential is another unit's.
+            do = "" if asked.startswith(CREDENTIAL) else f"as root: {WITH_SECRETS}"
             yield Finding(check, "warning", f"{name_of(source)}: not tried, {error}", do)
             continue
         try:
@@ -162,9 +167,7 @@ def _tried(check: str, source: Source, wanted: Wanted, secrets: Mapping[str, str
                     case Chunk():
                         came.setdefault("sound", "sound")
                     case Change(state=State.BACKING_OFF | State.STALLED, detail=detail) if not came:
-                        said = detail.removeprefix(f"{name_of(source)}: ")
-                        do = "see that it is there and switched on, and that address, name and password are right"
-                        return Finding(check, "fault", f"{name_of(source)}: {said}", do)
+                        return _lost(check, name_of(source), detail)
                     case Change(state=State.ENDED):
                         until_s = 0.0
                     case _:
@@ -176,6 +179,14 @@ def _tried(check: str, source: Source, wanted: Wanted, secrets: Mapping[str, str
         return Finding(check, "ok", f"{name_of(source)}: {' and '.join(sorted(came))}, the first after {first_s:.1f} s")
     what = f"{name_of(source)}: nothing came within {bound_s:.0f} s"
     return Finding(check, "fault", what, "see that it is switched on and sends what the model wants: sound or pictures")
+
+
+def _lost(check: str, name: str, detail: str) -> Finding:
+    """What the source's process said, under one name, with what to do where it did not say that itself."""
+    said = detail.removeprefix(f"{name}: ")
+    named = said.startswith(("camera ", "microphone"))
+    do = "see that it is there and switched on, and that address, name and password are right"
+    return Finding(check, "fault", said if named else f"{name}: {said}", "" if "; " in said else do)
 
 
 def _window(card: Card) -> Window:

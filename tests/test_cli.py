@@ -325,6 +325,19 @@ def test_ctrl_c_is_quiet(tiny_model: Path, tmp_path: Path) -> None:
     assert (process.returncode, err) == (130, "")
 
 
+@pytest.mark.parametrize("amid", [" typer.", " perceiverd.cli"])
+def test_ctrl_c_is_quiet_from_the_start(amid: str) -> None:
+    """It is no traceback while the command line is loaded, nor before typer looks after it."""
+    command = [sys.executable, "-X", "importtime", *PROGRAM[1:], "config", "show"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        next(line for line in process.stderr if amid in line)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
 def test_a_reader_that_leaves_is_no_fault(tiny_model: Path, tmp_path: Path) -> None:
     """`| head` ends the program without a word, with the status that a shell gives for SIGPIPE."""
     path = write_clip(tmp_path / "long.wav", audio_s=60)

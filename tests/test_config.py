@@ -169,17 +169,34 @@ def test_labels_leave_the_machine_with_keys_or_on_purpose(address: str, tmp_path
             '[streams.door]\nsources = [{kind="fiel", path="a"}]',
             "$.streams.door.sources[0].kind: 'fiel' is none; did you mean `file`?",
         ),
-        ('[streams.door]\nsources = [{path="a"}]', "$.streams.door.sources[0]: object missing required field `kind`"),
+        (
+            '[streams.door]\nsources = [{path="a"}]',
+            "$.streams.door.sources[0]: the option `kind` is missing; there are file, url, synthetic, camera",
+        ),
         (
             '[streams.door]\nsources = [{kind="file"}]',
-            "$.streams.door.sources[0]: object missing required field `path`",
+            "$.streams.door.sources[0]: the option `path` is missing",
         ),
         (
             '[streams.door]\nsources = [{kind="file", path=3}]',
             "$.streams.door.sources[0].path: expected `str`, got `int`",
         ),
-        ("[streams.door]\nsources = []", "$.streams.door.sources: expected `array` of length >= 1"),
-        ("[streams.door]\n", "$.streams.door: object missing required field `sources`"),
+        (
+            "[streams.door]\nsources = []",
+            '$.streams.door.sources: expected a list of length >= 1, such as sources = [{ kind = "camera" }]',
+        ),
+        (
+            '[streams.door]\nsources = "camera"',
+            '$.streams.door.sources: expected a list, got `str`, such as sources = [{ kind = "camera" }]',
+        ),
+        (
+            '[streams.door]\nsources = ["camera"]',
+            "$.streams.door.sources[0]: expected a table, got `str`",
+        ),
+        (
+            "[streams.door]\n",
+            '$.streams.door: the option `sources` is missing, such as sources = [{ kind = "camera" }]',
+        ),
         ("[streams.door]\nsorces = []", "$.streams.door.sorces: no such option; did you mean `sources`?"),
         (
             "[streams]\nenabled = true",
@@ -243,7 +260,7 @@ def test_labels_leave_the_machine_with_keys_or_on_purpose(address: str, tmp_path
         ("[events.labels.Dog]\non = 1.5", "$.events.labels.Dog.on: expected `float` < 1.0"),
         ("[events.labels.Dog]\nonn = 0.5", "$.events.labels.Dog.onn: no such option; did you mean `on`?"),
         ("[events.labels.Dog]\nupdate_s = 3", "$.events.labels.Dog.update_s: no such option; there are on, off"),
-        ("[events.labels]\nDog = 0.5", "$.events.labels.Dog: expected `object`, got `float`"),
+        ("[events.labels]\nDog = 0.5", "$.events.labels.Dog: expected a table, got `float`"),
         ("[events]\nlabels = 3", "$.events: expected a table, in it tables [events.labels.NAME]"),
         ("events = 3", "$.events: expected a table"),
         (
@@ -251,7 +268,7 @@ def test_labels_leave_the_machine_with_keys_or_on_purpose(address: str, tmp_path
             "$.streams.door.events.labels.Dog.on: expected `float` > 0.0",
         ),
         (CLIP + "[streams.door.events]\nonn = 0.5", "$.streams.door.events.onn: no such option; did you mean `on`?"),
-        ("model = 3", "$.model: expected `object`, got `int`"),
+        ("model = 3", "$.model: expected a table, got `int`"),
         ("a = \n", "not TOML: Invalid value (at line 1, column 5)"),
     ],
 )
@@ -377,6 +394,19 @@ def test_metrics_are_served_where_they_were_asked_for(
 ) -> None:
     """Nowhere by default; beyond loopback only where that is written out."""
     assert config.load(written(tmp_path, text)).metrics.address == address
+
+
+def test_labels_and_metrics_are_no_one_port(tmp_path: Path) -> None:
+    """One address for both is refused before either is bound, with --endpoint too; two addresses may share a port."""
+    both = 'metrics.endpoint = "127.0.0.1:9464"\npublish.endpoint = "tcp://{}"'
+    told = "publish.endpoint and metrics.endpoint are the same port 9464; change one of them"
+    assert refusal(tmp_path, both.format("127.0.0.1:9464")) == f"$: {told}"
+    assert refusal(tmp_path, both.format("localhost:9464")) == f"$: {told}"
+    assert refusal(tmp_path, both.format("*:9464") + "\npublish.insecure = true") == f"$: {told}"
+    for fine in ("127.0.0.2:9464", "127.0.0.1:9465", "127.0.0.1:*"):
+        config.load(written(tmp_path, both.format(fine)))
+    with pytest.raises(ConfigError, match=f"^--endpoint: {told}$"):
+        config.load(written(tmp_path, 'metrics.endpoint = "127.0.0.1:9464"'), "tcp://127.0.0.1:9464")
 
 
 @pytest.mark.parametrize("endpoint", ["9464", "127.0.0.1", "127.0.0.1:99999", "http://127.0.0.1:80", "[::1]"])

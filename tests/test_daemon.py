@@ -273,6 +273,28 @@ def test_systemd_is_told_and_sigterm_ends_it(start: Any, tiny_model: Path, tmp_p
     assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_amid_the_load_is_not_kept_waiting(
+    start: Any, tiny_model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The load is not waited out and nothing is started after it: 0, and nothing left."""
+    path, log = tmp_path / "c.toml", tmp_path / "log"
+    path.write_text(f"""
+        model = {{ name = "{tiny_model}", threads = 1 }}
+        publish.endpoint = "ipc://labels"
+        streams.one.sources = [{{ kind = "synthetic" }}]
+    """)
+    process = start("run", "--config", str(path), log=log)
+    until_s = time.monotonic() + DEADLINE_S
+    while "listening endpoint" not in log.read_text() and time.monotonic() < until_s:
+        time.sleep(0.02)
+    process.send_signal(number)
+    assert process.wait(DEADLINE_S) == 0
+    assert f"signal name={number.name}" in log.read_text()
+    assert "model-loaded" not in log.read_text() and "Traceback" not in log.read_text()
+    assert not (tmp_path / "labels").exists()
+
+
 def test_a_camera_that_is_not_there_keeps_no_unit_from_starting(start: Any, tiny_model: Path, tmp_path: Path) -> None:
     """READY comes once every stream has been lost, and not before; a reload until then says nothing of its end."""
     path, log = tmp_path / "c.toml", tmp_path / "log"

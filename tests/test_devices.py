@@ -67,6 +67,13 @@ def test_a_name_that_could_be_anything_is_asked_about(name: str) -> None:
         devices.named(name)
 
 
+@pytest.mark.parametrize("name", ["", " ", "camera:", "microphone:", "camera: ", "camera:1000", "microphone:9999999"])
+def test_a_name_that_cannot_be_one_is_one_line(name: str) -> None:
+    """It is quoted, with what is wrong with it and where the right ones are."""
+    with pytest.raises(PerceiverdError, match=rf"^'{name}': device is .*; `perceiverd devices` lists them$"):
+        devices.named(name)
+
+
 @no_camera
 @pytest.mark.skipif(missing() is None and bool(os.environ.get("PULSE_SERVER")), reason="this machine has a microphone")
 def test_a_machine_with_nothing_is_told_what_to_do() -> None:
@@ -86,6 +93,7 @@ def test_trying_what_is_not_there_is_one_line() -> None:
     """Standard error says what is wrong; the status is 1."""
     done = command("--try", "camera:7")
     assert done.returncode == 1
+    assert done.stdout == "camera:7: opening it as a camera ...\n"
     assert re.fullmatch(r"perceiverd: camera /dev/video7: there is no such device; .*\n", done.stderr)
 
 
@@ -119,6 +127,14 @@ def test_a_microphone_is_tried_out(pulse: Pulse) -> None:
     heard = next(each for each in told if each["type"] == "Heard")
     assert heard["rms_dbfs"] == pytest.approx(-15.05, abs=0.5)
     assert heard["rate_hz"] == pytest.approx(44_100, rel=0.01)
+
+
+@needs_microphone
+def test_a_name_that_nobody_has_is_no_microphone_s_alone(pulse: Pulse) -> None:
+    """Where it does not say what it is of, it was looked for among cameras, too."""
+    done = command("--try", "nix", **pulse.environment)
+    assert done.returncode == 1
+    assert re.match(r"perceiverd: 'nix': no camera or microphone has this name; there are .*", done.stderr)
 
 
 @needs_microphone

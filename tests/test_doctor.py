@@ -53,7 +53,7 @@ def test_a_machine_on_which_all_is_broken(tmp_path: Path) -> None:
     assert (status, errors) == (1, "")
     for check in ("model", "labels", "metrics", "stream gone", "stream shut"):
         assert found[check]["verdict"] == "fault", check
-        assert found[check]["do"], check
+        assert found[check]["do"] or "; " in found[check]["what"], check
     assert found["memory"]["verdict"] == "ok"
 
 
@@ -71,6 +71,16 @@ def test_a_configuration_that_is_broken(tmp_path: Path, text: str, tiny_model: P
     assert first.startswith(f"fault    config         {path}: ")
     assert " -> " in second
     assert "clock" in second
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    """It is one fault, with how to come by one."""
+    command = [sys.executable, "-m", "perceiverd", "doctor", "--config", str(tmp_path / "c.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    fault, remedy, *others = done.stdout.splitlines()
+    assert fault.startswith("fault    config ") and fault.endswith("No such file or directory")
+    assert "-> write it (the commented example is configs/perceiverd.toml), or name another with --config" in remedy
+    assert not [line for line in others if "c.toml" in line]
 
 
 def test_a_finding_for_people() -> None:

@@ -3,6 +3,8 @@
 import resource
 from pathlib import Path
 
+import pytest
+
 from perceiverd import machine
 
 
@@ -19,6 +21,25 @@ def test_memory_is_held_against_what_is_needed() -> None:
     (one,), (many,) = machine.memory(1), machine.memory(1_000_000)
     assert (one.verdict, many.verdict) == ("ok", "warning")
     assert one.what.split()[0].isdecimal()
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "stat"),
+    [
+        ("memory.max", "memory.current", "anon 1\ninactive_file 900000000\n"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "cache 1\ntotal_inactive_file 900000000\n"),
+    ],
+)
+def test_files_that_were_read_take_no_memory(tmp_path: Path, limit: str, used: str, stat: str) -> None:
+    """What a container holds of them is free to whoever asks."""
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text("1000000000\n")
+    (tmp_path / used).write_text("990000000\n")
+    (full,) = machine.memory(1, tmp_path)
+    assert (full.verdict, full.what.split()[0]) == ("warning", "9")
+    (tmp_path / limit).with_name("memory.stat").write_text(stat)
+    (found,) = machine.memory(1, tmp_path)
+    assert (found.verdict, found.what.split()[0]) == ("ok", "867")
 
 
 def test_few_descriptors_are_told() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from perceiverd import premises
-from perceiverd.config import Config, Metrics, Model, Publish
+from perceiverd.config import Config, Metrics, Model, Publish, Stream
 from perceiverd.findings import Check, Finding, examine
 from perceiverd.keys import new
+from perceiverd.sources import File, Url
 
 
 def labels(endpoint: str, secret_key: str | None = None, client_keys: str | None = None) -> Finding:
@@ -32,13 +33,14 @@ def test_a_place_for_a_socket_that_is_free(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_is_in_use(tmp_path: Path) -> None:
-    """A daemon that publishes there is told."""
+    """A daemon that publishes there is told: unless it is the service, another one could not begin."""
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(tmp_path / "labels"))
         daemon.listen()
         found = labels(f"ipc://{tmp_path}/labels")
-    assert (found.verdict, found.do) == ("ok", "")
-    assert "a daemon publishes at" in found.what
+    assert found.verdict == "fault"
+    assert f"publishes at {tmp_path}/labels already" in found.what
+    assert "end it" in found.do and "publish.endpoint" in found.do
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,14 @@ def test_a_place_for_a_socket_that_cannot_be(tmp_path: Path, path: str, what: st
     assert found.verdict == "fault"
     assert what in found.what
     assert found.do
+
+
+@pytest.mark.skipif(premises.RUN.exists() or premises.SYSTEMD.is_dir(), reason="the folder is there, or will be")
+def test_a_place_that_only_systemd_makes() -> None:
+    """Where it is not at work, nobody does."""
+    found = labels(f"ipc://{premises.RUN}/labels")
+    assert found.verdict == "warning"
+    assert found.do == "mkdir /run/perceiverd, or set publish.endpoint"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
@@ -97,11 +107,12 @@ def test_a_port_that_is_free_taken_or_elsewhere() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         found = labels(f"tcp://127.0.0.1:{port}")
-        assert found.verdict == "warning"
+        assert found.verdict == "fault"
         assert "is taken" in found.what
-        assert str(port) in found.do
+        assert str(port) in found.do and "publish.endpoint" in found.do
         (metrics,) = premises.metrics_endpoint(Config(metrics=Metrics(f"127.0.0.1:{port}")))
-        assert metrics.verdict == "warning"
+        assert metrics.verdict == "fault"
+        assert "metrics.endpoint" in metrics.do
     assert labels(f"tcp://127.0.0.1:{port}").verdict == "ok"
     assert labels("tcp://127.0.0.1:*").verdict == "ok"
     (away,) = premises.metrics_endpoint(Config(metrics=Metrics("192.0.2.1:9464", insecure=True)))
@@ -145,13 +156,25 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     def as_nobody() -> list[Finding]:
         if os.geteuid() == 0:
             os.setresuid(65534, 65534, 65534)
-        return list(premises.rights(Config(model=Model("none")), tmp_path / "config"))
+        sources = File(str(tmp_path / "clip")), Url("https://camera/", ca_file=str(tmp_path / "ca"))
+        return list(
+            premises.rights(Config(model=Model("none"), streams={"door": Stream(sources)}), tmp_path / "config")
+        )
 
-    (tmp_path / "config").touch(mode=0o000)
+    for name in ("config", "clip", "ca"):
+        (tmp_path / name).touch(mode=0o000)
     (found,) = examine([Check("rights", as_nobody, 10)])
     assert found.verdict == "fault"
-    assert str(tmp_path / "config") in found.what
+    for name in ("config", "clip", "ca"):
+        assert str(tmp_path / name) in found.what
     assert found.do
+
+
+def test_what_is_not_there_is_no_question_of_rights(tmp_path: Path) -> None:
+    """It has a fault of its own."""
+    settings = Config(model=Model("none"), streams={"door": Stream((File(str(tmp_path / "clip")),))})
+    (found,) = premises.rights(settings, tmp_path / "config")
+    assert found.verdict == "ok"
 
 
 def test_a_machine_without_systemd_or_unit_is_well() -> None:

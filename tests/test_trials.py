@@ -9,7 +9,7 @@ import pytest
 from perceiverd import trials
 from perceiverd.config import Config, Model, Stream, Window
 from perceiverd.findings import Finding
-from perceiverd.sources import File, Synthetic, Url, Wanted, WantedVideo
+from perceiverd.sources import Camera, File, Synthetic, Url, Wanted, WantedVideo
 
 WANTED = Wanted(16_000, WantedVideo(16, 24, 8.0))
 
@@ -58,7 +58,7 @@ def test_broken_models_are_faults(tiny_model: Path, tmp_path: Path) -> None:
     assert found.do
 
 
-def tried(*sources: File | Synthetic | Url, bound_s: float = 20.0, **environment: str) -> list[Finding]:
+def tried(*sources: Camera | File | Synthetic | Url, bound_s: float = 20.0, **environment: str) -> list[Finding]:
     return list(trials.stream("door", sources, WANTED, environment, bound_s))
 
 
@@ -81,7 +81,13 @@ def test_sources_that_give_nothing_are_faults(tmp_path: Path) -> None:
     (refused,) = tried(Url("rtsp://name:word@127.0.0.1:9/door"))
     assert refused.verdict == "fault"
     assert "word" not in refused.what
-    assert refused.do
+    assert refused.what.endswith("; check the port, and that the device is on")
+    assert refused.do == ""
+    (unplugged,) = tried(Camera("/dev/video99"))
+    assert unplugged.what.startswith("camera /dev/video99: there is no such device; ")
+    assert unplugged.what.count("/dev/video99") == 1
+    (dies,) = tried(Synthetic(crash_after_s=0.0))
+    assert dies.do
     (hangs,) = tried(Synthetic(stall_after_s=0.0), bound_s=3)
     assert hangs.verdict == "fault"
     assert "nothing came within 3 s" in hangs.what
@@ -93,7 +99,11 @@ def test_a_secret_that_only_the_service_has_is_no_fault() -> None:
     (found,) = tried(url)
     assert found.verdict == "warning"
     assert "WORD" in found.what
-    assert "secrets.env" in found.do
+    assert found.do.startswith("as root: systemd-run ")
+    assert "EnvironmentFile=/etc/perceiverd/secrets.env" in found.do
+    (credential,) = tried(Url("rtsp://name:${credential:word}@127.0.0.1:9/door"))
+    assert "LoadCredential=word:FILE" in credential.what
+    assert credential.do == ""
     (found,) = tried(url, WORD="hush")
     assert found.verdict == "fault"
     assert "hush" not in found.what

@@ -19,7 +19,7 @@ import msgspec
 from perceiverd.geometry import Geometry
 from perceiverd.secrets import filled, references, strays
 
-SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "srt", "tcp")
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing on purpose: a file is no live source."""
 
 

@@ -30,10 +30,17 @@ def unreached(spec: Url, *, secure: bool = False) -> str | None:
     if scheme not in PORTS:
         return None
     port, name = parts.port or PORTS[scheme], f"[{host}]" if ":" in host else host
+    trust: ssl.SSLContext | None = None
+    if secure and scheme in SECURE and spec.verify:
+        try:
+            trust = ssl.create_default_context(cafile=spec.ca_file)
+        except OSError as error:  # SSLError is one, for what is no PEM
+            told = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
+            return f"ca_file {spec.ca_file} cannot be used ({told}); name a PEM file that the service's user may read"
     try:
         with socket.create_connection((host, port), min(CONNECT_S, spec.open_timeout_s)) as line:
-            if secure and scheme in SECURE and spec.verify:
-                with ssl.create_default_context(cafile=spec.ca_file).wrap_socket(line, server_hostname=host):
+            if trust:
+                with trust.wrap_socket(line, server_hostname=host):
                     pass
     except ssl.SSLCertVerificationError as error:
         return (

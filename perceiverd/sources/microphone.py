@@ -286,7 +286,8 @@ def default(portaudio: ModuleType) -> int | None:
 def find(device: str | int | None, known: Sequence[Device], cards: dict[int, str]) -> Device:
     """The one that a configuration means. Raises MediaError: which there are, or what keeps it from being used."""
     there = "; there are " + ", ".join(f"{each.index}: {each.name}" for each in known) if known else ""
-    there += "; `perceiverd devices` tells more"
+    more = "; `perceiverd devices` tells more"
+    there += more
     if device is None:
         chosen = next((each for each in known if each.name == "default"), known[0] if known else None)
         if chosen is None:
@@ -300,7 +301,7 @@ def find(device: str | int | None, known: Sequence[Device], cards: dict[int, str
         place = alsa.place(device, cards)
         if place is None:
             ids = ", ".join(f"hw:CARD={name}" for name in cards.values()) or "none"
-            raise MediaError(f"microphone {device}: is not plugged in; cards that are: {ids}")
+            raise MediaError(f"microphone {device}: is not plugged in; cards that are: {ids}{more}")
         if chosen := next((each for each in known if alsa.place_of(each.name) == place), None):
             return chosen
         raise MediaError(f"microphone {device}: {_hint(place) or 'gives no sound; `perceiverd devices` tells more'}")

@@ -51,7 +51,7 @@ def test_a_microphone_by_any_of_its_names(device: str | int | None, index: int) 
         (99, "there is no such number; there are 0: HDA"),
         ("nix", "there is none of this name; there are 0: HDA"),
         ("hw:", "could be any of HDA Intel PCH: ALC295 Analog"),
-        ("hw:CARD=Gone", "is not plugged in; cards that are: hw:CARD=PCH, hw:CARD=Device"),
+        ("hw:CARD=Gone", "is not plugged in; cards that are: hw:CARD=PCH, hw:CARD=Device; `perceiverd devices` tells"),
     ],
 )
 def test_a_name_of_nothing_is_told_with_what_there_is(device: str | int, expected: str) -> None:

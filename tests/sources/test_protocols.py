@@ -1,8 +1,14 @@
 """What FFmpeg can open, asked of FFmpeg."""
 
+from perceiverd.sources import SCHEMES
 from perceiverd.sources.protocols import missing
 
 
 def test_what_cannot_be_opened_is_found() -> None:
     """A scheme that nobody knows is missing; tcp and rtsp are there, though nobody answers."""
     assert missing(("tcp", "nonsense", "rtsp", "http")) == ("nonsense",)
+
+
+def test_what_a_configuration_may_name_can_be_opened() -> None:
+    """PyAV's wheels have all of it."""
+    assert missing(SCHEMES) == ()
