@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -472,8 +473,11 @@ def import_model(
 def check(
     file: Annotated[Path, typer.Argument(help=EXAMPLE, metavar="FILE")],
 ) -> None:
-    """Say whether the daemon would take this file; exit status 78 where it would not."""
-    from perceiverd import config, reload
+    """Say whether the daemon would take this file; exit status 78 where it would not.
+
+    Of what lies outside the file, such as keys and folders, there are notes; `perceiverd doctor` looks at all of that.
+    """
+    from perceiverd import config, keys, reload, snapshots
     from perceiverd.card import load_card
 
     try:
@@ -485,11 +489,19 @@ def check(
         raise typer.Exit(CONFIG) from None
     many = "stream" if len(streams) == 1 else "streams"
     print(f"ok: {len(streams)} {many} ({', '.join(streams)}), model {model.name}")
-    try:
-        config.secrets_of(settings, os.environ)
-    except ConfigError as error:
-        # No fault of the file: the unit's environment is not the shell's.
-        print(f"note: {error}")
+    outside: list[Callable[[], object]] = [
+        partial(config.secrets_of, settings, os.environ),
+        partial(snapshots.check, settings, os.environ),
+    ]
+    if settings.publish.secret_key and settings.publish.client_keys:
+        outside.append(partial(keys.read_pair, Path(settings.publish.secret_key)))
+        outside.append(partial(keys.AllowList, Path(settings.publish.client_keys)))
+    for look in outside:
+        try:
+            look()
+        except ConfigError as error:
+            # No fault of the file: the unit's user and environment are not the shell's.
+            print(f"note: {error}")
 
 
 @configs.command()

@@ -70,6 +70,7 @@ def checks(settings: Config, path: Path | None, environment: Mapping[str, str]) 
         ("labels", partial(premises.labels_endpoint, settings)),
         ("metrics", partial(premises.metrics_endpoint, settings)),
         ("rights", partial(premises.rights, settings, path)),
+        ("snapshots", partial(premises.snapshots_folder, settings, environment)),
         ("secrets", premises.secrets_file),
         ("state", premises.state),
         ("service", premises.service),

@@ -9,9 +9,10 @@ import pwd
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from perceiverd import snapshots
 from perceiverd.card import load_card
 from perceiverd.config import Config
 from perceiverd.errors import ConfigError, ModelError
@@ -81,6 +82,23 @@ def rights(settings: Config, path: Path | None) -> Iterator[Finding]:
         yield Finding("rights", "fault", f"{who} may not read {', '.join(closed)}", do)
     else:
         yield Finding("rights", "ok", f"{who} may read the configuration, the model and what else is named")
+
+
+def snapshots_folder(settings: Config, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether pictures could be kept, where a stream wants it."""
+    if SYSTEMD.is_dir():  # what the unit is given, and whoever looks is not
+        environment = {"STATE_DIRECTORY": str(STATE), **environment}
+    if settings.snapshots.directory is None and SYSTEMD.is_dir() and not STATE.exists():
+        return  # systemd makes it with the service's first start
+    _become_the_service()
+    try:
+        where = snapshots.check(settings, environment)
+    except ConfigError as error:
+        do = "write snapshots.directory, a folder for the service's user alone (chmod 700), or switch snapshots off"
+        yield Finding("snapshots", "fault", str(error), do)
+    else:
+        if where is not None:
+            yield Finding("snapshots", "ok", f"pictures of events can be kept in {where}")
 
 
 def secrets_file(path: Path = SECRETS) -> Iterator[Finding]:

@@ -46,6 +46,18 @@ def prepare(keeps: Mapping[str, Keep]) -> None:
             raise ConfigError(f"$.snapshots.directory: {directory}: cannot keep snapshots ({error.strerror})") from None
 
 
+def check(settings: Config, environment: Mapping[str, str]) -> str | None:
+    """Where pictures would be kept, None where none would; makes nothing. Raises ConfigError where they could not."""
+    keeps = keeps_of(settings, environment)
+    for directory in {keep.directory for keep in keeps.values()}:
+        try:
+            album.check(Path(directory))
+        except OSError as error:
+            raise ConfigError(f"$.snapshots.directory: {directory}: cannot keep snapshots ({error.strerror})") from None
+        return directory
+    return None
+
+
 def ask(stream: str, begun: Sequence[Event], at_ns: int, at: datetime) -> Ask:
     """One picture of all events that begin at once, named after the surest; `at` is `at_ns` in UTC."""
     surest = max(begun, key=lambda event: event.peak)

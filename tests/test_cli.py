@@ -152,6 +152,18 @@ def test_a_configuration_is_checked(
     assert "CAM_PW is not set" in out
     monkeypatch.setenv("CAM_PW", "hunter2")
     assert perceiverd("config", "check", path) == (0, ok, "")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    outside = 'snapshots.on_event = true\npublish = { secret_key = "k", client_keys = "c" }\n'
+    path.write_text(f'model.name = "{tiny_model}"\n{outside}{stream}')
+    status, out, err = perceiverd("config", "check", path)
+    assert (status, err) == (0, "")
+    first, *notes = out.splitlines()
+    assert f"{first}\n" == ok
+    assert [note.split()[:2] for note in notes] == [
+        ["note:", "$.snapshots:"],
+        ["note:", f"{tmp_path}/k:"],
+        ["note:", f"{tmp_path}/c:"],
+    ]
     for text, why in (
         ("[windw]", "$.windw: no such option"),
         ("", "$.streams: no stream is enabled"),

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from perceiverd import premises
-from perceiverd.config import Config, Metrics, Model, Publish, Stream
+from perceiverd.config import Config, Metrics, Model, Publish, Snapshots, Stream
 from perceiverd.findings import Check, Finding, examine
 from perceiverd.keys import new
-from perceiverd.sources import File, Url
+from perceiverd.sources import File, Synthetic, Url
 
 
 def labels(endpoint: str, secret_key: str | None = None, client_keys: str | None = None) -> Finding:
@@ -170,10 +170,33 @@ def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     assert found.do
 
 
+def test_pictures_that_cannot_be_kept(tmp_path: Path) -> None:
+    """A folder that others may look into, or that is a file, is a fault before the daemon starts; nothing is made."""
+
+    def found(directory: Path | None, *, on: bool = True) -> list[Finding]:
+        options = Snapshots(on_event=on, directory=None if directory is None else str(directory))
+        settings = Config(streams={"door": Stream((Synthetic(),))}, snapshots=options)
+        return list(examine([Check("snapshots", lambda: premises.snapshots_folder(settings, {}), 10)]))
+
+    folder = tmp_path / "pictures"
+    assert [each.verdict for each in found(folder)] == ["ok"]
+    assert not folder.exists()
+    folder.mkdir(mode=0o755)
+    (open_to_all,) = found(folder)
+    assert open_to_all.verdict == "fault"
+    assert "chmod 700" in open_to_all.what
+    assert found(folder, on=False) == []
+    (tmp_path / "file").touch()
+    assert [each.verdict for each in found(tmp_path / "file")] == ["fault"]
+    if not premises.SYSTEMD.is_dir():
+        (nowhere,) = found(None)
+        assert (nowhere.verdict, nowhere.what[:12]) == ("fault", "$.snapshots:")
+
+
 def test_what_is_not_there_is_no_question_of_rights(tmp_path: Path) -> None:
     """It has a fault of its own."""
     settings = Config(model=Model("none"), streams={"door": Stream((File(str(tmp_path / "clip")),))})
-    (found,) = premises.rights(settings, tmp_path / "config")
+    (found,) = examine([Check("rights", lambda: premises.rights(settings, tmp_path / "config"), 10)])
     assert found.verdict == "ok"
 
 

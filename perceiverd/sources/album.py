@@ -31,7 +31,20 @@ def name_of(stream: str, label: str, at: datetime) -> str:
 def prepare(directory: Path) -> None:
     """Make the folder. Raises OSError where it can't be, or where others may look into it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    info = directory.stat()
+    check(directory)
+
+
+def check(directory: Path) -> None:
+    """See whether `prepare` could do it, and make nothing. Raises OSError where it couldn't."""
+    try:
+        info = directory.stat()
+    except FileNotFoundError:
+        above = next(folder for folder in directory.parents if folder.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            raise PermissionError(errno.EACCES, f"this user may not make it in {above}", str(directory)) from None
+        return
+    if not stat.S_ISDIR(info.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise PermissionError(errno.EPERM, f"others may look into it; chmod 700 {directory}", str(directory))
     if not os.access(directory, os.W_OK | os.X_OK):
