@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,13 +23,15 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @contextmanager
 def running(publisher: Publisher, *command: str | Path, **environment: str) -> Iterator[Iterator[str]]:
     """The lines that a program prints which has subscribed."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as program:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+    ) as program:
         try:
             until(publisher, lambda: publisher.subscriptions > 0 or program.poll() is not None)
             assert program.stdout
             yield iter(program.stdout)
         finally:
-            program.kill()
+            os.killpg(program.pid, signal.SIGKILL)  # and what a shell has started
 
 
 def test_events_in_python() -> None:
