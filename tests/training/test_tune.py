@@ -242,7 +242,7 @@ def test_new_labels_are_learnt_and_old_ones_kept(home: Path, tmp_path: Path) -> 
     before, after = weights(home / "start"), weights(tmp_path / "new")
     for name, tensor in before.items():
         assert torch.equal(after[name][: len(tensor)] if name.startswith("head.out") else after[name], tensor), name
-    # Nothing before the last layer ever learnt: it knows the clips that it was taught, and others better than by chance.
+    # Nothing before the last layer ever learnt: it knows what it was taught, and others better than by chance.
     taught = manifest.read(home / "clips.csv", card.labels)
     heard = assess.listen(taught, [card, start], home / "cache", device="cpu", threads=1)
     learnt = assess.report(heard, card, [527, 528], start)
