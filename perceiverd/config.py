@@ -272,7 +272,7 @@ def _parse(table: dict[str, Any]) -> Config:
     _check_references(table, "$")
     # Streams are converted one by one, because msgspec's places leave out the keys of a dict: `$.streams[...]`.
     streams = table.get("streams", {})
-    config = _convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
+    config = convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
     config = msgspec.structs.replace(config, events=_events(table.get("events", {}), EventOptions, "$.events"))
     if not isinstance(streams, dict):
         raise ConfigError("$.streams: expected tables [streams.NAME]")
@@ -286,7 +286,7 @@ def _parse(table: dict[str, Any]) -> Config:
 
 
 def _stream(raw: dict[str, Any], where: str) -> Stream:
-    stream = _convert({key: value for key, value in raw.items() if key != "events"}, Stream, where)
+    stream = convert({key: value for key, value in raw.items() if key != "events"}, Stream, where)
     return msgspec.structs.replace(stream, events=_events(raw.get("events", {}), StreamOptions, f"{where}.events"))
 
 
@@ -296,8 +296,8 @@ Events = TypeVar("Events", EventOptions, StreamOptions)
 def _events(raw: Any, section: type[Events], where: str) -> Events:
     if not isinstance(raw, dict) or not isinstance(labels := raw.get("labels", {}), dict):
         raise ConfigError(f"{where}: expected a table, in it tables [{where.removeprefix('$.')}.labels.NAME]")
-    options = _convert({key: value for key, value in raw.items() if key != "labels"}, section, where)
-    parsed = {label: _convert(option, LabelOptions, f"{where}.labels.{label}") for label, option in labels.items()}
+    options = convert({key: value for key, value in raw.items() if key != "labels"}, section, where)
+    parsed = {label: convert(option, LabelOptions, f"{where}.labels.{label}") for label, option in labels.items()}
     return msgspec.structs.replace(options, labels=parsed)
 
 
@@ -313,7 +313,7 @@ def _check_references(raw: Any, where: str) -> None:
         raise ConfigError(f"{where}: ${{NAME}} is filled in nowhere but in the url of a source")
 
 
-def _convert(raw: dict[str, Any], section: type[Section], where: str) -> Section:
+def convert(raw: dict[str, Any], section: type[Section], where: str) -> Section:
     try:
         return msgspec.convert(raw, section)
     except msgspec.ValidationError as error:

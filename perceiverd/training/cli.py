@@ -172,7 +172,10 @@ def distil(
         Path, typer.Option(metavar="DIR", help="The model's folder; its name is the model's.", resolve_path=True)
     ],
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where the fit keeps itself, to go on after a stop.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="The whole budget, over all resumptions.")],
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="The whole budget, over all resumptions.")] = None,
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="In place of minutes: batches over all processes, alike on any machine.")
+    ] = None,
     pictures: Annotated[Path | None, Given] = None,
     views: Annotated[Path | None, typer.Option(metavar="DIR", help="In place of pictures: what `views` made.")] = None,
     teacher_sound: Annotated[Path | None, SoundWheel] = None,
@@ -204,15 +207,18 @@ def distil(
 
     from perceiverd.checkpoint import save_model
     from perceiverd.labels import ontology
+    from perceiverd.training import distil as distilling
+    from perceiverd.training import loop
     from perceiverd.training.adopt import adopt
     from perceiverd.training.batches import Batches, Frames, Mix, Pictures, Sounds
-    from perceiverd.training.crew import leads
+    from perceiverd.training.crew import leads, members
     from perceiverd.training.efficientnet import Dreamer
-    from perceiverd.training.fit import Plan, Student
-    from perceiverd.training.fit import fit as run
     from perceiverd.training.motion import VideoMixer
+    from perceiverd.training.plan import Fit
     from perceiverd.training.views import Views
 
+    if (minutes is None) == (batches is None):
+        raise typer.BadParameter("give one of --minutes and --batches", param_hint="'--minutes'")
     wanted = read_geometry(geometry)
     video = wanted.video
     frozen = {"audio": frozen_sound} if teacher_sound else {}
@@ -226,11 +232,21 @@ def distil(
     elif pictures and video:
         seen = Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
     torch.manual_seed(seed)
-    student = Student(wanted, frozen)
+    torch.set_num_threads(threads)
+    student = distilling.Student(wanted, frozen)
     adopt(student.perceiver, sound=teacher_sound, sight=teacher_sight)
-    batches = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*_shares(mix)), dream=dream)
-    plan = Plan(minutes=minutes, batch=batch, rate=rate, seed=seed)
-    network = run(student, batches, state, plan, threads=threads, half=half)
+    shares = _shares(mix)
+    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares), dream=dream)
+    how = Fit(rate=rate, warmup=distilling.WARMUP, batch=batch)
+    # Pools may grow and move, and a crew may change; what else decides the weights may not.
+    kept = loop.fingerprint(wanted, how, frozen, shares, bool(pictures), bool(views), seed, half)
+    budget = loop.Budget(-(-(batches or 0) // members()), minutes)
+    where = loop.State(state / distilling.STATE_FILE, kept, again="the same command")
+    try:
+        network = distilling.distil(student, stream, how, budget, where, half=half)
+    except loop.StoppedError as error:
+        print(f"perceiverd: {error}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     if leads():
         save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
 

@@ -19,6 +19,11 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def members() -> int:
+    """How many processes fit together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @dataclass(frozen=True)
 class Crew:
     """The processes that fit together; alone where `torchrun` did not start them."""
@@ -29,7 +34,7 @@ class Crew:
     @classmethod
     def join(cls, device: torch.device | None = None) -> Crew:
         """Meet the others, where there are any; `leave` them in the end. `device`: where the weights are."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if members() == 1:
             return cls(0, 1)
         distributed.init_process_group("nccl" if device is not None and device.type == "cuda" else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())

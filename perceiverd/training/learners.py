@@ -130,7 +130,7 @@ class LabelLearner:
     def module(self) -> nn.Module:
         return self._rows.own
 
-    def backward(self, step: int, scaler: torch.amp.GradScaler) -> float:
+    def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
         seen, batch, crew = self._seen, self._how.batch, self._crew
         places = order(self._seed, len(seen.vectors) // seen.views, step * batch, batch)
         chosen = [index * seen.views + epoch % seen.views for index, epoch in places][crew.rank :: crew.size]
@@ -146,7 +146,7 @@ class LabelLearner:
             entropy = F.binary_cross_entropy_with_logits(logits, seen.rehearsed_targets[chosen], reduction="sum")
             loss = loss + self._how.rehearsal * entropy / (REHEARSED * batch) * crew.size
         scaler.scale(loss).backward()
-        return float(loss.detach())
+        return {"loss": float(loss.detach())}
 
 
 class WholeLearner:
@@ -173,7 +173,7 @@ class WholeLearner:
     def module(self) -> nn.Module:
         return self._network
 
-    def backward(self, step: int, scaler: torch.amp.GradScaler) -> float:
+    def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
         how, total = self._how, 0.0
         for draws, weight in zip(self._feed(step), (1.0, how.rehearsal), strict=True):
             at_once = how.slice or max(1, len(draws))
@@ -181,7 +181,7 @@ class WholeLearner:
                 loss = self._loss(draws[first : first + at_once]) * (weight * self._size / how.batch)
                 scaler.scale(loss).backward()
                 total += float(loss.detach())
-        return total
+        return {"loss": total}
 
     def _loss(self, draws: Sequence[Draw]) -> Tensor:
         """Cross-entropy summed over windows and labels."""

@@ -6,14 +6,17 @@ Knows no clips and no labels: what is learnt makes its own gradients.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any, Protocol
 
+import msgspec
 import torch
 from torch import nn
 
@@ -35,8 +38,11 @@ class Learner(Protocol):
     def module(self) -> nn.Module:
         """Its parameters are what is learnt."""
 
-    def backward(self, step: int, scaler: torch.amp.GradScaler) -> float:
-        """Add this process's part of the step's gradients, times the crew's size; returns its part of the loss."""
+    def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
+        """Add this process's part of the step's gradients, times the crew's size; returns its part of the loss, named.
+
+        Each step is the one after the last, the first where the fit goes on.
+        """
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class Budget:
         return spent_s / (60 * self.minutes) if self.minutes else step / max(1, self.steps)
 
 
+def fingerprint(*settings: object) -> str:
+    """SHA-256 of all that decides what is learnt: structs, strings, numbers."""
+    told = [msgspec.json.encode(one) if isinstance(one, msgspec.Struct) else one for one in settings]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class State:
     """Where a fit keeps itself."""
@@ -60,13 +72,19 @@ class State:
     file: Path
     fingerprint: str
     """Of all that decides what is learnt; a state with another one is of another fit."""
+    again: str = "the same command with --resume"
+    """What goes on with a fit that was stopped."""
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, to go on with; None at the beginning. Raises ConfigError where it is of another fit."""
         if not self.file.exists():
             return None
-        found: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
-        if found["fingerprint"] != self.fingerprint:
+        try:
+            found: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
+            fingerprint = found["fingerprint"]
+        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self.file}: no state of a fit, or a damaged one; delete it") from error
+        if fingerprint != self.fingerprint:
             raise ConfigError(
                 f"{self.file.parent}: keeps a fit of other clips, labels or settings; take another, or delete it"
             )
@@ -117,7 +135,7 @@ def run(
             for group in optimiser.param_groups:
                 group["lr"] = how.rate * group["share"] * rate(share, how.warmup, falls=how.schedule == "cosine")
             optimiser.zero_grad()
-            loss = learner.backward(step, scaler)
+            figures = learner.backward(step, scaler)
             spent_s = crew.average(module, time.monotonic() - begun_s)
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(module.parameters(), how.clip)
@@ -125,14 +143,14 @@ def run(
             scaler.update()
             step += 1
             mean.update(module, step)
-            told = {"loss": loss, "norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
-            teller.tell(step, min(1.0, budget.share(step, spent_s)), **told)
+            figures |= {"norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
+            teller.tell(step, min(1.0, budget.share(step, spent_s)), **figures)
             stopped = crew.any(bool(stop), device)
             if stopped or time.monotonic() - saved_s > how.save_every_s:
                 saved_s = time.monotonic()
                 keep()
             if stopped and budget.share(step, spent_s) < 1:
-                raise StoppedError(f"stopped after {step} steps; the same command with --resume goes on")
+                raise StoppedError(f"stopped after {step} steps; {state.again} goes on")
     keep()
     module.load_state_dict(mean.weights)
     return spent_s

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from perceiverd.config import _convert as convert
+from perceiverd.config import convert
 from perceiverd.errors import ConfigError
 from perceiverd.geometry import Geometry
 

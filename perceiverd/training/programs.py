@@ -8,6 +8,8 @@ from perceiverd.errors import PerceiverdError
 
 log = logging.getLogger(__name__)
 
+QUERY_S = 60
+
 
 class FetchError(PerceiverdError):
     """A package or program that can't be had or used; the message is one line."""
@@ -33,7 +35,9 @@ def check(package: str) -> None:
     name, _, version = package.partition(" ")
     try:
         command = ["dpkg-query", "--show", "--showformat=${Version}", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise FetchError(f"dpkg-query: did not end within {QUERY_S} s") from error
     except FileNotFoundError as error:
         raise FetchError(
             "needs the program dpkg-query: what renders sounds is checked by its Debian package"

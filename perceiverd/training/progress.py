@@ -33,11 +33,13 @@ class Teller:
     def __init__(self, bars: Progress, writer: SummaryWriter | None, *, silent: bool) -> None:
         self._bars, self._writer, self._silent = bars, writer, silent
         self._told_s = 0.0
+        self._figures: dict[str, float] = {}
+        """The last of each, since not every step has all."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """What is told from now on is of this stage."""
-        self._name, self._told_s = name, time.monotonic()
+        self._name, self._told_s, self._figures = name, time.monotonic(), {}
         self._bar = self._bars.add_task(name, total=1.0)
         try:
             yield
@@ -51,7 +53,8 @@ class Teller:
         if self._writer:
             for name, value in figures.items():
                 self._writer.add_scalar(f"{self._name}/{name}", value, step)
-        told = " ".join(f"{name}={value:.4g}" for name, value in figures.items())
+        self._figures |= figures
+        told = " ".join(f"{name}={value:.4g}" for name, value in self._figures.items())
         if not self._bars.disable:
             self._bars.update(self._bar, completed=share, description=f"{self._name} {told}")
         elif time.monotonic() - self._told_s >= LINE_EVERY_S:

@@ -361,6 +361,7 @@ def described(task: Task, name: str, licence: str) -> str:
         f"| {labels[mid].name} | `{mid}` | {'yes' if mid in new else 'no'} | {counts[mid]} |" for mid in clips.named
     ]
     more = f", and on {len(task.unlabelled)} without a label" if task.unlabelled else ""
+    kept = [f"Thresholds of its older labels are {start.name}'s, and were not fitted to it.", ""] if start else []
     return "\n".join(
         [
             f"# {name}",
@@ -373,5 +374,6 @@ def described(task: Task, name: str, licence: str) -> str:
             "|---|---|---|--:|",
             *rows,
             "",
+            *kept,
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from heldout_set import write
@@ -12,8 +13,9 @@ from typer.testing import CliRunner
 
 from perceiverd.card import load_card
 from perceiverd.checkpoint import save_model
+from perceiverd.errors import ModelError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
-from perceiverd.labels import Calibration, ontology
+from perceiverd.labels import Calibration, Label, ontology
 from perceiverd.perceiver import Perceiver
 from perceiverd.training import measures, quiet, reliability
 from perceiverd.training.cli import app
@@ -97,3 +99,16 @@ def test_a_model_is_calibrated_and_reported_on(model: Path, held_out: Path, pict
     ):
         assert part in done.stdout, part
     assert plot.read_text().startswith("<svg")
+
+
+def test_a_model_with_labels_of_its_own_is_refused_in_a_line(model: Path, held_out: Path) -> None:
+    """Held-out recordings speak of AudioSet's labels; a model with others is pointed to where it can be measured."""
+    card = load_card(model)
+    labels = (*card.labels, Label(527, "perceiverd/kettle", "Kettle"))
+    geometry = msgspec.structs.replace(card.geometry, classes=528)
+    network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+    save_model(model.with_name("more"), network, geometry, labels, name="more", licence="CC0-1.0")
+    for command in ("report", "calibrate"):
+        given = [command, "--model", str(model.with_name("more")), "--held-out", str(held_out), "--hours", "0.001"]
+        with pytest.raises(ModelError, match="more: held-out recordings speak of AudioSet's 527 labels"):
+            CliRunner().invoke(app, given, catch_exceptions=False)

@@ -326,10 +326,11 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int]
         learner = getattr(learners, kind)
         backward = learner.backward
 
-        def pressed(self: object, step: int, scaler: object) -> float:
+        def pressed(self: object, step: int, scaler: object) -> dict[str, float]:
             if step == at:
                 signal.raise_signal(signal.SIGINT)
-            return float(backward(self, step, scaler))
+            figures: dict[str, float] = backward(self, step, scaler)
+            return figures
 
         monkeypatch.setattr(learner, "backward", pressed)
 

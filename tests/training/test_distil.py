@@ -1,8 +1,9 @@
-"""Fitting a tiny Perceiver to a tiny pool: it learns, goes on after a stop, and repeats itself."""
+"""Teaching a tiny Perceiver from a tiny pool: it learns, goes on after a stop, and repeats itself."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,18 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
-from perceiverd.errors import MediaError
+from perceiverd.card import load_card
+from perceiverd.errors import ConfigError, MediaError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
-from perceiverd.training.fit import Plan, Student, fit, loss_of
+from perceiverd.training.cli import app
+from perceiverd.training.crew import Crew
+from perceiverd.training.distil import Student, distil, loss_of
+from perceiverd.training.loop import Budget, State, StoppedError
 from perceiverd.training.optimiser import rate
+from perceiverd.training.plan import Fit
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = 7
@@ -72,19 +79,57 @@ def test_a_number_always_gives_the_same_batch(pool: Path) -> None:
     assert {one.make(number).kind for number in range(30)} == {"audio", "both", "video"}
 
 
-def test_fitting_lowers_the_loss_and_resumes(pool: Path, tmp_path: Path) -> None:
-    """A second's fit is better than none; a fit whose budget is spent goes no further."""
-    source, out = batches(pool), tmp_path / "state"
-    plan = Plan(minutes=6 / 60, batch=16, rate=1e-2, warmup=0.1)
-    torch.manual_seed(plan.seed)
-    before = loss_of(Student(GEOMETRY), source.make(0), plan, half=False)[1]
-    network = fit(Student(GEOMETRY), source, out, plan, half=False)
+def taught(pool: Path, state: Path, batches_: int, pictures: Pictures | None = None) -> Student:
+    """A student after so many batches."""
+    torch.manual_seed(1)
     student = Student(GEOMETRY)
-    student.perceiver = network
-    assert loss_of(student, source.make(0), plan, half=False)[1] < before
-    again = fit(Student(GEOMETRY), source, out, plan, half=False)
-    for name, tensor in network.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor), name
+    how = Fit(rate=1e-2, warmup=0.1, batch=16, save_every_s=1e-9)
+    distil(student, batches(pool, pictures), how, Budget(batches_), State(state / "state.pt", "one"), half=False)
+    return student
+
+
+def same(one: Student, other: Student) -> bool:
+    return all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+def test_distilling_lowers_the_loss_and_repeats_itself(pool: Path, tmp_path: Path) -> None:
+    """Sixty batches are better than none; the same again gives the same weights, to the bit."""
+    torch.manual_seed(1)
+    batch = batches(pool).make(0)
+    before = loss_of(Student(GEOMETRY), batch, half=False)[1]
+    student = taught(pool, tmp_path / "one", 60)
+    assert loss_of(student, batch, half=False)[1] < before / 2
+    assert same(student, taught(pool, tmp_path / "other", 60))
+
+
+def test_what_is_spent_is_spent(pool: Path, tmp_path: Path) -> None:
+    """A fit whose budget is spent goes no further; one that was stopped ends as if it had not been."""
+    whole = taught(pool, tmp_path / "whole", 30, Pictures())
+    assert same(whole, taught(pool, tmp_path / "whole", 30, Pictures()))
+    average = Crew.average
+
+    def stop(crew: Crew, module: torch.nn.Module, spent_s: float) -> float:
+        signal.raise_signal(signal.SIGTERM)
+        return average(crew, module, spent_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Crew, "average", stop)
+        for step in range(1, 4):
+            with pytest.raises(StoppedError, match=f"after {step} steps; the same command with --resume goes on"):
+                taught(pool, tmp_path / "stopped", 30, Pictures())
+    assert same(whole, taught(pool, tmp_path / "stopped", 30, Pictures()))
+
+
+def test_a_state_that_cannot_be_gone_on_with_is_told(pool: Path, tmp_path: Path) -> None:
+    """A damaged state, and one of another fit, are refused in a line that names them."""
+    taught(pool, tmp_path, 1)
+    whole = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(ConfigError, match="keeps a fit of other clips, labels or settings"):
+        State(tmp_path / "state.pt", "other").load()
+    for damaged in (b"", whole[:1000], whole[:-100], b"no state"):
+        (tmp_path / "state.pt").write_bytes(damaged)
+        with pytest.raises(ConfigError, match=r"state\.pt: no state of a fit, or a damaged one"):
+            taught(pool, tmp_path, 2)
 
 
 def test_truth_overrules_the_teacher() -> None:
@@ -145,3 +190,32 @@ def test_a_crew_takes_one_step(tmp_path: Path) -> None:
         size, spent_s, used, unused = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert (size, spent_s) == (2, 5.0)
         assert torch.equal(used, torch.full((2, 3), 1.5)) and not unused.any()
+
+
+TINY = """
+classes = 527
+trunk = { latents = 4, width = 8, cross_attends = 1, layers = 1, heads = 2 }
+audio = { rate_hz = 16_000, samples = 1_600, form = "mel", patch = [5, 16], bands = 1 }
+"""
+
+
+def test_the_command_makes_a_model_and_goes_on(pool: Path, tmp_path: Path) -> None:
+    """`train distil --batches` writes a model; a second time nothing is left to do; there is one budget."""
+    (tmp_path / "geometry.toml").write_text(TINY)
+    for name, fill in (("teacher", np.float16(-6)), ("truth", np.int8(-1))):
+        narrow = np.load(pool / f"00000.{name}.npy")
+        wide = np.full((len(narrow), 527), fill)
+        wide[:, :CLASSES] = narrow
+        np.save(pool / f"00000.{name}.npy", wide)
+    command = ["distil", "--geometry", tmp_path / "geometry.toml", "--pool", pool, "--out", tmp_path / "tiny"]
+    command += ["--state", tmp_path / "state", "--batch", "4", "--no-half"]
+    given = [str(part) for part in command]
+    digests = set()
+    for _ in range(2):
+        assert CliRunner().invoke(app, [*given, "--batches", "5"], catch_exceptions=False).exit_code == 0
+        digests.add(load_card(tmp_path / "tiny").sha256)
+    assert len(digests) == 1
+    both = CliRunner().invoke(app, [*given, "--batches", "5", "--minutes", "1"])
+    assert both.exit_code == 2 and "one of --minutes and --batches" in both.output
+    with pytest.raises(ConfigError, match="other clips, labels or settings"):
+        CliRunner().invoke(app, [*given, "--batches", "9", "--seed", "2"], catch_exceptions=False)
