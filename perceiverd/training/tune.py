@@ -361,7 +361,9 @@ def described(task: Task, name: str, licence: str) -> str:
         f"| {labels[mid].name} | `{mid}` | {'yes' if mid in new else 'no'} | {counts[mid]} |" for mid in clips.named
     ]
     more = f", and on {len(task.unlabelled)} without a label" if task.unlabelled else ""
-    kept = [f"Thresholds of its older labels are {start.name}'s, and were not fitted to it.", ""] if start else []
+    kept = []
+    if start and task.train == "all":
+        kept = [f"The thresholds of its older labels are those of {start.name}, not fitted anew.", ""]
     return "\n".join(
         [
             f"# {name}",
