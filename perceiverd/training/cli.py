@@ -193,6 +193,12 @@ def distil(
     mix: Annotated[
         str, typer.Option(metavar="A,B,V", help="Shares of sound alone, both, pictures alone.")
     ] = "0.5,0.2,0.3",
+    matched: Annotated[
+        float, typer.Option(min=0, max=1, help="Of windows with both: how many have a picture of what is heard.")
+    ] = 0.6,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="NAME|FOLDER", help="Go on with a model of the same geometry.")
+    ] = None,
     rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-3,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     seed: Annotated[int, Seed] = 1,
@@ -205,7 +211,8 @@ def distil(
     """
     import torch
 
-    from perceiverd.checkpoint import save_model
+    from perceiverd.card import load_card
+    from perceiverd.checkpoint import load_network, save_model
     from perceiverd.labels import ontology
     from perceiverd.training import distil as distilling
     from perceiverd.training import loop
@@ -235,11 +242,17 @@ def distil(
     torch.set_num_threads(threads)
     student = distilling.Student(wanted, frozen)
     adopt(student.perceiver, sound=teacher_sound, sight=teacher_sight)
+    origin = load_card(start) if start else None
+    if origin:
+        if origin.geometry != wanted:
+            raise ConfigError(f"{geometry}: is not the geometry of {origin.name}, which is to be gone on with")
+        student.perceiver.load_state_dict(load_network(origin).state_dict())
     shares = _shares(mix)
-    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares), dream=dream)
+    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares, matched=matched), dream=dream)
     how = Fit(rate=rate, warmup=distilling.WARMUP, batch=batch)
     # Pools may grow and move, and a crew may change; what else decides the weights may not.
-    kept = loop.fingerprint(wanted, how, frozen, shares, bool(pictures), bool(views), seed, half)
+    sources = (origin and origin.sha256, bool(pictures), bool(views))
+    kept = loop.fingerprint(wanted, how, frozen, shares, matched, sources, seed, half)
     budget = loop.Budget(-(-(batches or 0) // members()), minutes)
     where = loop.State(state / distilling.STATE_FILE, kept, again="the same command")
     try:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from perceiverd.card import load_card
+from perceiverd.checkpoint import load_network
 from perceiverd.errors import ConfigError, MediaError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
@@ -200,7 +201,7 @@ audio = { rate_hz = 16_000, samples = 1_600, form = "mel", patch = [5, 16], band
 
 
 def test_the_command_makes_a_model_and_goes_on(pool: Path, tmp_path: Path) -> None:
-    """`train distil --batches` writes a model; a second time nothing is left to do; there is one budget."""
+    """`train distil` writes a model, once; goes on with another where it has the same geometry; has one budget."""
     (tmp_path / "geometry.toml").write_text(TINY)
     for name, fill in (("teacher", np.float16(-6)), ("truth", np.int8(-1))):
         narrow = np.load(pool / f"00000.{name}.npy")
@@ -219,3 +220,10 @@ def test_the_command_makes_a_model_and_goes_on(pool: Path, tmp_path: Path) -> No
     assert both.exit_code == 2 and "one of --minutes and --batches" in both.output
     with pytest.raises(ConfigError, match="other clips, labels or settings"):
         CliRunner().invoke(app, [*given, "--batches", "9", "--seed", "2"], catch_exceptions=False)
+    origin = load_network(load_card(tmp_path / "tiny")).state_dict()
+    onward = [*given, "--state", str(tmp_path / "onward"), "--batches", "1", "--rate", "1e-9", "--from"]
+    assert CliRunner().invoke(app, [*onward, str(tmp_path / "tiny")], catch_exceptions=False).exit_code == 0
+    for name, tensor in load_network(load_card(tmp_path / "tiny")).state_dict().items():
+        torch.testing.assert_close(tensor, origin[name], msg=name)
+    with pytest.raises(ConfigError, match="is not the geometry of ear-and-eye-small"):
+        CliRunner().invoke(app, [*onward, "ear-and-eye-small"], catch_exceptions=False)
