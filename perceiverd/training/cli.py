@@ -248,7 +248,7 @@ def distil(
             raise ConfigError(f"{geometry}: is not the geometry of {origin.name}, which is to be gone on with")
         student.perceiver.load_state_dict(load_network(origin).state_dict())
     shares = _shares(mix)
-    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares, matched=matched), dream=dream)
+    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares, matched), dream=dream)
     how = Fit(rate=rate, warmup=distilling.WARMUP, batch=batch)
     # Pools may grow and move, and a crew may change; what else decides the weights may not.
     sources = (origin and origin.sha256, bool(pictures), bool(views))
@@ -264,14 +264,14 @@ def distil(
         save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
 
 
-def _shares(mix: str) -> list[float]:
+def _shares(mix: str) -> tuple[float, float, float]:
     try:
         shares = [float(part) for part in mix.split(",")]
     except ValueError:
         shares = []
     if len(shares) != 3 or min(shares) < 0 or not sum(shares):
         raise typer.BadParameter(f"{mix!r} is not three shares, such as 0.5,0.2,0.3", param_hint="'--mix'")
-    return shares
+    return shares[0], shares[1], shares[2]
 
 
 @app.command()
