@@ -50,7 +50,7 @@ class Quiet:
     """(N, classes), bool: labels that are no names of what is heard or seen."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what comes out is learnt from, which inference_mode forbids
 def remembered(network: Perceiver, batches: Batches, count: int) -> Tensor:
     """(32 * count, width): vectors of so many batches of a headless network's training material."""
     parts = []
@@ -61,7 +61,7 @@ def remembered(network: Perceiver, batches: Batches, count: int) -> Tensor:
     return torch.cat(parts)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # what comes out is learnt from, which inference_mode forbids
 def heard(network: Perceiver, card: Card, streams: Iterator[Stream]) -> Quiet:
     """Vectors of a headless network, of streams of nothing."""
     parts, wrong = [], []

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from perceiverd.card import load_card
 from perceiverd.checkpoint import load_network
+from perceiverd.encoding import audio_tokens
+from perceiverd.labels import ontology
 from perceiverd.training import hush, quiet
 from perceiverd.training.bank import headless
+from perceiverd.training.cli import app
 
 
 def test_quiet_is_unlearnt_and_the_rest_kept() -> None:
@@ -44,3 +51,24 @@ def test_streams_of_every_kind_are_heard_by_the_bundled_model() -> None:
     names = np.array([label.name for label in card.labels])
     fine = names[~found.wrong.any(dim=0).numpy()]
     assert {"Silence", "Hum", "Hiss"} <= set(fine) and not {"Dog", "Speech", "Music"} & set(fine)
+
+
+def test_the_command_changes_the_last_layer_alone(
+    listener: Path, noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train hush` writes a model that says less of quiet than the one it was given, and is otherwise the same."""
+    monkeypatch.setattr(quiet, "FIT_S", 5)
+    given = ["hush", "--model", str(listener), "--pool", str(noises), "--out", str(tmp_path / "still")]
+    done = CliRunner().invoke(app, [*given, "--hours", "0.015", "--count", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    cards = [load_card(listener), load_card(tmp_path / "still")]
+    before, after = (load_network(card).state_dict() for card in cards)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {"head.out.weight", "head.out.bias"}
+    audio = cards[0].geometry.audio
+    assert audio
+    silence = {"audio": audio_tokens(torch.zeros(1, audio.samples), audio)}
+    dog = ontology().find("Dog").index
+    with torch.no_grad():
+        loud, still = (float(load_network(card)(silence)[0, dog].sigmoid()) for card in cards)
+    assert still < 0.2 * loud

@@ -1,0 +1,45 @@
+"""A model that only hears, and a pool it might have learnt from; both small, both of all 527 labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from perceiverd.checkpoint import save_model
+from perceiverd.geometry import Audio, Geometry, Trunk
+from perceiverd.labels import ontology
+from perceiverd.perceiver import Perceiver
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Path:
+    """The folder of an untrained model that hears 1.28 s of log-mel."""
+    geometry = Geometry(
+        classes=527,
+        trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
+        audio=Audio(rate_hz=16_000, samples=20_480, form="mel", patch=(16, 16), bands=2),
+    )
+    torch.manual_seed(0)
+    network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+    save_model(tmp_path / "listener", network, geometry, ontology().labels, name="listener", licence="CC0-1.0")
+    return tmp_path / "listener"
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> Path:
+    """A pool of fifty windows of noise of which nothing is known."""
+    (tmp_path / "noises").mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {
+        "mel": rng.integers(0, 255, (50, 128, 64), np.uint8),
+        "teacher": rng.normal(-5, 1, (50, 527)).astype(np.float16),
+        "truth": np.full((50, 527), -1, np.int8),
+        "embedding": np.zeros((50, 1024), np.float16),
+        "class": np.zeros(50, np.int16),
+    }
+    for name, array in arrays.items():
+        np.save(tmp_path / "noises" / f"00000.{name}.npy", array)
+    return tmp_path / "noises"
