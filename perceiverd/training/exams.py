@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perceiverd.training.options import Folder, Given, Model, SoundWheel
+from perceiverd.training.options import MAPPING, Folder, Given, Model, SoundWheel, Table
 
 
 def held_out(
@@ -59,6 +59,7 @@ def report(
             metavar="WHEEL", exists=True, dir_okay=False, help="EfficientNet-Lite0's, to be compared on the pictures."
         ),
     ] = None,
+    mapping: Annotated[Path, Table] = MAPPING,
     recordings: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The held-out recordings' files, to see how steady scores are.")
     ] = None,
@@ -81,6 +82,7 @@ def report(
         tuple(beside or ()),
         pictures,
         eye_teacher,
+        mapping,
         recordings=recordings,
         teacher=teacher,
         hours=hours,

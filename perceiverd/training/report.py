@@ -17,6 +17,7 @@ from perceiverd.training import alarms, efficientnet, evaluate, heldout, quiet, 
 from perceiverd.training.calibrate import Evidence, best_width, by_ear, by_eye, cross_fitted, log_loss
 from perceiverd.training.heldout import HeldOut
 from perceiverd.training.measures import bootstraps
+from perceiverd.training.options import MAPPING
 from perceiverd.training.pictures import Split
 from perceiverd.training.scores import Student, sigmoid
 from perceiverd.training.thresholds import by_recording, clip_levels
@@ -39,7 +40,8 @@ class Material:
     """As `train pictures` writes it."""
     eye_teacher: Path | None = None
     """EfficientNet-Lite0's wheel."""
-    mapping: Path = Path("models/imagenet-to-audioset.tsv")
+    mapping: Path = MAPPING
+    """The table of ImageNet's classes as AudioSet's labels."""
     recordings: Path | None = None
     """The files of the held-out recordings, as they were published."""
     teacher: Path | None = None
