@@ -72,6 +72,16 @@ class Batch:
     embedding: Tensor | None
     """(B, 1024) of the sound's teacher, where there is sound."""
 
+    def to(self, device: torch.device) -> Batch:
+        """The same, there."""
+        return Batch(
+            self.kind,
+            {name: values.to(device) for name, values in self.contents.items()},
+            self.targets.to(device),
+            self.weights.to(device),
+            None if self.embedding is None else self.embedding.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -99,6 +109,12 @@ class Sounds:
         if not self._shards:
             told = ", ".join(map(str, folders))
             raise MediaError(f"{told}: no shard of mixtures here; make some with `perceiverd train pool`")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(frames, bands) of a spectrogram."""
+        frames, bands = next(iter(self._shards.values()))["mel"].shape[1:]
+        return frames, bands
 
     def refresh(self) -> int:
         """Take in shards that have appeared; returns how many windows there are."""

@@ -77,7 +77,7 @@ def credits_(
 @app.command()
 def pool(
     corpus: Annotated[Path, Given],
-    teacher: Annotated[Path, SoundWheel],
+    teacher_sound: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
     count: Annotated[int, typer.Option(min=1, help="Mixtures in all; those that are there are kept.")] = 120_000,
     seed: Annotated[int, Seed] = 1,
@@ -89,7 +89,7 @@ def pool(
     """
     from perceiverd.training import pool as pools
 
-    pools.build(corpus, out, wheel=teacher, first=0, count=count, seed=seed, threads=threads)
+    pools.build(corpus, out, wheel=teacher_sound, first=0, count=count, seed=seed, threads=threads)
 
 
 @app.command()

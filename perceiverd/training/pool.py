@@ -6,7 +6,6 @@ last, so that a fit may read the pool while it grows: where NNNNN.mel.npy exists
 
 import csv
 import logging
-import multiprocessing
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from perceiverd.encoding import log_mel
-from perceiverd.training import mixtures, yamnet
+from perceiverd.training import mixtures, workers, yamnet
 from perceiverd.training.corpus import HOP, Clip, Corpus
 from perceiverd.training.mixtures import WINDOW, Labels, Mixtures
 
@@ -72,18 +71,13 @@ def build(corpus: Path, out: Path, *, wheel: Path, first: int, count: int, seed:
     One process a thread, each with shards of its own: mixing and teaching in numpy and torch with one
     thread each lose nothing to waiting.
     """
+    Mixtures(Corpus(corpus), seed=seed, splits=frozenset({"train"}))  # what is wrong is told before a process begins
+    yamnet.read(wheel)
     out.mkdir(parents=True, exist_ok=True)
     numbers = range(first // SHARD, -(-(first + count) // SHARD))
     missing = [number for number in numbers if not (out / f"{number:05d}.mel.npy").exists()]
     arguments = [(corpus, out, wheel, seed, missing[part::threads]) for part in range(threads)]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=one) for one in arguments]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit("a worker of the pool failed")
+    workers.run(_work, arguments)
 
 
 def _work(corpus: Path, out: Path, wheel: Path, seed: int, numbers: list[int]) -> None:

@@ -14,28 +14,30 @@ from perceiverd.checkpoint import load_network
 from perceiverd.encoding import mel_tokens, video_tokens
 from perceiverd.errors import ModelError
 from perceiverd.labels import ontology
-from perceiverd.training.corpus import RATE_HZ
 from perceiverd.training.mixtures import WINDOW
 from perceiverd.training.pool import dequantise
 
 BATCH = 32
 
 
+def check(card: Card) -> None:
+    """Raises ModelError where held-out sets and pools are not what the model hears, or their labels are not its own."""
+    known, audio = ontology().labels, card.geometry.audio
+    if [label.mid for label in card.labels] != [label.mid for label in known]:
+        raise ModelError(
+            f"{card.name}: pools and held-out recordings speak of AudioSet's {len(known)} labels, and this model has"
+            f" {len(card.labels)}, not the same ones; measure it with `perceiverd train fit … --held-out`"
+        )
+    if audio is None or (audio.form, audio.samples) != ("mel", WINDOW):
+        raise ModelError(f"{card.name}: pools and held-out recordings are log-mel of {WINDOW} samples, not for it")
+
+
 class Student:
     """A loaded model of AudioSet's labels that hears what the cache keeps."""
 
     def __init__(self, card: Card) -> None:
-        """Raises ModelError where the cache is not what the model hears, or its labels are not AudioSet's alone."""
-        known, audio = ontology().labels, card.geometry.audio
-        if [label.mid for label in card.labels] != [label.mid for label in known]:
-            raise ModelError(
-                f"{card.name}: held-out recordings speak of AudioSet's {len(known)} labels, and this model has"
-                f" {len(card.labels)}, not the same ones; measure it with `perceiverd train fit … --held-out`"
-            )
-        if audio is None or (audio.form, audio.samples, audio.rate_hz) != ("mel", WINDOW, RATE_HZ):
-            raise ModelError(
-                f"{card.name}: held-out recordings are kept as log-mel of {WINDOW} samples at {RATE_HZ} Hz"
-            )
+        """Raises ModelError where `check` does."""
+        check(card)
         self.card = card
         self._network = load_network(card)
         self._scale = np.array([one.scale for one in card.calibration], np.float32)

@@ -35,6 +35,7 @@ from perceiverd.training.draws import Draws, Vocabulary, feeding
 from perceiverd.training.learners import Inputs, LabelLearner, Rows, Seen, WholeLearner
 from perceiverd.training.loop import Budget, State
 from perceiverd.training.manifest import Line, Manifest
+from perceiverd.training.optimiser import load as load_state
 from perceiverd.training.optimiser import save as save_state
 from perceiverd.training.plan import Plan
 from perceiverd.training.progress import Teller, telling
@@ -110,7 +111,7 @@ def fit(task: Task) -> Perceiver:
     try:
         with telling(task.logs, silent=crew.rank > 0) as teller:
             network = _Fit(task, crew, teller).run()
-    except loop.StoppedError:  # all of a crew stop together; after any other fault one would wait for the others
+    except (loop.StoppedError, loop.DivergedError):  # of a crew, all do; after another fault one would wait for them
         crew.leave()
         raise
     crew.leave()
@@ -233,10 +234,8 @@ class _Fit:
         task = self.task
         place = task.state / "vectors.pt"
         views = task.plan.clips.views or max(1, min(VIEWS, LOOKS // (len(self.clips) + len(self.others))))
-        if place.exists():
-            found = torch.load(place, weights_only=True)
-            if found["fingerprint"] == task.fingerprint:
-                return Seen(views, *(found[name].to(task.device) for name in Seen.NAMES))
+        if place.exists() and (found := load_state(place)) and found.get("fingerprint") == task.fingerprint:
+            return Seen(views, *(found[name].to(task.device) for name in Seen.NAMES))
         with self.teller.stage("looking"):
             clips = self._look(network, rows, self.clips, views)
             others = self._look(network, rows, self.others, views)

