@@ -19,7 +19,7 @@ from perceiverd.attention import CrossAttend
 from perceiverd.card import Card
 from perceiverd.checkpoint import load_network
 from perceiverd.errors import ConfigError
-from perceiverd.geometry import Geometry
+from perceiverd.geometry import Geometry, Video
 from perceiverd.labels import ontology
 from perceiverd.perceiver import Perceiver
 from perceiverd.training import loop
@@ -163,9 +163,13 @@ class Lesson:
                 raise ConfigError(f"{self.views}: holds tokens of {views.shape}, and the geometry is for {made}")
             dream = Dreamer(self.teacher_sight, self.mapping, ontology(), video)
         elif video and self.pictures:
-            mixer = VideoMixer(self.pictures, "train", self.seed, frames=video.frames, side=video.height)
-            pictures = Frames(mixer, video)
+            pictures = moving(self.pictures, video, self.seed)
         return Batches(self.geometry, sounds, pictures, size=self.batch, seed=self.seed, mix=self.mix, dream=dream)
+
+
+def moving(pictures: Path, video: Video, seed: int) -> Frames:
+    """Windows of pictures, made on the fly as the model sees them."""
+    return Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
 
 
 def mix_of(shares: str, matched: float) -> Mix:

@@ -160,16 +160,20 @@ def hush(
     from perceiverd.checkpoint import save_model
     from perceiverd.training import hush as hushing
     from perceiverd.training import quiet
-    from perceiverd.training.batches import Batches, Mix, Sounds
+    from perceiverd.training.batches import Batches, Mix, Pictures, Sounds
+    from perceiverd.training.distil import moving
     from perceiverd.training.scores import check
     from perceiverd.training.views import Views
 
     card = load_card(model)
     check(card)
-    if card.geometry.video and not views:
-        raise ConfigError(f"{card.name}: sees; give --views of its training material, which is to keep its scores")
+    video = card.geometry.video
+    if video and not (views or pictures):
+        raise ConfigError(f"{card.name}: sees; give --views or --pictures, which are to keep their scores")
     _claim(out, card)
-    seen = Views(views) if views and card.geometry.video else None
+    seen: Pictures | None = None
+    if video:
+        seen = Views(views) if views else moving(pictures, video, seed) if pictures else None
     batches = Batches(card.geometry, Sounds(*pool), seen, size=hushing.BATCH, seed=seed, mix=Mix())
     scenes = quiet.read_scenes(pictures, quiet.HUSH_SEED)
     streams = quiet.streams(card.geometry, scenes, quiet.HUSH_SEED, hours, quiet.FIT_S)
