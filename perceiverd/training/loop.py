@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,13 +17,16 @@ from typing import Any, Protocol
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perceiverd.errors import ConfigError, PerceiverdError
 from perceiverd.training.crew import Crew
 from perceiverd.training.optimiser import Lamb, RunningMean, decays, load, rate, save
 from perceiverd.training.plan import Fit
 from perceiverd.training.progress import Teller
+
+LOWER = "begin anew with a lower rate, without"
+"""What to do where a fit diverged; the folder of its state follows."""
 
 
 class StoppedError(PerceiverdError):
@@ -75,6 +78,8 @@ class State:
     file: Path
     fingerprint: str
     """Of all that decides what is learnt; a state with another one is of another fit."""
+    of: str = "clips, labels or settings"
+    """What may differ where the fingerprint does."""
     again: str = "the same command with --resume"
     """What goes on with a fit that was stopped."""
 
@@ -86,10 +91,13 @@ class State:
         if found is None or "fingerprint" not in found:
             raise ConfigError(f"{self.file}: no state of a fit, or a damaged one; delete it")
         if found["fingerprint"] != self.fingerprint:
-            raise ConfigError(
-                f"{self.file.parent}: keeps a fit of other clips, labels or settings; take another, or delete it"
-            )
+            raise ConfigError(f"{self.file.parent}: keeps a fit of other {self.of}; take another, or delete it")
         return found
+
+    def claim(self) -> None:
+        """Find out that the state can be written before there is anything to lose. Raises MediaError."""
+        save(self.file.with_name(f"{self.file.name}.try"), {})
+        self.file.with_name(f"{self.file.name}.try").unlink()
 
     def save(self, state: dict[str, Any]) -> None:
         save(self.file, {**state, "fingerprint": self.fingerprint})
@@ -117,6 +125,8 @@ def run(
     mean = RunningMean(module, how.average)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     step, spent_s = 0, earlier_s
+    if crew.rank == 0:
+        state.claim()
     if found := state.load():
         module.load_state_dict(found["module"])
         optimiser.load_state_dict(found["optimiser"])
@@ -125,7 +135,7 @@ def run(
         step, spent_s = found["step"], max(spent_s, found["spent_s"])
 
     def keep() -> None:
-        if crew.rank == 0:
+        if crew.rank == 0 and _finite(mean.weights):  # else the next step says so, and what was kept stays
             weights = {"module": module.state_dict(), "mean": mean.weights, "optimiser": optimiser.state_dict()}
             state.save({**weights, "scaler": scaler.state_dict(), "step": step, "spent_s": spent_s})
 
@@ -140,10 +150,7 @@ def run(
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(module.parameters(), how.clip)
             if not scaled and not norm.isfinite():  # float16 leaves such steps out, and goes on more carefully
-                raise DivergedError(
-                    f"step {step + 1}: the gradient is no finite number; take a lower rate."
-                    f" {state.file.parent} keeps what was before, if anything"
-                )
+                raise DivergedError(f"step {step + 1}: the gradient is no finite number; {LOWER} {state.file.parent}")
             scaler.step(optimiser)
             scaler.update()
             step += 1
@@ -156,9 +163,15 @@ def run(
                 keep()
             if stopped and budget.share(step, spent_s) < 1:
                 raise StoppedError(f"stopped after {step} steps; {state.again} goes on")
+    if not _finite(mean.weights):
+        raise DivergedError(f"step {step}: the weights are no finite numbers; {LOWER} {state.file.parent}")
     keep()
     module.load_state_dict(mean.weights)
     return spent_s
+
+
+def _finite(weights: Mapping[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
 def groups_of(module: nn.Module, how: Fit, share: float) -> list[dict[str, Any]]:

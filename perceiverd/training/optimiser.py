@@ -5,7 +5,9 @@ Shared by all fits. Knows no data and no network.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
@@ -98,15 +100,18 @@ def save(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, partial)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise MediaError(f"{path}: cannot be written ({_reason(error)}); is there room?") from error
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What `save` wrote, on the CPU; None where it is damaged."""
+    """What `save` wrote, on the CPU; None where it is damaged. Raises PermissionError."""
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, ValueError, struct.error):
         return None
     return found if isinstance(found, dict) else None
 

