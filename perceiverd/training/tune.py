@@ -28,7 +28,7 @@ from perceiverd.errors import ConfigError, MediaError
 from perceiverd.geometry import Geometry
 from perceiverd.labels import Label, ontology
 from perceiverd.perceiver import Perceiver
-from perceiverd.training import bank, loop, manifest
+from perceiverd.training import bank, clips, loop, manifest
 from perceiverd.training.clips import Shelf
 from perceiverd.training.crew import Crew, precision
 from perceiverd.training.draws import Draws, Vocabulary, feeding
@@ -127,7 +127,7 @@ class _Fit:
         self.vocabulary = Vocabulary(self.labels, task.clips.named, old=len(task.start.labels) if task.start else 0)
         lines, places = self._places([*task.clips.lines, *task.unlabelled])
         labelled = [at for at, line in enumerate(lines) if line.labels]
-        silent = [at for at, line in enumerate(lines) if not line.labels]
+        silent = [at for at, line in enumerate(lines) if not line.labels for _ in range(self._times(places, at))]
         self.clips, self.others = (
             Draws(
                 [lines[at] for at in chosen],
@@ -181,6 +181,12 @@ class _Fit:
         self._check(faults, len(lines))
         kept = [line for line in lines if line in places]
         return kept, [places[line] for line in kept]
+
+    def _times(self, places: Sequence[Path] | None, at: int) -> int:
+        """How often a clip without labels is drawn from: an hour of a room holds more than a few windows of it tell."""
+        if places is None:
+            return 1
+        return max(1, clips.load(places[at]).end_ns // (VIEWS * self.task.geometry.window_ns))
 
     def _check(self, faults: Mapping[Line, MediaError], count: int) -> None:
         """Raises MediaError where too many clips can't be read."""

@@ -31,14 +31,16 @@ from perceiverd.labels import Label, ontology
 from perceiverd.media import NS_PER_S
 from perceiverd.perceiver import Perceiver
 from perceiverd.sources import Wanted, container
-from perceiverd.training import assess, bank, clips, job, manifest, plan
+from perceiverd.training import assess, bank, clips, job, manifest, plan, tune
 from perceiverd.training.clips import Shelf, Take
+from perceiverd.training.crew import Crew
 from perceiverd.training.draws import Draws, Vocabulary, order
 from perceiverd.training.job import Wish
 from perceiverd.training.loop import StoppedError
 from perceiverd.training.manifest import Line
 from perceiverd.training.optimiser import Lamb
 from perceiverd.training.plan import Augment
+from perceiverd.training.progress import telling
 from perceiverd.window import Windower
 
 ROOT = Path(__file__).parent.parent.parent
@@ -265,6 +267,21 @@ def test_a_fitted_model_can_be_fitted_again(home: Path, tmp_path: Path) -> None:
     first, second = weights(tmp_path / "new")["head.out.weight"], weights(tmp_path / "newer")["head.out.weight"]
     changed = {int(row) for row in (first != second[:529]).any(dim=1).nonzero()}
     assert changed == {527, next(label.index for label in ontology().labels if label.name == "Dog")}
+
+
+def test_a_long_rehearsal_is_drawn_from_all_along(home: Path, tmp_path: Path) -> None:
+    """An hour without the new sounds gives as many windows as short clips of the same length would."""
+    (tmp_path / "hours").mkdir()
+    write_sound(tmp_path / "hours" / "night.wav", np.random.default_rng(0).normal(0, 0.1, 16_000 * 120))
+    write_sound(tmp_path / "hours" / "short.wav", np.random.default_rng(1).normal(0, 0.1, 16_000 * 2))
+    task, _ = job._task(wish(home, tmp_path / "new", rehearse=(tmp_path / "hours",)), torch.device("cpu"))
+    with telling(None, silent=True) as teller:
+        others = tune._Fit(task, Crew(0, 1), teller).others
+    assert task.start
+    each_s = tune.VIEWS * task.start.geometry.window_ns / 1e9
+    assert [line.file.name for line in others.lines] == ["night.wav"] * int(120 // each_s) + ["short.wav"]
+    one, other = others.draw(0, 0).audio, others.draw(1, 0).audio
+    assert one is not None and other is not None and not np.array_equal(one, other)
 
 
 def test_what_a_model_learnt_from_keeps_new_labels_quiet(home: Path, tmp_path: Path) -> None:
