@@ -13,6 +13,7 @@ from perceiverd.geometry import Geometry
 from perceiverd.labels import Label
 from perceiverd.perceiver import Perceiver
 from perceiverd.training.bank import BANK_FILE
+from perceiverd.training.crew import leads
 
 
 @contextlib.contextmanager
@@ -30,8 +31,9 @@ def claimed(out: Path, origin: Card | None, made: Path | None = None) -> Iterato
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            out.rmdir()  # which only an empty folder allows
+        if leads():  # of a crew one writes, and the others may be here before it has
+            with contextlib.suppress(OSError):
+                out.rmdir()  # which only an empty folder allows
 
 
 def write(out: Path, network: Perceiver, geometry: Geometry, labels: Sequence[Label], licence: str) -> str:

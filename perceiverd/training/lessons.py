@@ -56,7 +56,7 @@ def distil(
         str | None, typer.Option(help="Of the weights (SPDX); that of the model gone on with, else NOASSERTION.")
     ] = None,
     log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
     seed: Annotated[int, Seed] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Of the processor, for the network.")] = 1,
     half: Annotated[bool, typer.Option(help="bfloat16 products: faster where the processor has them.")] = True,
