@@ -31,10 +31,11 @@ def run(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None
             while running:
                 # Without a limit: the work may take hours, and an end is always noticed.
                 wait([process.sentinel for process in running])
-                ended = [process for process in running if process.exitcode is not None]
-                running = [process for process in running if process.exitcode is None]
-                if any(process.exitcode for process in ended):
+                # Each is asked once: between two askings one may end.
+                codes = [process.exitcode for process in running]
+                if any(codes):
                     raise MediaError("a process failed; its last words are above")
+                running = [process for process, code in zip(running, codes, strict=True) if code is None]
         finally:
             _end([process for process in running if process.pid])
 

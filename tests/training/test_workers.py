@@ -55,8 +55,9 @@ def test_one_failure_ends_all(tmp_path: Path) -> None:
     """Who fails is told in a line; the others don't go on."""
     with pytest.raises(MediaError, match="a process failed"):
         workers.run(fail_or_stay, [(tmp_path, number) for number in range(2)])
-    stayed = tmp_path / "1"  # it may have been ended before it began
-    assert not stayed.exists() or within(10, lambda: not alive(int(stayed.read_text())))
+    stayed = tmp_path / "1"  # it may have been ended before it began, or as it wrote
+    pid = stayed.read_text() if stayed.exists() else ""
+    assert not pid or within(10, lambda: not alive(int(pid)))
 
 
 WORK = """
