@@ -1,5 +1,6 @@
 """What several test modules need: a model small enough to be built in a moment, and a way to run the real program."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -21,6 +22,18 @@ os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 # A shell starts what runs in its background with SIGINT ignored, and so would every program under test be.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_log_to_what_is_closed() -> Iterator[None]:
+    """A command that is run in this process logs to its own output, which later tests no longer have."""
+    root = logging.getLogger()
+    level, before = root.level, list(root.handlers)
+    yield
+    for handler in root.handlers:
+        if type(handler) is logging.StreamHandler and handler not in before:
+            root.removeHandler(handler)
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
