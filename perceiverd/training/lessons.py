@@ -73,12 +73,13 @@ def distil(
     from perceiverd.training import loop
     from perceiverd.training.crew import device_of, leads, members
     from perceiverd.training.folder import claimed, write
+    from perceiverd.training.lesson import Lesson, mix_of
     from perceiverd.training.plan import Fit
 
     if (minutes is None) == (batches is None):
         raise typer.BadParameter("give one of --minutes and --batches", param_hint="'--minutes'")
     origin = load_card(start) if start else None
-    lesson = distilling.Lesson(
+    lesson = Lesson(
         geometry=read_geometry(geometry),
         pools=tuple(pool),
         pictures=pictures,
@@ -87,7 +88,7 @@ def distil(
         teacher_sight=teacher_sight,
         frozen_sound=frozen_sound,
         mapping=mapping,
-        mix=distilling.mix_of(mix, matched),
+        mix=mix_of(mix, matched),
         start=origin,
         rate=rate,
         batch=batch,
@@ -142,8 +143,8 @@ def hush(
     from perceiverd.training import hush as hushing
     from perceiverd.training import quiet
     from perceiverd.training.batches import Batches, Mix
-    from perceiverd.training.distil import pictures_for, sounds_for
     from perceiverd.training.folder import claimed, write
+    from perceiverd.training.lesson import pictures_for, sounds_for
     from perceiverd.training.scores import check
 
     card = load_card(model)

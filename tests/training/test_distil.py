@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from perceiverd.card import load_card
-from perceiverd.checkpoint import load_network
+from perceiverd.checkpoint import load_network, save_model
 from perceiverd.errors import ConfigError, MediaError, ModelError
 from perceiverd.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.labels import Label
 from perceiverd.training import efficientnet, yamnet
 from perceiverd.training.batches import Batches, Mix, Sounds, joint_targets, sight_targets, sound_targets
 from perceiverd.training.cli import app
@@ -258,6 +259,11 @@ def test_a_model_is_gone_on_with(wide: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             run(wide, "tiny", "--batches", "1", *given, state="other")
+    card, own = load_card(tiny), wide / "own"
+    labels = (*card.labels[:526], Label(526, "user/kettle", "Kettle"))
+    save_model(own, load_network(card), card.geometry, labels, name="own", licence="CC0-1.0")
+    with pytest.raises(ConfigError, match="own: has other labels than AudioSet's"):
+        run(wide, "new", "--batches", "1", "--from", str(own), state="other")
 
 
 def test_a_calibration_stays_with_its_weights(wide: Path) -> None:
