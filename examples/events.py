@@ -8,8 +8,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from perceiverd.client import Gap, Restarted, Stale, curve_of, subscribe
-from perceiverd.messages import Event
+from perceiverd.wire.client import Gap, Restarted, Stale, curve_of, subscribe
+from perceiverd.wire.messages import Event
 
 
 async def main(endpoint: str, server_key: Path | None = None, secret_key: Path | None = None) -> None:

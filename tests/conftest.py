@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceiverd.geometry import Audio, Geometry, Trunk, Video
-from perceiverd.labels import ontology
+from perceiverd.core.labels import ontology
+from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 
 # As the command line sets it, and for the same reason: on a busy machine threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -41,8 +41,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a real, untrained Perceiver: 0.5 s of sound at 16 kHz, 4 pictures of 16 by 24."""
     import torch
 
-    from perceiverd.checkpoint import save_model
-    from perceiverd.perceiver import Perceiver
+    from perceiverd.model.checkpoint import save_model
+    from perceiverd.model.perceiver import Perceiver
 
     geometry = Geometry(
         classes=527,

@@ -27,10 +27,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from network_camera import NEEDS, Camera, Network, available, cuttable
-
-from perceiverd.client import subscribe
-from perceiverd.messages import Scores, Status
+from perceiverd.wire.client import subscribe
+from perceiverd.wire.messages import Scores, Status
+from tests.support.network_camera import NEEDS, Camera, Network, available, cuttable
 
 EACH_S, SAMPLE_S = 20.0, 5.0
 HOP_S, WINDOW_S = 0.5, 1.28

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from perceiverd.training.fetch import read_rcc
+from perceiverd.training.data.packages import read_rcc
 
 Picture = npt.NDArray[np.uint8]
 Sound = npt.NDArray[np.float32]

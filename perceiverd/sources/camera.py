@@ -16,14 +16,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.clock import now_ns
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Frame, Timing
-from perceiverd.sources import Camera, Wanted, WantedVideo, v4l2
-from perceiverd.sources.holders import told
-from perceiverd.sources.stamp import PictureTimes
-from perceiverd.sources.thinner import Thinner
-from perceiverd.sources.v4l2 import READABLE, Mode
+from perceiverd.core.clock import now_ns
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Frame, MediaFormat, Timing, VideoFormat
+from perceiverd.sources.decode.decimate import Decimator
+from perceiverd.sources.devices import v4l2
+from perceiverd.sources.devices.timestamps import PictureTimes
+from perceiverd.sources.devices.usage import told
+from perceiverd.sources.devices.v4l2 import READABLE, Mode
+from perceiverd.sources.specs import Camera
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ SLOW = 0.8
 """A camera that keeps less than this share of the rate that was asked for is told of."""
 
 
-def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = None) -> Iterator[Frame | Timing]:
+def media(spec: Camera, wanted: MediaFormat, opened: Callable[[Mode], None] | None = None) -> Iterator[Frame | Timing]:
     """Yield pictures as the model wants them, live-stamped, for ever. Raises MediaError when there are no more.
 
     `opened` hears how the camera delivers.
@@ -57,12 +58,12 @@ def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = 
     capture = Capture(spec, wanted.video)
     if opened:
         opened(capture.mode)
-    thinner, timing_ns = Thinner(wanted.video.fps), now_ns() + SETTLED_NS
+    thinner, timing_ns = Decimator(wanted.video.fps), now_ns() + SETTLED_NS
     stills = None
     if wanted.stills:
-        from perceiverd.sources.still import Stills  # FFmpeg takes a second to load, and few ask for it
+        from perceiverd.sources.snapshots.jpeg import JpegEncoder  # FFmpeg takes a second to load, and few ask for it
 
-        stills = Stills(wanted.stills)
+        stills = JpegEncoder(wanted.stills)
     try:
         while True:
             start_ns = capture.grab()
@@ -83,7 +84,7 @@ def media(spec: Camera, wanted: Wanted, opened: Callable[[Mode], None] | None = 
 class Capture:
     """An open camera."""
 
-    def __init__(self, spec: Camera, wanted: WantedVideo) -> None:
+    def __init__(self, spec: Camera, wanted: VideoFormat) -> None:
         """Raises MediaError, one line: what is wrong and what to do."""
         self.path = v4l2.resolve(spec.device)
         self._spec, self._grabbed = spec, 0
@@ -188,7 +189,7 @@ class Capture:
         return MediaError(f"camera {self.path}: {otherwise}")
 
 
-def choose(modes: Sequence[Mode], spec: Camera, wanted: WantedVideo, name: str = "") -> Mode | None:
+def choose(modes: Sequence[Mode], spec: Camera, wanted: VideoFormat, name: str = "") -> Mode | None:
     """What to ask the camera for; None where it doesn't say what it offers and nothing is configured.
 
     What is configured counts; what isn't is the least that does the model justice. Raises MediaError where the camera
@@ -226,7 +227,7 @@ def choose(modes: Sequence[Mode], spec: Camera, wanted: WantedVideo, name: str =
     return min(known, key=unfit)
 
 
-def fit(picture: NDArray[np.uint8], wanted: WantedVideo) -> NDArray[np.uint8]:
+def fit(picture: NDArray[np.uint8], wanted: VideoFormat) -> NDArray[np.uint8]:
     """The centre of a picture, (height, width, 3) BGR or (height, width) grey, as the model wants it: RGB."""
     height, width = picture.shape[:2]
     scale = max(wanted.width / width, wanted.height / height)

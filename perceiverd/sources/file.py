@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from perceiverd.clock import Clock, now_ns
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
-from perceiverd.sources import File, Wanted, container
+from perceiverd.core.clock import Clock, now_ns
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
+from perceiverd.sources.decode import container
+from perceiverd.sources.specs import File
 
 AHEAD_NS = NS_PER_S
 """Containers interleave sound and pictures loosely: so much is read ahead and put in order."""
@@ -23,7 +24,7 @@ SIGN_OF_LIFE_NS = NS_PER_S // 2
 Sleep = Callable[[float], None]
 
 
-def media(spec: File, wanted: Wanted, clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
+def media(spec: File, wanted: MediaFormat, clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
     """Yield the clip's media at their time, live-stamped; None while nothing is due. Raises MediaError."""
     begin_ns: int | None = None
     while True:
@@ -95,7 +96,7 @@ def _all_later(first: Media, rest: Iterator[Media], by_ns: int) -> Iterator[Medi
 class _Extent:
     """How long a clip is, found out while it passes."""
 
-    def __init__(self, wanted: Wanted) -> None:
+    def __init__(self, wanted: MediaFormat) -> None:
         self._end_ns = 0
         self._frame: Frame | None = None
         self._period_ns = round(NS_PER_S / wanted.video.fps) if wanted.video else 0

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.clock import Line, now_ns
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Timing
-from perceiverd.sources import Microphone, Wanted, alsa
-from perceiverd.sources.holders import told
-from perceiverd.sources.sound import Resampler
+from perceiverd.core.clock import now_ns
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, MediaFormat, Timing
+from perceiverd.sources.decode.audio import Resampler
+from perceiverd.sources.devices import alsa
+from perceiverd.sources.devices.clock_fit import ClockFit
+from perceiverd.sources.devices.usage import told
+from perceiverd.sources.specs import Microphone
 
 LATENCY_S = 0.1
 """What the driver may hold: a virtual card of ALSA's needs 50 ms, and a busy machine is glad of more. PortAudio calls
@@ -81,7 +83,7 @@ class Block:
 
 
 def media(
-    spec: Microphone, wanted: Wanted, opened: Callable[[Device, int], None] | None = None
+    spec: Microphone, wanted: MediaFormat, opened: Callable[[Device, int], None] | None = None
 ) -> Iterator[Chunk | Timing | None]:
     """Yield sound at the model's rate, live-stamped, for ever. Raises MediaError when there is no more.
 
@@ -91,10 +93,10 @@ def media(
         raise MediaError("microphone: the model only sees; take another model, or this source out")
     portaudio = library()
     device = find(spec.device, devices(portaudio), alsa.cards())
-    ear = Ear(portaudio, device, spec)
+    ear = AudioInput(portaudio, device, spec)
     if opened:
         opened(device, ear.rate_hz)
-    joiner = Joiner(ear.rate_hz, wanted.audio_rate_hz, spec.channel)
+    joiner = AudioTimeline(ear.rate_hz, wanted.audio_rate_hz, spec.channel)
     try:
         # Some wake up first, so the first block may take longer.
         yield from joiner.feed(ear.block(FIRST_S))
@@ -115,7 +117,7 @@ def media(
         raise
 
 
-class Ear:
+class AudioInput:
     """An open microphone, and the queue between PortAudio's thread and ours."""
 
     def __init__(self, portaudio: ModuleType, device: Device, spec: Microphone) -> None:
@@ -182,12 +184,12 @@ class Ear:
             return
 
 
-class Joiner:
+class AudioTimeline:
     """Makes one time line of blocks: the device's samples are its clock, laid on ours. Pure."""
 
     def __init__(self, rate_hz: int, to_hz: int, channel: int | None) -> None:
         self._rate_hz, self._channel = rate_hz, channel
-        self._line, self._resampler = Line(), Resampler(to_hz)
+        self._line, self._resampler = ClockFit(), Resampler(to_hz)
         self._next = 0
         """The `first` that the next block should have."""
         self._lost_ns = 0

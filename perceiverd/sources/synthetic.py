@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.clock import Line, now_ns
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media, Timing
-from perceiverd.sources import Synthetic, Wanted
+from perceiverd.core.clock import now_ns
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing
+from perceiverd.sources.devices.clock_fit import ClockFit
+from perceiverd.sources.specs import Synthetic
 
 TICKS_HZ = 25
 TICK_NS = NS_PER_S // TICKS_HZ
@@ -31,7 +32,7 @@ STEP_NS = NS_PER_S // 2
 TOLD_EVERY_NS = 5 * NS_PER_S
 
 
-def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | Timing | None]:
+def media(spec: Synthetic, wanted: MediaFormat) -> Iterator[Media | Timing | None]:
     """Yield 25 pictures and 25 chunks a second, stamped on CLOCK_MONOTONIC, for ever."""
     ticks = _ticks(spec, wanted)
     yield from ticks if spec.step_after_s is None else _laid(ticks)
@@ -39,7 +40,7 @@ def media(spec: Synthetic, wanted: Wanted) -> Iterator[Media | Timing | None]:
 
 def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
     """The same by a clock of which nothing is known, as a device's is."""
-    line, held, told_ns = Line(), list[Media](), now_ns()
+    line, held, told_ns = ClockFit(), list[Media](), now_ns()
     for item in items:
         if item is None:
             yield None
@@ -56,13 +57,13 @@ def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
             held.clear()
 
 
-def _ticks(spec: Synthetic, wanted: Wanted) -> Iterator[Media | None]:
+def _ticks(spec: Synthetic, wanted: MediaFormat) -> Iterator[Media | None]:
     begin = tick = now_ns() // TICK_NS
     stills = None
     if wanted.stills:
-        from perceiverd.sources.still import Stills  # FFmpeg takes a second to load, and few ask for it
+        from perceiverd.sources.snapshots.jpeg import JpegEncoder  # FFmpeg takes a second to load, and few ask for it
 
-        stills = Stills(wanted.stills)
+        stills = JpegEncoder(wanted.stills)
     video = wanted.video if spec.video else None
     rate_hz = wanted.audio_rate_hz if spec.audio else None
     while True:

@@ -6,11 +6,12 @@ import ssl
 from collections.abc import Iterator
 from functools import partial
 
-from perceiverd.clock import Clock, now_ns
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Frame, Media, Timing
-from perceiverd.sources import Url, Wanted, container, diagnosis, shown
+from perceiverd.core.clock import Clock, now_ns
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
+from perceiverd.sources.decode import container, diagnosis
 from perceiverd.sources.file import due_ns, later, paced
+from perceiverd.sources.specs import Url, shown
 
 SETTLE_NS = NS_PER_S // 2
 """Opening reads ahead to find out what is there; when arrivals have got no sooner for this long its burst is over."""
@@ -125,7 +126,7 @@ class ArrivalLine:
         return None
 
 
-def media(spec: Url, wanted: Wanted, clock: Clock = now_ns) -> Iterator[Media | Timing | None]:
+def media(spec: Url, wanted: MediaFormat, clock: Clock = now_ns) -> Iterator[Media | Timing | None]:
     """Yield live-stamped media as they come; None while nothing is due. Raises MediaError; ends in no other way."""
     options = {"analyzeduration": "2000000"} if spec.pushed else {}  # in microseconds
     scheme = spec.url.lower().partition(":")[0]

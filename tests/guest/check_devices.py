@@ -9,15 +9,15 @@ from pathlib import Path
 
 import av
 import pytest
-from guest.installation import CONFIG, START_S, UNIT, call, clip, heard, journal, show, until
 
-from perceiverd import sources
+from perceiverd.sources import specs
+from tests.guest.installation import CONFIG, START_S, UNIT, call, clip, heard, journal, show, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 CAMERA = Path("/dev/video0")
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(sources, "Camera"), reason="this perceiverd knows no cameras"),
+    pytest.mark.skipif(not hasattr(specs, "Camera"), reason="this perceiverd knows no cameras"),
     pytest.mark.skipif(not CAMERA.exists(), reason="there is no camera in this guest"),
     pytest.mark.skipif(not shutil.which("aplay"), reason="needs alsa-utils"),
 ]

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from guest.installation import (
+
+from tests.guest.installation import (
     CONFIG,
     ETC,
     LABELS,

@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perceiverd.clock import now_ns
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.sources import Camera, Microphone, Source, Wanted, WantedVideo, alsa, v4l2
+from perceiverd.core.clock import now_ns
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources.camera import Capture
-from perceiverd.sources.runner import Arrival, Change, Runner
-from perceiverd.sources.supervision import Limits, State
+from perceiverd.sources.devices import alsa, v4l2
+from perceiverd.sources.process.restart import State, Timeouts
+from perceiverd.sources.process.supervisor import Arrival, StateChange, Supervisor
+from perceiverd.sources.specs import Camera, Microphone, Source
 
-VIDEO = WantedVideo(160, 160, 3.125)
-WANTED = Wanted(16_000, VIDEO)
+VIDEO = VideoFormat(160, 160, 3.125)
+WANTED = MediaFormat(16_000, VIDEO)
 VIVID = Path("/sys/bus/platform/drivers/vivid")
 
 pytestmark = [
@@ -42,7 +43,7 @@ pytestmark = [
 KEY = ("room", 0)
 BACK_S = 10.0
 """From a device's return to its first data, beyond what starting a process takes here."""
-LIMITS = Limits(open_s=60.0)
+LIMITS = Timeouts(open_s=60.0)
 """The guest runs on a share of one core, and starts processes slowly."""
 FREE, PLAYED = "hw:CARD=Loopback,DEV=1", "hw:Loopback,0"
 """What is played into the card's first device comes out of its second."""
@@ -68,7 +69,7 @@ def plug(what: str) -> None:
     (VIVID / what).write_text("vivid.0")
 
 
-def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float) -> tuple[list[Arrival], float]:
+def drive(running: Supervisor, until: Callable[[list[Arrival]], bool], within_s: float) -> tuple[list[Arrival], float]:
     """Poll until what has come is enough; what came, and how long it took."""
     arrivals: list[Arrival] = []
     began_s = time.monotonic()
@@ -83,7 +84,7 @@ def media(arrivals: list[Arrival]) -> list[Frame | Chunk]:
 
 
 def lost(arrivals: list[Arrival]) -> bool:
-    return any(isinstance(each.what, Change) and each.what.state is State.BACKING_OFF for each in arrivals)
+    return any(isinstance(each.what, StateChange) and each.what.state is State.BACKING_OFF for each in arrivals)
 
 
 def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
@@ -91,7 +92,7 @@ def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
 
 
 def last_detail(arrivals: list[Arrival]) -> str:
-    return [each.what.detail for each in arrivals if isinstance(each.what, Change)][-1]
+    return [each.what.detail for each in arrivals if isinstance(each.what, StateChange)][-1]
 
 
 def test_every_size_and_rate() -> None:
@@ -152,7 +153,7 @@ def test_unplugged_and_back() -> None:
     """Unbinding the driver is told at once; after binding it again pictures come within 10 s."""
     control("timestamp_source=1")
     number = int(node()[10:])
-    with Runner({KEY: Camera(device=number)}, WANTED, limits=LIMITS) as running:
+    with Supervisor({KEY: Camera(device=number)}, WANTED, limits=LIMITS) as running:
         _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
         plug("unbind")
         arrivals, took_s = drive(running, lost, 20)
@@ -168,7 +169,7 @@ def test_unplugged_and_back() -> None:
 
 def test_disconnected() -> None:
     """A camera that drops off the bus while its node stays is told."""
-    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+    with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(media(seen)) > 10, 90)
         control("disconnect=1")
         arrivals, took_s = drive(running, lost, 20)
@@ -180,7 +181,7 @@ def test_disconnected() -> None:
 
 def test_sensor_that_stalls() -> None:
     """When all buffers are dropped, that is told in words, and pictures are back when they come again."""
-    with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+    with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
         _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
         control("percentage_of_dropped_buffers=100")
         arrivals, took_s = drive(running, lost, 20)
@@ -195,7 +196,7 @@ def test_some_pictures_dropped() -> None:
     """With 30 % of buffers dropped nothing is lost but those."""
     control("percentage_of_dropped_buffers=30")
     try:
-        with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+        with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
             drive(running, lambda seen: len(media(seen)) > 3, 90)
             arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 90)
             assert not lost(arrivals)
@@ -214,9 +215,9 @@ def test_busy() -> None:
             while not v4l2.busy(node()):
                 assert time.monotonic() < end_s, "v4l2-ctl takes no pictures"
                 time.sleep(2)  # asking takes a buffer for a moment
-            with Runner({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
+            with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
                 arrivals, _ = drive(
-                    running, lambda seen: any(isinstance(a.what, Change) and a.what.detail for a in seen), 60
+                    running, lambda seen: any(isinstance(a.what, StateChange) and a.what.detail for a in seen), 60
                 )
             detail = last_detail(arrivals)
             assert "is busy, v4l2-ctl" in detail, detail
@@ -230,7 +231,8 @@ def test_busy() -> None:
 def test_forbidden() -> None:
     """A user outside the group video is told of it."""
     code = (
-        "import os, sys; from perceiverd.sources import v4l2; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "import os, sys; from perceiverd.sources.devices import v4l2\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: v4l2.check(sys.argv[1])\nexcept Exception as error: print(error)"
     )
     said = subprocess.run([sys.executable, "-c", code, node()], capture_output=True, text=True, check=True).stdout
@@ -272,7 +274,7 @@ TONE = 0.25 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
 
 def test_a_card_by_its_stable_name() -> None:
     """A tone that is played into an ALSA card is heard, at its pitch and level, by the card's own stamps."""
-    with playing(TONE), Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+    with playing(TONE), Supervisor({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(media(seen)) > 10, 90)
         arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 30)
         timing = running.state("room")[0].timing
@@ -288,7 +290,7 @@ def test_a_card_by_its_stable_name() -> None:
 
 def test_a_card_that_is_pulled_out() -> None:
     """A card that is unplugged is told; plugged in again it is heard within 10 s."""
-    with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+    with Supervisor({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
         _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
         driver = Path("/sys/bus/platform/drivers/snd_aloop")
         (driver / "unbind").write_text("snd_aloop.0")
@@ -310,7 +312,7 @@ def test_a_card_that_is_busy() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        with Runner({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
+        with Supervisor({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
             arrivals, _ = drive(running, lost, 90)
         holder.kill()
     assert "is busy, python" in last_detail(arrivals), last_detail(arrivals)
@@ -323,7 +325,7 @@ def test_both_at_once() -> None:
         ("room", 0): Camera(device=node()),
         ("room", 1): Microphone(device=FREE),
     }
-    with playing(TONE), Runner(sources, WANTED, limits=LIMITS) as running:
+    with playing(TONE), Supervisor(sources, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: {type(each) for each in media(seen)} == {Frame, Chunk}, 90)
         arrivals, _ = drive(running, lambda seen: len(media(seen)) > 250, 90)
         assert not lost(arrivals)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest.installation import DEPENDENCIES, OPT, UNIT, WATCHDOG_S, call, make
+
+from tests.guest.installation import DEPENDENCIES, OPT, UNIT, WATCHDOG_S, call, make
 
 
 @pytest.fixture(scope="session", autouse=True)

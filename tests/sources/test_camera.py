@@ -11,13 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perceiverd.errors import MediaError
-from perceiverd.sources import Camera, Wanted, WantedVideo, camera, v4l2
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import MediaFormat, VideoFormat
+from perceiverd.sources import camera
 from perceiverd.sources.camera import choose, fit
-from perceiverd.sources.sight import Sizer
-from perceiverd.sources.v4l2 import READABLE, Mode
+from perceiverd.sources.decode.video import Sizer
+from perceiverd.sources.devices import v4l2
+from perceiverd.sources.devices.v4l2 import READABLE, Mode
+from perceiverd.sources.specs import Camera
 
-MODEL = WantedVideo(160, 160, 3.125)
+MODEL = VideoFormat(160, 160, 3.125)
 WEBCAM = [
     *(Mode("YUYV", w, h, fps) for w, h, fps in [(160, 120, 30), (320, 240, 30), (640, 480, 30), (640, 480, 15)]),
     *(Mode("YUYV", w, h, fps) for w, h, fps in [(1280, 720, 10), (1920, 1080, 5)]),
@@ -68,7 +71,7 @@ MODES = st.builds(
 @given(st.lists(MODES, min_size=1, max_size=20), st.integers(8, 512), st.integers(8, 512))
 def test_whatever_is_offered_something_readable_is_chosen(modes: list[Mode], height: int, width: int) -> None:
     """It is one of those that are offered, large and quick enough where any is; otherwise that is a MediaError."""
-    wanted = WantedVideo(height, width, 3.125)
+    wanted = VideoFormat(height, width, 3.125)
     readable = [mode for mode in modes if mode.format in READABLE]
     if not readable:
         with pytest.raises(MediaError):
@@ -102,7 +105,7 @@ def test_pictures_are_fitted_as_those_of_files_are(height: int, width: int) -> N
 def test_every_picture_fits(height: int, width: int, to_height: int, to_width: int, grey: bool) -> None:
     """Whatever the sizes, it comes out as the model wants it, and one colour stays that colour."""
     shape = (height, width) if grey else (height, width, 3)
-    fitted = fit(np.full(shape, 77, np.uint8), WantedVideo(to_height, to_width, 1))
+    fitted = fit(np.full(shape, 77, np.uint8), VideoFormat(to_height, to_width, 1))
     assert fitted.shape == (to_height, to_width, 3) and fitted.dtype == np.uint8
     assert (fitted == 77).all()
 
@@ -111,13 +114,13 @@ def test_a_camera_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
     """The line says so, and which there are."""
     monkeypatch.setattr(v4l2, "DEV", tmp_path)
     with pytest.raises(MediaError, match=r"video3: there is no such device; this machine has no camera"):
-        next(camera.media(Camera(device=3), Wanted(video=MODEL)))
+        next(camera.media(Camera(device=3), MediaFormat(video=MODEL)))
     (tmp_path / "video0").touch()
     (tmp_path / "video10").touch()
     with pytest.raises(MediaError, match=r"no such device; there are \S+video0, \S+video10"):
-        next(camera.media(Camera(device="usb-Nothing-index0"), Wanted(video=MODEL)))
+        next(camera.media(Camera(device="usb-Nothing-index0"), MediaFormat(video=MODEL)))
     with pytest.raises(MediaError, match="video0: is no camera"):
-        next(camera.media(Camera(device=0), Wanted(video=MODEL)))
+        next(camera.media(Camera(device=0), MediaFormat(video=MODEL)))
 
 
 def test_stable_names_are_found_and_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,4 +138,4 @@ def test_stable_names_are_found_and_given(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_model_that_only_hears_has_no_use_for_a_camera() -> None:
     """That is a MediaError before anything is opened."""
     with pytest.raises(MediaError, match="the model only hears"):
-        next(camera.media(Camera(), Wanted(audio_rate_hz=16000)))
+        next(camera.media(Camera(), MediaFormat(audio_rate_hz=16000)))

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
-from perceiverd.sources import File, Wanted, WantedVideo, file
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, VideoFormat
+from perceiverd.sources import file
+from perceiverd.sources.specs import File
 
-WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
+WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
 
 
 class Hands:

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
-from perceiverd.sources import Url, Wanted, WantedVideo, url
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, VideoFormat
+from perceiverd.sources import url
+from perceiverd.sources.specs import Url
 
-WANTED = Wanted(16000, WantedVideo(30, 42, 6.25))
+WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
 WITHIN_S = 30.0
 
 

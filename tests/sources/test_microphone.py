@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pulse import FAKE, RATE_HZ, SINK, Pulse, microphone, needs_microphone
 
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Timing
-from perceiverd.sources import Microphone, Wanted
-from perceiverd.sources.microphone import Block, Device, Joiner, find
-from perceiverd.sources.runner import Arrival, Change, Gap, Runner
-from perceiverd.sources.supervision import Limits, State
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, MediaFormat, Timing
+from perceiverd.sources.microphone import AudioTimeline, Block, Device, find
+from perceiverd.sources.process.restart import State, Timeouts
+from perceiverd.sources.process.supervisor import Arrival, Discontinuity, StateChange, Supervisor
+from perceiverd.sources.specs import Microphone
+from tests.support.pulse import FAKE, RATE_HZ, SINK, Pulse, microphone, needs_microphone
 
 CARDS = {0: "PCH", 1: "Device"}
 KNOWN = [
@@ -99,7 +99,7 @@ def errors_ms(items: list[Chunk | Timing]) -> list[float]:
 @given(st.floats(-200, 200), st.integers(0, 2**32 - 1))
 def test_sound_has_the_time_at_which_it_was_taken(ppm: float, seed: int) -> None:
     """With stamps, however late blocks come and however the device's clock drifts, within 3 ms."""
-    chance, joiner = np.random.default_rng(seed), Joiner(HZ, HZ, None)
+    chance, joiner = np.random.default_rng(seed), AudioTimeline(HZ, HZ, None)
     late = chance.exponential(0.02, 500)
     items = [item for block in blocks(500, late=lambda n: float(late[n]), ppm=ppm) for item in joiner.feed(block)]
     assert max(errors_ms(items)[40:]) < 3
@@ -110,7 +110,7 @@ def test_sound_has_the_time_at_which_it_was_taken(ppm: float, seed: int) -> None
 @given(st.integers(100, 300), st.integers(200, 16_000))
 def test_an_overflow_leaves_a_hole_in_time(at: int, samples: int) -> None:
     """What is lost is missing, not joined over: a Timing with a step, then sound at its own time."""
-    joiner = Joiner(HZ, HZ, None)
+    joiner = AudioTimeline(HZ, HZ, None)
     lossy = blocks(400, late=lambda _: 0.001, lost=lambda n: samples if n == at else 0)
     items = [item for block in lossy for item in joiner.feed(block)]
     assert joiner.timing.steps == 1
@@ -125,7 +125,7 @@ def test_an_overflow_leaves_a_hole_in_time(at: int, samples: int) -> None:
 @given(st.sets(st.integers(50, 250), max_size=10))
 def test_blocks_that_found_no_room_leave_holes(gone: set[int]) -> None:
     """Each run of them is one interruption, and counted sample by sample; what comes after has its own time."""
-    joiner = Joiner(HZ, HZ, None)
+    joiner = AudioTimeline(HZ, HZ, None)
     kept = (block for block in blocks(300, late=lambda _: 0.001) if block.first // LENGTH not in gone)
     items = [item for block in kept for item in joiner.feed(block)]
     assert joiner.timing.steps == len([n for n in gone if n + 1 not in gone])
@@ -138,7 +138,7 @@ def test_blocks_that_found_no_room_leave_holes(gone: set[int]) -> None:
 
 def test_a_sound_server_is_timed_by_arrival() -> None:
     """Stamps of no clock of ours are not believed: what is gathered while it opens waits until the burst is over."""
-    joiner = Joiner(HZ, HZ, None)
+    joiner = AudioTimeline(HZ, HZ, None)
     items = list[Chunk | Timing]()
     for block in blocks(200, late=lambda n: max(0.01 * (n % 4), 0.35 - 0.025 * n)):
         items += joiner.feed(Block(block.samples, block.first, False, 10**18, block.monotonic_ns))
@@ -151,7 +151,7 @@ def test_channels_are_chosen_or_mixed() -> None:
     samples = np.array([[0.5, 0.1, 0.9]] * LENGTH * 4, np.float32)
     block = Block(samples, 0, False, BEGIN_NS, BEGIN_NS + NS_PER_S // 10)
     for channel, expected in ((None, 0.3), (1, 0.5), (3, 0.9)):
-        (chunk,) = Joiner(HZ, HZ, channel).feed(block)
+        (chunk,) = AudioTimeline(HZ, HZ, channel).feed(block)
         assert isinstance(chunk, Chunk)
         assert chunk.samples == pytest.approx(expected)
 
@@ -162,19 +162,22 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulse]:
         yield server
 
 
-WANTED = Wanted(audio_rate_hz=16_000)
+WANTED = MediaFormat(audio_rate_hz=16_000)
 KEY = ("room", 0)
 TONE_HZ, AMPLITUDE = 440, 0.25
 TONE = AMPLITUDE * np.sin(2 * np.pi * TONE_HZ * np.arange(RATE_HZ) / RATE_HZ)
-LIMITS = Limits(open_s=30.0)
+LIMITS = Timeouts(open_s=30.0)
 
 
-def drive(running: Runner, until: Callable[[list[Arrival]], bool], within_s: float = 60) -> list[Arrival]:
+def drive(running: Supervisor, until: Callable[[list[Arrival]], bool], within_s: float = 60) -> list[Arrival]:
     """Poll until what has come is enough; fails when it is not in time."""
     arrivals: list[Arrival] = []
     end_s = time.monotonic() + within_s
     while not until(arrivals):
-        assert time.monotonic() < end_s, ([a for a in arrivals if isinstance(a.what, Change)], running.state("room"))
+        assert time.monotonic() < end_s, (
+            [a for a in arrivals if isinstance(a.what, StateChange)],
+            running.state("room"),
+        )
         arrivals += running.poll(100)
     return arrivals
 
@@ -188,7 +191,7 @@ def test_a_tone_is_heard_as_it_was_played(pulse: Pulse, monkeypatch: pytest.Monk
     """Its pitch and level come out, without a seam, stamped close to when it came; the clock is told of."""
     for name, value in pulse.environment.items():
         monkeypatch.setenv(name, value)
-    with pulse.playing(TONE), Runner({KEY: Microphone(device=FAKE)}, WANTED, limits=LIMITS) as running:
+    with pulse.playing(TONE), Supervisor({KEY: Microphone(device=FAKE)}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(chunks(seen)) > 20)  # the player has begun by then
         heard: list[Chunk] = []
         for _ in range(100):
@@ -223,12 +226,14 @@ def test_a_microphone_that_is_lost_is_back_soon(pulse: Pulse, loss: str, monkeyp
     for name, value in pulse.environment.items():
         monkeypatch.setenv(name, value)
     lose, restore = LOSSES[loss]
-    with Runner({KEY: Microphone(device=FAKE)}, WANTED, limits=LIMITS) as running:
+    with Supervisor({KEY: Microphone(device=FAKE)}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(chunks(seen)) > 5)
         lose(pulse)
         began_s = time.monotonic()
         try:
-            arrivals = drive(running, lambda seen: any(isinstance(each.what, Gap) for each in seen), within_s=20)
+            arrivals = drive(
+                running, lambda seen: any(isinstance(each.what, Discontinuity) for each in seen), within_s=20
+            )
             took_s = time.monotonic() - began_s
             drive(running, lambda _: time.monotonic() > began_s + 8)  # tries in vain meanwhile
         finally:
@@ -240,5 +245,5 @@ def test_a_microphone_that_is_lost_is_back_soon(pulse: Pulse, loss: str, monkeyp
     assert took_s < 6
     assert back_s < 10
     assert state.state is State.UP and sum(state.losses.values()) >= 1
-    changes = [each.what for each in arrivals if isinstance(each.what, Change)]
+    changes = [each.what for each in arrivals if isinstance(each.what, StateChange)]
     assert "Traceback" not in changes[-1].detail and changes[-1].detail

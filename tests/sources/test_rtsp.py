@@ -15,14 +15,15 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from network_camera import NEEDS, Camera, Network, available, cuttable
 
-from perceiverd.errors import MediaError
-from perceiverd.media import NS_PER_S, Chunk, Frame
-from perceiverd.sources import Url, Wanted, WantedVideo, url
-from perceiverd.sources.runner import Gap, Runner
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
+from perceiverd.sources import url
+from perceiverd.sources.process.supervisor import Discontinuity, Supervisor
+from perceiverd.sources.specs import Url
+from tests.support.network_camera import NEEDS, Camera, Network, available, cuttable
 
-WANTED = Wanted(16000, WantedVideo(48, 64, 6.25))
+WANTED = MediaFormat(16000, VideoFormat(48, 64, 6.25))
 CYCLES = int(os.environ.get("PERCEIVERD_CYCLES", "6"))
 """How often something is broken; 50 take ten minutes."""
 BACK_S = 10.0
@@ -108,7 +109,7 @@ def test_a_password_shows_nowhere(
     addresses = [guarded.url.replace("//", "//viewer:${PASSWORD}@"), guarded.url.replace("//", "//${WRONG}:hunter2@")]
     sources = {("door", 0): Url(addresses[0]), ("wrong", 0): Url(addresses[1])}
     caplog.set_level("DEBUG")
-    with Runner(sources, WANTED, secrets={"PASSWORD": "hunter2", "WRONG": "somebody"}) as runner:
+    with Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2", "WRONG": "somebody"}) as runner:
         watch = Watch(runner)
         watch.until(lambda: watch.media["door"] > 20)
         pid = runner.state("door")[0].pid
@@ -124,7 +125,7 @@ def test_a_password_shows_nowhere(
 class Watch:
     """What comes of a runner's streams, and when."""
 
-    runner: Runner
+    runner: Supervisor
     media: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     taken_ns: dict[str, int] = field(default_factory=dict)
@@ -139,7 +140,7 @@ class Watch:
             assert time.monotonic() - began_s < within_s, [self.runner.state(name) for name in ("a", "b")]
             for arrival in self.runner.poll(50):
                 name = arrival.stream
-                if isinstance(arrival.what, Gap):
+                if isinstance(arrival.what, Discontinuity):
                     self.gaps[name] += 1
                 elif isinstance(arrival.what, Frame | Chunk):
                     self.media[name] += 1
@@ -174,7 +175,7 @@ def test_whatever_happens_to_a_camera(record_property: Callable[[str, object], N
         cameras = [opened.enter_context(Camera(network, "viewer:hunter2")) for network in networks]
         addresses = [camera.url.replace("//", "//viewer:${PASSWORD}@") for camera in cameras]
         sources = {("a", 0): Url(addresses[0]), ("b", 0): Url(addresses[1], transport="udp")}
-        runner = opened.enter_context(Runner(sources, WANTED, secrets={"PASSWORD": "hunter2"}))
+        runner = opened.enter_context(Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2"}))
         watch, took = Watch(runner), list[tuple[str, float]]()
         watch.until(lambda: min(watch.media["a"], watch.media["b"]) > 50)
         before = held(runner)
@@ -202,13 +203,13 @@ def test_whatever_happens_to_a_camera(record_property: Callable[[str, object], N
         assert after["resident MB"] < before["resident MB"] + 20
 
 
-def held(runner: Runner) -> dict[str, float]:
+def held(runner: Supervisor) -> dict[str, float]:
     """What this process and its sources hold."""
     pids = [state.pid for name in ("a", "b") for state in runner.state(name) if state.pid]
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in own]
     return {
-        "children": sum(b"perceiverd.sources.child" in name for name in names),
+        "children": sum(b"perceiverd.sources.process.worker" in name for name in names),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
         "child descriptors": sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids),
         "resident MB": int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6,

@@ -6,10 +6,11 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from perceiverd.media import NS_PER_S, Chunk, Frame, Media
-from perceiverd.sources import Synthetic, Wanted, WantedVideo, synthetic
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, VideoFormat
+from perceiverd.sources import synthetic
+from perceiverd.sources.specs import Synthetic
 
-WANTED = Wanted(11025, WantedVideo(31, 43, 6.25))  # a rate that 25 doesn't divide
+WANTED = MediaFormat(11025, VideoFormat(31, 43, 6.25))  # a rate that 25 doesn't divide
 
 
 def test_flash_and_beep_begin_together() -> None:
@@ -29,4 +30,4 @@ def test_one_modality() -> None:
     """A source can be deaf or blind, and says that it is alive to a model that wants only the other."""
     assert isinstance(next(synthetic.media(Synthetic(audio=False), WANTED)), Frame)
     assert isinstance(next(synthetic.media(Synthetic(video=False), WANTED)), Chunk)
-    assert next(synthetic.media(Synthetic(video=False), Wanted(None, WANTED.video))) is None
+    assert next(synthetic.media(Synthetic(video=False), MediaFormat(None, WANTED.video))) is None

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from perceiverd.checkpoint import save_model
-from perceiverd.geometry import Audio, Geometry, Trunk
-from perceiverd.labels import ontology
-from perceiverd.perceiver import Perceiver
+from perceiverd.core.labels import ontology
+from perceiverd.model.checkpoint import save_model
+from perceiverd.model.geometry import Audio, Geometry, Trunk
+from perceiverd.model.perceiver import Perceiver
 
 
 @pytest.fixture

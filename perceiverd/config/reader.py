@@ -1,0 +1,161 @@
+"""The configuration from its file, its secrets from the environment, and the table that it is written as."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from perceiverd.config.hints import convert
+from perceiverd.config.schema import Config, StreamConfig
+from perceiverd.core.errors import ConfigError
+from perceiverd.core.secrets import look_up, masked
+from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
+from perceiverd.sources.specs import File, Source, Url
+from perceiverd.sources.specs import secrets_of as secrets_of_source
+
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def load(path: Path, endpoint: str | None = None) -> Config:
+    """The config in this file; relative paths in it are taken from its folder.
+
+    `endpoint`, where it is given, stands in the place of the file's `publish.endpoint`.
+
+    Raises ConfigError: one line with the file, the place in it (`$.streams.door.sources[0].pth`) and what to do.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        settings = _rooted(_parse(table), path.resolve().parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if endpoint is None:
+        return settings
+    try:
+        publish = msgspec.structs.replace(settings.publish, endpoint=endpoint)
+        return msgspec.structs.replace(settings, publish=publish)
+    except ValueError as error:
+        raise ConfigError(f"--endpoint: {error}") from error
+
+
+def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:
+    """What the enabled streams refer to, by name. Raises ConfigError where one is missing or makes no URL."""
+    secrets: dict[str, str] = {}
+    for name, stream in settings.streams.items():
+        for position, source in enumerate(stream.sources if stream.enabled else ()):
+            try:
+                secrets |= {each: look_up(each, environment) for each in secrets_of_source(source)}
+                if isinstance(source, Url):
+                    source.filled(secrets)
+            except (ConfigError, ValueError) as error:
+                raise ConfigError(f"$.streams.{name}.sources[{position}].url: {error}") from None
+    return secrets
+
+
+def table(settings: Config, *, defaults: bool) -> dict[str, Any]:
+    """The config as `load` would read it, with `***` for what passwords it has; without `defaults`, what differs."""
+    shown: dict[str, Any] = _shown(settings, defaults=defaults)
+    return shown
+
+
+def _shown(value: Any, *, defaults: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shown(each, defaults=defaults) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(each, defaults=defaults) for each in value]
+    if not isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
+    tag_field = value.__struct_config__.tag_field
+    told: dict[str, Any] = {tag_field: value.__struct_config__.tag} if tag_field else {}
+    for field in msgspec.structs.fields(value):
+        each = getattr(value, field.name)
+        usual = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if defaults or each != usual:
+            told[field.encode_name] = _shown(each, defaults=defaults)
+    return told | {"url": masked(value.url)} if isinstance(value, Url) else told
+
+
+def _parse(table: dict[str, Any]) -> Config:
+    _check_references(table, "$")
+    # Streams are converted one by one, because msgspec's places leave out the keys of a dict: `$.streams[...]`.
+    streams = table.get("streams", {})
+    config = convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
+    config = msgspec.structs.replace(config, events=_events(table.get("events", {}), EventOptions, "$.events"))
+    if not isinstance(streams, dict):
+        raise ConfigError("$.streams: expected tables [streams.NAME]")
+    for name, stream in streams.items():
+        if not STREAM_NAME.fullmatch(name):
+            raise ConfigError(f"$.streams: {name!r} is no name of a stream: up to 64 letters, digits, _ and -")
+        if not isinstance(stream, dict):
+            raise ConfigError(f"$.streams.{name}: not a setting of all streams; expected a table [streams.NAME]")
+    parsed = {name: _stream(stream, f"$.streams.{name}") for name, stream in streams.items()}
+    return msgspec.structs.replace(config, streams=parsed)
+
+
+def _stream(raw: dict[str, Any], where: str) -> StreamConfig:
+    stream = convert({key: value for key, value in raw.items() if key != "events"}, StreamConfig, where)
+    return msgspec.structs.replace(stream, events=_events(raw.get("events", {}), StreamOptions, f"{where}.events"))
+
+
+Events = TypeVar("Events", EventOptions, StreamOptions)
+
+
+def _events(raw: Any, section: type[Events], where: str) -> Events:
+    if not isinstance(raw, dict) or not isinstance(labels := raw.get("labels", {}), dict):
+        raise ConfigError(f"{where}: expected a table, in it tables [{where.removeprefix('$.')}.labels.NAME]")
+    options = convert({key: value for key, value in raw.items() if key != "labels"}, section, where)
+    parsed = {label: convert(option, LabelOptions, f"{where}.labels.{label}") for label, option in labels.items()}
+    return msgspec.structs.replace(options, labels=parsed)
+
+
+def _check_references(raw: Any, where: str) -> None:
+    """A reference that nobody would look up is surely a slip."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            _check_references(value, f"{where}.{key}")
+    elif isinstance(raw, list):
+        for position, value in enumerate(raw):
+            _check_references(value, f"{where}[{position}]")
+    elif isinstance(raw, str) and "${" in raw and not where.endswith("].url"):
+        raise ConfigError(f"{where}: ${{NAME}} is filled in nowhere but in the url of a source")
+
+
+def _rooted(config: Config, root: Path) -> Config:
+    """The config with its relative paths made absolute."""
+    model, publish = config.model, config.publish
+    if "/" in model.name:
+        model = msgspec.structs.replace(model, name=str(root / model.name))
+    scheme, _, address = publish.endpoint.partition("://")
+    if scheme == "ipc" and not address.startswith(("/", "@")):
+        publish = msgspec.structs.replace(publish, endpoint=f"ipc://{root / address}")
+    if publish.secret_key is not None and publish.client_keys is not None:
+        publish = msgspec.structs.replace(
+            publish, secret_key=str(root / publish.secret_key), client_keys=str(root / publish.client_keys)
+        )
+    snapshots = config.snapshots
+    if snapshots.directory is not None:
+        snapshots = msgspec.structs.replace(snapshots, directory=str(root / snapshots.directory))
+    streams = {
+        name: msgspec.structs.replace(stream, sources=tuple(_source_rooted(source, root) for source in stream.sources))
+        for name, stream in config.streams.items()
+    }
+    return msgspec.structs.replace(config, model=model, publish=publish, snapshots=snapshots, streams=streams)
+
+
+def _source_rooted(source: Source, root: Path) -> Source:
+    match source:
+        case File(path=path):
+            return msgspec.structs.replace(source, path=str(root / path))
+        case Url(ca_file=str(path)):
+            return msgspec.structs.replace(source, ca_file=str(root / path))
+        case _:
+            return source

@@ -1,0 +1,61 @@
+"""Errors that a user can cause or must know about. Each message is one line: what, where, what to do.
+
+PerceiverdError
+├── ConfigError      the configuration is invalid
+├── ModelError       a model folder is missing, broken or not what its card says
+├── MediaError       a file, URL or device cannot be read as audio or video
+└── WireError        a socket cannot be opened, or a message on it is not ours
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Literal
+
+Refused = Literal["", "login", "request"]
+"""Why a retry will not help soon: the login was refused, or the request was; empty if neither was."""
+NEAR = 0.55
+"""The least similarity (difflib's ratio, 0..1) of a word that is suggested in place of an unknown one."""
+
+
+class PerceiverdError(Exception):
+    """A fault that is reported to the user in one line, without a traceback."""
+
+    def __init__(self, message: str) -> None:
+        # We quote messages of other libraries, and those may hold line breaks.
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(PerceiverdError):
+    """The configuration is invalid."""
+
+
+class ModelError(PerceiverdError):
+    """A model folder is missing, broken or not what its card says."""
+
+
+class MediaError(PerceiverdError):
+    """A file, URL or device cannot be read as audio or video."""
+
+    def __init__(self, message: str, refused: Refused = "") -> None:
+        super().__init__(message)
+        self.refused: Refused = refused
+
+
+class WireError(PerceiverdError):
+    """A socket cannot be opened, or a message on it is not ours."""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float = NEAR) -> str | None:
+    """The known word that is most like this one, ignoring case; None if none is like it."""
+    by_case = {each.casefold(): each for each in known}
+    near = difflib.get_close_matches(word.casefold(), by_case, n=1, cutoff=cutoff)
+    return by_case[near[0]] if near else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'camera'?` if a known word is like this one, otherwise `choose from camera, file, url`."""
+    known = list(known)
+    near = nearest(word, known)
+    return f"did you mean '{near}'?" if near else f"choose from {', '.join(known)}"

@@ -1,0 +1,63 @@
+"""Labels: what a score is for. Keyed by mid, never by name: AudioSet's machine id, or `k700/...` for Kinetics'."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# Derived from AudioSet's ontology (CC BY-SA 4.0) and class indices (CC BY 4.0), Google.
+ONTOLOGY = Path(__file__).with_name("ontology.tsv")
+# The 700 classes of Kinetics-700-2020 (DeepMind, CC BY 4.0) in the order of the public Perceiver's logits.
+KINETICS = Path(__file__).with_name("kinetics700.tsv")
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One output of a model."""
+
+    index: int
+    """Its place among the model's logits."""
+    mid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Ontology:
+    """AudioSet's hierarchy: a DAG of 632 nodes, 527 of them classes."""
+
+    labels: tuple[Label, ...]
+    """The 527 classes in index order."""
+    parents: Mapping[str, tuple[str, ...]]
+    """mid to the mids of its parents, for every node."""
+
+    def ancestors(self, mid: str) -> frozenset[str]:
+        """Every mid above this one, itself left out; none for a mid that is not AudioSet's."""
+        return frozenset(self._above(mid))
+
+    def _above(self, mid: str) -> Iterator[str]:
+        for parent in self.parents.get(mid, ()):
+            yield parent
+            yield from self._above(parent)
+
+    def find(self, name: str) -> Label:
+        """The class of this name (case matters). Raises KeyError where there is none."""
+        for label in self.labels:
+            if label.name == name:
+                return label
+        raise KeyError(name)
+
+
+@cache
+def ontology() -> Ontology:
+    """The ontology that comes with the package."""
+    with ONTOLOGY.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    classes = (Label(int(row["index"]), row["mid"], row["name"]) for row in rows if row["index"])
+    separator = "," if any("," in (row["parents"] or "") for row in rows) else " "
+    return Ontology(
+        labels=tuple(sorted(classes, key=lambda label: label.index)),
+        parents={row["mid"]: tuple(p for p in (row["parents"] or "").split(separator) if p) for row in rows},
+    )

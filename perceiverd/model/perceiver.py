@@ -1,0 +1,239 @@
+"""The Perceiver: latents that read a byte array of any modalities, and score labels.
+
+One network for the family: any number of cross-attends, the published weight sharing, the mean head (Jaegle et al.,
+"Perceiver", ICML 2021) and the label-query head ("Perceiver IO", 2021). Knows tokens and numbers, nothing of
+cameras, seconds or label names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perceiverd.model.attention import CrossAttend, SelfAttend, initialise
+from perceiverd.model.encoding import positions
+from perceiverd.model.geometry import Layer, Modality, Trunk
+
+
+# ---------------------------------------------------------------------------------------------- byte array
+class Convolution(nn.Conv2d):
+    """Without padding of its own: what a stride leaves over is padded evenly, the odd row and column at the end.
+
+    So do TensorFlow's "SAME" convolutions, with which the layers of public networks were trained.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, depthwise: bool = False) -> None:
+        super().__init__(inputs, outputs, kernel, stride, groups=inputs if depthwise else 1)
+        before, odd = divmod(kernel - stride, 2)
+        self.margins = (before, before + odd) * 2 if kernel > 1 else (0,) * 4
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        nn.init.zeros_(self.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.margins) if any(self.margins) else x)
+
+
+class StemLayer(nn.Module):
+    """One `geometry.Layer`."""
+
+    def __init__(self, inputs: int, layer: Layer, ceiling: float, *, widen: int) -> None:
+        super().__init__()
+        hidden = inputs * widen
+        steps = {
+            "conv": [Convolution(inputs, layer.channels, layer.kernel, layer.stride)],
+            "separable": [
+                Convolution(inputs, inputs, layer.kernel, layer.stride, depthwise=True),
+                Convolution(inputs, layer.channels),
+            ],
+            "inverted": [
+                *([Convolution(inputs, hidden)] if widen > 1 else []),
+                Convolution(hidden, hidden, layer.kernel, layer.stride, depthwise=True),
+                Convolution(hidden, layer.channels),
+            ],
+        }
+        self.steps = nn.ModuleList(steps[layer.kind])
+        self.linear = layer.kind == "inverted"
+        self.residual = self.linear and layer.stride == 1 and inputs == layer.channels
+        self.ceiling = ceiling or math.inf
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for step in self.steps:
+            y = step(y)
+            if not (self.linear and step is self.steps[-1]):
+                y = y.clamp(0, self.ceiling)
+        return x + y if self.residual else y
+
+
+class Stem(nn.Module):
+    """Makes a token's content from its patch and what surrounds it, by convolutions over the whole picture.
+
+    After Perceiver IO's "2D conv" preprocessing (Jaegle et al. 2021, ImageNet), for models whose data is scarce.
+    """
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        assert modality.stem
+        # A picture has (time, y, x) tokens and colours; a spectrogram is one picture with (time, frequency) tokens.
+        *times, self.rows, self.columns = modality.grid
+        self.pictures, self.patch = math.prod(times), modality.stem.stride
+        inputs, layers = 3 if len(modality.patch) == 4 else 1, []
+        for number, layer in enumerate(modality.stem.parsed):
+            first = all(before.kind != "inverted" for before in modality.stem.parsed[:number])
+            layers.append(StemLayer(inputs, layer, modality.stem.ceiling, widen=1 if first else 6))
+            inputs = layer.channels
+        self.layers = nn.ModuleList(layers)
+        # Else a picture's content would drown in its positions, whose features are several times larger at first.
+        self.norm = nn.LayerNorm(inputs)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Content (B, M, channels) of tokens (B, M, values)."""
+        content: Tensor = self.norm(self.convolve(values))
+        return content
+
+    def convolve(self, values: Tensor) -> Tensor:
+        """The same before it is normalised."""
+        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.pictures, self.rows, self.columns))
+        x = x.transpose(3, 4).flatten(0, 1).flatten(3, 4).flatten(1, 2)  # (B * T, Y, X, colours)
+        x = x.permute(0, 3, 1, 2)  # (B * T, colours, Y, X), channels last in memory
+        for layer in self.layers:
+            x = layer(x)  # (B * T, channels, Y / stride, X / stride)
+        x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
+        features: Tensor = x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        return features
+
+
+class ByteArray(nn.Module):
+    """Puts content, position and learned modality channels side by side, modality after modality.
+
+    Every token has the same width: the widest modality's content and position, plus `modality_channels`; what a
+    narrower modality lacks are learned channels too.
+    """
+
+    def __init__(self, modalities: tuple[Modality, ...], modality_channels: int, constants: int = 0) -> None:
+        """`constants`: learned tokens that every window has, last in the byte array."""
+        super().__init__()
+        self.modalities = modalities
+        self.width = max(modality.width for modality in modalities) + modality_channels
+        self.padding = nn.ParameterDict(
+            {m.name: nn.Parameter(0.02 * torch.randn(self.width - m.width)) for m in modalities}
+        )
+        self.constants = nn.Parameter(0.02 * torch.randn(constants, self.width)) if constants else None
+        self.stems = nn.ModuleDict({m.name: Stem(m) for m in modalities if m.stem})
+        for modality in modalities:
+            self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
+
+    def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
+        """(B, M, width) from the values (B, M_i, values_i) of each token; a modality left out has no tokens.
+
+        In place of a token's values, what its stem's convolutions would make of them may be given (`Stem.convolve`).
+        """
+        parts = []
+        for modality in self.modalities:
+            if (content := contents.get(modality.name)) is None:
+                continue
+            if modality.name in self.stems:
+                stem = self.stems[modality.name]
+                content = stem(content) if content.shape[2] == modality.values else stem.norm(content)  # type: ignore[operator]
+            batch, tokens = content.shape[:2]
+            position: Tensor = getattr(self, f"position_{modality.name}")
+            fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)
+            parts.append(torch.cat([content, fixed.to(content.dtype).expand(batch, -1, -1)], dim=2))
+        if self.constants is not None:
+            parts.append(self.constants.to(parts[0].dtype).expand(len(parts[0]), -1, -1))
+        return torch.cat(parts, dim=1)
+
+    def seen(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+        """(B, M), False at the tokens of windows that lack the modality; None where nothing is lacking."""
+        names = [modality.name for modality in self.modalities if modality.name in contents]
+        if all(name not in present or bool(present[name].all()) for name in names):
+            return None
+        masks = []
+        for name in names:
+            batch, tokens = contents[name].shape[:2]
+            here = present.get(name, torch.ones(batch, dtype=torch.bool, device=contents[name].device))
+            masks.append(here[:, None].expand(batch, tokens))
+        if self.constants is not None:
+            masks.append(here.new_ones(batch, len(self.constants)))
+        return torch.cat(masks, dim=1)
+
+
+# ---------------------------------------------------------------------------------------------- heads
+class MeanHead(nn.Module):
+    """Mean over the latents, then one linear layer (Perceiver)."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.out(latents.mean(dim=1))  # type: ignore[no-any-return] # (B, classes)
+
+
+class QueryHead(nn.Module):
+    """One learned label query attends to the latents, then one linear layer (Perceiver IO)."""
+
+    def __init__(self, trunk: Trunk, classes: int) -> None:
+        super().__init__()
+        width, across = trunk.query_width or trunk.width, trunk.width
+        self.query = nn.Parameter(torch.empty(1, width))
+        nn.init.trunc_normal_(self.query, std=0.02)
+        self.attend = CrossAttend(width, across, across, 1, trunk.widening, trunk.gelu, trunk.query_residual)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        query = self.query.expand(latents.shape[0], -1, -1)  # (B, 1, D)
+        return self.out(self.attend(query, latents)[:, 0])  # type: ignore[no-any-return] # (B, classes)
+
+
+# ---------------------------------------------------------------------------------------------- the whole
+class Perceiver(nn.Module):
+    """Logits (B, classes) from the tokens of each modality."""
+
+    def __init__(self, modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.bytes = ByteArray(modalities, trunk.modality_channels, trunk.constants)
+        self.latents = nn.Parameter(torch.empty(trunk.latents, trunk.width))
+
+        def cross() -> CrossAttend:
+            width = trunk.cross_width or self.bytes.width
+            return CrossAttend(trunk.width, self.bytes.width, width, trunk.cross_heads, trunk.widening, trunk.gelu)
+
+        def block() -> nn.ModuleList:
+            return nn.ModuleList(
+                SelfAttend(trunk.width, trunk.heads, trunk.widening, trunk.gelu) for _ in range(trunk.layers)
+            )
+
+        # Shared: the first cross-attend is its own, all later ones are one; all latent blocks are one.
+        self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
+        self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
+        self.head: MeanHead | QueryHead = (
+            MeanHead(trunk.width, classes) if trunk.head == "mean" else QueryHead(trunk, classes)
+        )
+        self.apply(initialise)
+        nn.init.trunc_normal_(self.latents, std=0.02)
+
+    def encode(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Latents (B, N, D) after all layers; see `forward`."""
+        inputs = self.bytes(contents)
+        seen = self.bytes.seen(contents, present or {})
+        latents = self.latents.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
+        for turn in range(self.trunk.cross_attends):
+            latents = self.crosses[min(turn, len(self.crosses) - 1)](latents, inputs, seen)
+            for layer in self.blocks[min(turn, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
+                latents = layer(latents)
+        return latents
+
+    def forward(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits (B, classes).
+
+        `contents` maps a modality's name to its tokens (B, tokens, values); one that no window has is left out.
+        `present` maps a name to (B,) booleans; the tokens of a window that lacks the modality are masked. Each
+        window has at least one modality.
+        """
+        return self.head(self.encode(contents, present))  # type: ignore[no-any-return]

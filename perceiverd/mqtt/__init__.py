@@ -1,0 +1,1 @@
+"""The bridge to MQTT and Home Assistant. A program of its own, which subscribes like any other client."""

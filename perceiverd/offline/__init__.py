@@ -1,0 +1,1 @@
+"""`perceiverd tag`: labels of files. Knows no daemon and no sockets. Import the modules."""

@@ -1,0 +1,1 @@
+"""Compressed media into frames and chunks, through FFmpeg."""

@@ -1,0 +1,1 @@
+"""What cameras and sound cards are called, who uses them, and what their timestamps mean."""

@@ -1,0 +1,194 @@
+"""Source specifications: what a stream watches, as it stands in the configuration.
+
+A new kind of source is one struct here (added to `Source`) and one module of the tag's name with
+`media(spec, wanted) -> Iterator[Media | Timing | None]`: None says "alive, nothing due yet"; a Timing, now and then and
+right before what follows a step, what is known of the clock. Nothing here opens anything, so that configuration
+and daemon load neither FFmpeg nor a driver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from perceiverd.core.secrets import filled, references, strays
+
+SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
+"""URL schemes that PyAV's own FFmpeg opens. `file` is missing on purpose: a file is no live source."""
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
+    """A clip replayed in real time, as if it were live."""
+
+    path: str
+    """Any file FFmpeg can read."""
+    loop: bool = False
+    """Begin again at the end, with time going on; otherwise the source ends."""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path is the name of a clip, not empty")
+
+
+class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
+    """A network camera or any other live URL, with pictures, sound or both."""
+
+    url: str
+    """`rtsp://user:${CAM1_PASSWORD}@camera/stream`, `https://host/live.m3u8`, `udp://@:5000`, ..."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP carries media; TCP loses no packets."""
+    open_timeout_s: float = 10.0
+    """Give up when the URL has not opened after this many seconds."""
+    read_timeout_s: float = 5.0
+    """Give up when no data has come for this many seconds."""
+    verify: bool = True
+    """Over TLS (rtsps, https, rtmps), whether its certificate must be good; False trusts whoever answers."""
+    ca_file: str | None = None
+    """A PEM file with the authorities that may have signed it, or with a self-signed certificate itself; the system's
+    authorities where None."""
+
+    def __post_init__(self) -> None:
+        # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.
+        if any(ord(sign) <= 32 or ord(sign) == 127 for sign in self.url):
+            raise ValueError("url holds a blank or a control character")
+        if not references(self.url):
+            _check_url(self.url)
+        elif not self.url.startswith("${") and self.url.partition("://")[0].lower() not in SCHEMES:
+            raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+        if strays(self.url) and "@" not in re.split("[/?#]", self.url.partition("://")[2])[0]:
+            raise ValueError(
+                "url has an @ after its host and port; a password with / ? or # in it is best written as ${NAME}, an @ "
+                "in the path or the query as %40"
+            )
+        if not (0 < self.open_timeout_s <= 600 and 0 < self.read_timeout_s <= 600):
+            raise ValueError("open_timeout_s and read_timeout_s are above 0 and at most 600 seconds")
+
+    def filled(self, secrets: Mapping[str, str]) -> Url:
+        """With its secrets in place. Raises ValueError where that makes no URL; its words hold no secret."""
+        url = filled(self.url, secrets)
+        if "${" in url:
+            raise ValueError("a secret refers to another")
+        return msgspec.structs.replace(self, url=url)
+
+    @property
+    def pushed(self) -> bool:
+        """Whether the sender sets the pace; over HTTP (HLS too) the reader does."""
+        return not self.url.lower().startswith(("http://", "https://"))
+
+
+class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
+    """A test source: moving colour bars, and each second a white flash and a beep together; with faults on demand."""
+
+    video: bool = True
+    audio: bool = True
+    stall_after_s: float | None = None
+    """Hang, as a driver does, this many seconds after the start; never where None."""
+    crash_after_s: float | None = None
+    """Die without a word this many seconds after the start; never where None."""
+    freeze_after_s: float | None = None
+    """Give the same picture again and again from so many seconds on; never where None."""
+    mute_after_s: float | None = None
+    """Give nothing but zeros for sound from so many seconds on; never where None."""
+    step_after_s: float | None = None
+    """Lose half a second of the clock, as an overrun does, so many seconds after the start; never where None."""
+
+    def __post_init__(self) -> None:
+        if not (self.video or self.audio):
+            raise ValueError("a source has video, audio or both")
+
+
+class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="camera"):
+    """A camera of this machine (V4L2): USB, built in, or a capture card."""
+
+    device: str | int = 0
+    """A path (`/dev/video0`), the number in it, or a stable name from /dev/v4l/by-id or /dev/v4l/by-path."""
+    width: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
+    height: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
+    """Size of the picture as the camera takes it; None for the smallest that does the model justice."""
+    fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
+    """Pictures a second; None for what is enough for the model."""
+    format: str | None = None
+    """How the pictures come, by its four letters: `YUYV`, `MJPG`, ...; None for what suits."""
+
+    def __post_init__(self) -> None:
+        _check_device(self.device)
+        if self.format is not None and not (1 <= len(self.format) <= 4 and self.format.isascii()):
+            raise ValueError("format has up to four letters, such as YUYV or MJPG")
+
+
+class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
+    """A microphone of this machine (PortAudio)."""
+
+    device: str | int | None = None
+    """A stable name (`hw:CARD=Device,DEV=0`, or one from /dev/snd/by-id), its name or a part of it, or its number; None
+    for the system's default."""
+    rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)] | None = None
+    """Samples a second; None for the device's own."""
+    channel: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    """The one to listen to, from 1; None for the mean of its first two."""
+
+    def __post_init__(self) -> None:
+        if self.device is not None:
+            _check_device(self.device)
+
+
+Source = File | Url | Synthetic | Camera | Microphone
+
+
+def _check_device(device: str | int) -> None:
+    if isinstance(device, int) and not 0 <= device < 1000:
+        raise ValueError("device is a number from 0 to 999, or a name")
+    if isinstance(device, str) and not (device.strip() and device.isprintable()):
+        raise ValueError("device is the name of one, not empty")
+
+
+def _check_url(url: str) -> None:
+    if "://" not in url or url.partition("://")[0].lower() not in SCHEMES:
+        raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+    try:
+        urlsplit(url).port  # noqa: B018 - both the host and the port are checked where they are asked for
+    except ValueError:
+        raise ValueError(
+            "url has a host or port that cannot be one; a password with @ : / ? # or % in it is best written as ${NAME}"
+        ) from None
+
+
+def secrets_of(source: Source) -> tuple[str, ...]:
+    """The names of the secrets that this source needs."""
+    return references(source.url) if isinstance(source, Url) else ()
+
+
+def shown(url: str) -> str:
+    """The URL without user name, password and query, fit for logs and errors."""
+    if strays(url):
+        return f"{url.partition('://')[0]}://..."
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no host can be found in it, so where a password would stand cannot be told
+        return f"{url.partition('://')[0]}://..."
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def name_of(source: Source) -> str:
+    """What a log line calls the source; holds no secret."""
+    match source:
+        case File(path=path):
+            return path
+        case Url(url=url):
+            return shown(url)
+        case Synthetic():
+            return "synthetic"
+        case Camera(device=int(number)):
+            return f"/dev/video{number}"
+        case Camera(device=name):
+            return str(name)
+        case Microphone(device=None):
+            return "default microphone"
+        case Microphone(device=int(number)):
+            return f"microphone {number}"
+        case Microphone(device=name):
+            return str(name)

@@ -1,0 +1,1 @@
+"""`perceiverd train`: one command per step."""

@@ -1,0 +1,1 @@
+"""Material to train on: packages, corpus, mixtures, images, ambient hours."""

@@ -1,0 +1,1 @@
+"""How good a model is: held-out recordings, false alarms, stability, calibration, the report."""

@@ -1,0 +1,1 @@
+"""What every fit shares: loop, optimiser, process group, progress."""

@@ -1,0 +1,1 @@
+"""Rendered sounds: instruments, speech, tones."""

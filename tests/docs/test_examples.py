@@ -1,0 +1,106 @@
+"""The programs in `examples/` do what they say."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from perceiverd.wire import keys
+from perceiverd.wire.auth import Authenticator
+from perceiverd.wire.publisher import Publisher
+from tests.wire.test_publisher import LOOPBACK, event, hello, scores, until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@contextmanager
+def running(publisher: Publisher, *command: str | Path, **environment: str) -> Iterator[Iterator[str]]:
+    """The lines that a program prints which has subscribed."""
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+    ) as program:
+        try:
+            until(publisher, lambda: publisher.subscriptions > 0 or program.poll() is not None)
+            assert program.stdout
+            yield iter(program.stdout)
+        finally:
+            os.killpg(program.pid, signal.SIGKILL)  # and what a shell has started
+
+
+def test_events_in_python() -> None:
+    """Begin, end and silence are printed."""
+    with (
+        Publisher(LOOPBACK) as publisher,
+        running(publisher, sys.executable, EXAMPLES / "events.py", publisher.endpoint) as lines,
+    ):
+        until(publisher, lambda: publisher.subscriptions == 3)
+        for message in (hello(), event("begin", 1), event("end", 1)):
+            publisher.send(message)
+        assert next(lines).startswith("a: Dog since ")
+        assert next(lines) == "a: Dog is over after 1.0 s\n"
+        assert next(lines).startswith("nothing heard for 3 s")
+
+
+def test_a_command_when_an_event_begins(tmp_path: Path) -> None:
+    """The command gets the message of its label's beginning, and of no other."""
+    (tmp_path / "perceiverd").write_text(f'#!/bin/sh\nexec {sys.executable} -m perceiverd "$@"\n')
+    (tmp_path / "perceiverd").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    with Publisher(LOOPBACK) as publisher:
+        publisher.send(event("begin", 1))
+        with running(publisher, EXAMPLES / "when.sh", publisher.endpoint, "Dog", "cat", PATH=path) as lines:
+            until(publisher, lambda: publisher.subscriptions >= 4)
+            for message in (hello(), event("begin", 2), event("end", 2), event("begin", 3)):
+                publisher.send(message)
+            assert [json.loads(next(lines))["id"] for _ in range(2)] == ["2", "3"]
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The C program, built."""
+    compiler, program = shutil.which("cc"), tmp_path_factory.mktemp("examples") / "labels"
+    if not compiler:
+        pytest.skip("no C compiler")
+    if subprocess.run([compiler, "-E", "-"], input="#include <zmq.h>", text=True, capture_output=True).returncode:
+        pytest.skip("no headers of libzmq (libzmq3-dev)")
+    flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1"]
+    subprocess.run([compiler, *flags, "-o", program, EXAMPLES / "labels.c", "-lzmq"], check=True, timeout=60)
+    return program
+
+
+def test_labels_in_c(labels: Path) -> None:
+    """Topic and JSON are printed, a repetition is not, and what is missing is told."""
+    with Publisher(LOOPBACK) as publisher, running(publisher, labels, publisher.endpoint, "scores/a/") as lines:
+        publisher.send(scores())
+        topic, _, body = next(lines).partition(" ")
+        assert (topic, json.loads(body)["seq"]) == ("scores/a/", 0)
+        publisher._sent["scores/a/"] += 2  # as if they had been lost
+        publisher.send(scores())
+        assert next(lines) == "2 messages of scores/a/ got lost\n"
+        assert json.loads(next(lines).partition(" ")[2])["seq"] == 3
+
+
+def test_labels_in_c_encrypted(labels: Path, tmp_path: Path) -> None:
+    """With keys from the environment it is let in where nobody else is."""
+    (tmp_path / "clients").mkdir()
+    keys.new("daemon", tmp_path)
+    _, secret = keys.new("kitchen", tmp_path / "clients")
+    pair = keys.read_pair(secret)
+    environment = {
+        "SERVER_KEY": keys.read_public(tmp_path / "daemon.key").decode(),
+        "PUBLIC_KEY": pair.public.decode(),
+        "SECRET_KEY": pair.secret.decode(),
+    }
+    with (
+        Publisher(LOOPBACK, door=Authenticator(tmp_path / "daemon.key_secret", tmp_path / "clients")) as publisher,
+        running(publisher, labels, publisher.endpoint, **environment) as lines,
+    ):
+        publisher.send(scores())
+        assert next(lines).startswith('scores/a/ {"type":"scores"')

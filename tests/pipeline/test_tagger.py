@@ -1,0 +1,78 @@
+"""The tagger: plain arrays in, scores out, whatever is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.core.labels import Label
+from perceiverd.model.card import Card, load_card
+from perceiverd.model.checkpoint import save_model
+from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.model.perceiver import Perceiver
+from perceiverd.pipeline.tagger import Tagger
+from perceiverd.pipeline.windower import Window
+
+GEOMETRY = Geometry(
+    classes=5,
+    trunk=Trunk(latents=3, width=8, cross_attends=1, layers=1, heads=2),
+    audio=Audio(rate_hz=16_000, samples=1_600, form="mel", patch=(5, 16), bands=2),
+    video=Video(frames=3, fps=30, height=6, width=10, patch=(3, 3, 5), bands=2),
+)
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    network = Perceiver(GEOMETRY.modalities, GEOMETRY.trunk, GEOMETRY.classes)
+    labels = [Label(i, f"/m/{i}", str(i)) for i in range(5)]
+    save_model(folder, network, GEOMETRY, labels, name="tiny", licence="CC0-1.0")
+    return load_card(folder)
+
+
+def window(seed: int, *, audio: bool = True, video: bool = True) -> Window:
+    rng = np.random.default_rng(seed)
+    sound = rng.normal(0, 0.1, 1_600).astype(np.float32)
+    sight = rng.integers(0, 256, (3, 6, 10, 3), dtype=np.uint8)
+    return Window(0, 100_000_000, sound if audio else None, sight if video else None)
+
+
+def test_scores_do_not_depend_on_the_company(card: Card) -> None:
+    """A window's scores are the same alone and in a batch in which others lack a modality."""
+    tagger = Tagger(card, "cpu")
+    windows = [window(1), window(2, audio=False), window(3, video=False), window(4)]
+    together = tagger.tag(windows)
+    assert together.shape == (4, 5) and together.dtype == np.float32
+    assert ((together > 0) & (together < 1)).all()
+    for row, one in enumerate(windows):
+        np.testing.assert_allclose(tagger.tag([one])[0], together[row], atol=1e-6)
+
+
+def test_both_modalities_count(card: Card) -> None:
+    """Taking away sound or sight changes the scores."""
+    tagger = Tagger(card, "cpu")
+    both, sight, sound = (tagger.tag([window(1, **kw)]) for kw in ({}, {"audio": False}, {"video": False}))
+    assert np.abs(both - sight).max() > 1e-4 and np.abs(both - sound).max() > 1e-4
+
+
+def test_a_window_without_anything_is_refused(card: Card) -> None:
+    """A window with neither modality is a mistake of the caller, not a score of nothing."""
+    with pytest.raises(ValueError, match="neither"):
+        Tagger(card, "cpu").tag([window(1), window(2, audio=False, video=False)])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_gpu_is_told(card: Card) -> None:
+    """Asking for CUDA where there is none says what to use instead."""
+    with pytest.raises(ConfigError, match="use cpu or auto"):
+        Tagger(card, "cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "cuda:99", ""])
+def test_a_device_that_is_none_is_told(card: Card, name: str) -> None:
+    """A slip in the device's name, or a number too high, is one line and not torch's traceback."""
+    with pytest.raises(ConfigError, match="device"):
+        Tagger(card, name)

@@ -1,0 +1,373 @@
+"""Real clips through perceiverd.sources.container."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from perceiverd.core.errors import MediaError
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
+from perceiverd.sources.decode.container import DecodeCounts, probe, read
+
+Clip = Callable[..., Path]
+RATE_HZ = 16000
+BOTH = MediaFormat(RATE_HZ, VideoFormat(30, 42, 6.25))
+RED, GREEN, BLUE, GREY = (200, 30, 40), (20, 180, 60), (30, 50, 210), (120, 120, 120)
+
+
+def tone(hz: float = 1000.0) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    return lambda t: 0.5 * np.sin(2 * np.pi * hz * t)
+
+
+def quadrants(_: float = 0.0, height: int = 120, width: int = 168) -> NDArray[np.uint8]:
+    """Red and green above, blue and grey below."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2], pixels[: height // 2, width // 2 :] = RED, GREEN
+    pixels[height // 2 :, : width // 2], pixels[height // 2 :, width // 2 :] = BLUE, GREY
+    return pixels
+
+
+def corners(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The colours at the quarter points: above left and right, below left and right; (4, 3)."""
+    height, width, _ = pixels.shape
+    rows, columns = (height // 4, height // 4, -height // 4, -height // 4), (width // 4, -width // 4) * 2
+    return np.array([pixels[row, column] for row, column in zip(rows, columns, strict=True)], np.int64)
+
+
+def split(
+    path: Path, wanted: MediaFormat = BOTH, counts: DecodeCounts | None = None
+) -> tuple[list[Frame], list[Chunk]]:
+    media = list(read(path, wanted, counts=counts))
+    return [item for item in media if isinstance(item, Frame)], [item for item in media if isinstance(item, Chunk)]
+
+
+def whole(chunks: list[Chunk]) -> NDArray[np.float32]:
+    return np.concatenate([chunk.samples for chunk in chunks])
+
+
+def peak(samples: NDArray[np.float32]) -> tuple[float, float]:
+    """(frequency in hertz, amplitude) of the strongest tone."""
+    window = np.hanning(len(samples))
+    padded = 16 * len(samples)  # finer than a bin, or a tone between two bins would seem fainter
+    spectrum = np.abs(np.fft.rfft(samples * window, padded))
+    best = int(spectrum.argmax())
+    return best * RATE_HZ / padded, float(2 * spectrum[best] / window.sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("a.mp4", {"picture": quadrants}),
+        ("a.mkv", {"picture": quadrants, "audio_codec": "libopus", "rate_hz": 48000}),
+        ("a.avi", {"picture": quadrants, "video_codec": "mpeg4", "audio_codec": "pcm_s16le", "layout": "mono"}),
+        ("a.ts", {"picture": quadrants, "rate_hz": 48000}),
+        ("a.wav", {"audio_codec": "pcm_s24le"}),
+        ("b.wav", {"audio_codec": "pcm_f32le", "rate_hz": 8000, "layout": "mono"}),
+        ("c.wav", {"audio_codec": "pcm_s16le", "rate_hz": RATE_HZ}),
+        ("a.ogg", {"audio_codec": "libopus", "rate_hz": 48000}),
+        ("a.flac", {"audio_codec": "flac", "rate_hz": 96000}),
+        ("d.wav", {"audio_codec": "pcm_s16le", "layout": "7.1"}),
+    ],
+)
+def test_a_tone_stays_itself(clip: Clip, name: str, what: dict[str, object]) -> None:
+    """A 1 kHz tone keeps pitch, loudness and length through any container, codec, rate and layout."""
+    path = clip(name, sound=tone(), **what)
+    frames, chunks = split(path)
+    hertz, amplitude = peak(whole(chunks)[4000:-4000])
+    assert hertz == pytest.approx(1000, abs=1)
+    assert amplitude == pytest.approx(0.5, rel=0.03)
+    assert len(whole(chunks)) / RATE_HZ == pytest.approx(2.0, abs=0.06)
+    assert all(chunk.rate_hz == RATE_HZ and len(chunk.samples) <= RATE_HZ // 2 for chunk in chunks)
+    for before, after in pairwise(chunks):
+        assert abs(after.start_ns - before.end_ns) < NS_PER_S // 1000
+    assert bool(frames) == ("picture" in what)
+    for frame in frames:
+        assert frame.pixels.shape == (30, 42, 3)
+        assert np.abs(corners(frame.pixels) - [RED, GREEN, BLUE, GREY]).max() <= 12
+    assert chunks[0].start_ns == pytest.approx(0, abs=NS_PER_S // 30)
+
+
+def test_sound_beyond_the_models_rate_vanishes(clip: Clip) -> None:
+    """A 9 kHz tone does not come back as 7 kHz at a rate of 16 kHz."""
+    _, chunks = split(clip("a.wav", sound=tone(9000), audio_codec="pcm_s24le", rate_hz=48000))
+    assert np.abs(whole(chunks)[4000:-4000]).max() < 1e-5
+
+
+def test_channels_are_averaged(clip: Clip) -> None:
+    """A tone on one of six channels comes out at a sixth."""
+    path = clip(
+        "a.wav",
+        sound=lambda t: np.eye(6)[:, 2:3] * tone()(t)[None],
+        audio_codec="pcm_s24le",
+        layout="5.1",
+        rate_hz=48000,
+    )
+    assert peak(whole(split(path)[1])[4000:-4000])[1] == pytest.approx(0.5 / 6, rel=0.02)
+
+
+def test_a_beep_is_where_it_was(clip: Clip) -> None:
+    """A codec's priming is not heard as delay: what begins at 0.7 s begins there."""
+    path = clip("a.mp4", sound=lambda t: tone()(t) * (t >= 0.7), picture=quadrants)
+    _, chunks = split(path)
+    onset_s = chunks[0].start_ns / NS_PER_S + np.flatnonzero(np.abs(whole(chunks)) > 0.2)[0] / RATE_HZ
+    assert onset_s == pytest.approx(0.7, abs=0.003)
+
+
+def test_late_sound_is_late(clip: Clip) -> None:
+    """Sound that begins 2 s into the file has times from 2 s on."""
+    path = clip("a.mkv", seconds=1.0, sound=tone(), audio_start_s=2.0, picture=quadrants, times_s=np.arange(75) / 25)
+    frames, chunks = split(path)
+    assert frames[0].start_ns == pytest.approx(0, abs=NS_PER_S // 100)
+    assert chunks[0].start_ns == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 20)
+
+
+def test_a_hole_in_the_sound_stays_a_hole(clip: Clip) -> None:
+    """Half a second without samples is missing from the chunks, and what is around it keeps its time."""
+    path = clip("a.mkv", sound=tone(), audio_codec="pcm_s16le", audio_hole_s=(1.0, 0.5), picture=quadrants, seconds=2.0)
+    _, chunks = split(path)
+    holes = [
+        (before.end_ns / NS_PER_S, (after.start_ns - before.end_ns) / NS_PER_S)
+        for before, after in pairwise(chunks)
+        if after.start_ns - before.end_ns > NS_PER_S // 50
+    ]
+    assert len(holes) == 1
+    assert holes[0] == pytest.approx((1.0, 0.5), abs=0.03)
+    assert len(whole(chunks)) / RATE_HZ == pytest.approx(2.0, abs=0.01)
+
+
+def test_the_file_begins_at_zero(clip: Clip) -> None:
+    """A transport stream, whose own clock begins elsewhere, begins at 0."""
+    frames, chunks = split(clip("a.ts", sound=tone(), rate_hz=48000, picture=quadrants))
+    assert min(frames[0].start_ns, chunks[0].start_ns) == pytest.approx(0, abs=NS_PER_S // 1000)
+
+
+def test_variable_rate_keeps_each_pictures_time(clip: Clip) -> None:
+    """Pictures that come irregularly have their own times, not those of a constant rate."""
+    times_s = [0.0, 0.1, 0.5, 0.9, 1.3, 1.34]
+    frames, _ = split(clip("a.mkv", picture=quadrants, times_s=times_s))
+    assert [frame.start_ns / NS_PER_S for frame in frames] == pytest.approx(times_s, abs=0.002)
+
+
+def test_a_fast_film_is_thinned(clip: Clip) -> None:
+    """Of 60 pictures a second a model of 6.25 gets at most 25, evenly; the others are counted."""
+    counts = DecodeCounts()
+    frames, _ = split(clip("a.mp4", picture=quadrants, fps=60), counts=counts)
+    assert 40 <= len(frames) <= 51
+    assert len(frames) + counts.thinned_frames == 120
+    assert max(np.diff([frame.start_ns for frame in frames])) <= 0.06 * NS_PER_S
+
+
+def test_a_film_of_25_is_not_thinned(clip: Clip) -> None:
+    """Of 25 pictures a second a model of 6.25 gets all, millisecond time stamps notwithstanding."""
+    frames, _ = split(clip("a.mkv", picture=quadrants, fps=25))
+    assert len(frames) == 50
+
+
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [(0, (RED, GREEN, BLUE, GREY)), (90, (GREEN, GREY, RED, BLUE)), (180, (GREY, BLUE, GREEN, RED))],
+)
+def test_rotated_film_is_upright(clip: Clip, rotation: int, expected: tuple[object, ...]) -> None:
+    """A display matrix is applied: 90 turns the picture counterclockwise, as OpenCV and players do."""
+    frames, _ = split(clip("a.mp4", picture=quadrants, seconds=0.4, rotation=rotation))
+    assert np.abs(corners(frames[0].pixels) - np.array(expected)).max() <= 12
+
+
+def test_the_centre_is_cropped(clip: Clip) -> None:
+    """Of a picture that is too wide both sides are cut off, and nothing is squeezed."""
+
+    def sides(_: float) -> NDArray[np.uint8]:
+        pixels = np.full((100, 300, 3), RED, np.uint8)
+        pixels[:, 80:220] = GREEN  # 100 x 140 is the model's aspect
+        pixels[:, 80:90] = BLUE
+        return pixels
+
+    frames, _ = split(clip("a.mp4", picture=sides, seconds=0.4))
+    pixels = frames[0].pixels.astype(int)
+    assert np.abs(pixels[:, 1] - np.array(BLUE)).max() <= 25
+    assert np.abs(pixels[:, 5:-2] - np.array(GREEN)).max() <= 25
+
+
+@pytest.mark.parametrize(("height", "colorspace"), [(360, 5), (720, 1)])
+def test_untagged_colours(clip: Clip, height: int, colorspace: int) -> None:
+    """Untagged pictures are BT.601 when small and BT.709 from 720 lines up."""
+    path = clip(
+        "a.mp4",
+        picture=lambda _: quadrants(height=height, width=height * 4 // 3),
+        seconds=0.2,
+        colorspace=colorspace,
+    )
+    frames, _ = split(path)
+    assert np.abs(corners(frames[0].pixels) - [RED, GREEN, BLUE, GREY]).max() <= 6
+
+
+def test_shrinking_is_by_area(clip: Clip) -> None:
+    """A fine checkerboard becomes an even grey; picking pixels would leave moire."""
+    fine = (np.indices((240, 336)).sum(axis=0) // 3 % 2 * 255).astype(np.uint8)
+    frames, _ = split(clip("a.mp4", picture=lambda _: np.repeat(fine[:, :, None], 3, axis=2), seconds=0.2))
+    assert np.abs(frames[0].pixels[2:-2, 2:-2].astype(int) - 127).max() < 40
+
+
+def test_only_what_is_wanted(clip: Clip) -> None:
+    """A model without video gets only sound, one without audio only pictures."""
+    path = clip("a.mp4", sound=tone(), picture=quadrants)
+    assert not split(path, MediaFormat(RATE_HZ))[0]
+    assert not split(path, MediaFormat(None, BOTH.video))[1]
+
+
+def test_album_art_is_no_film(clip: Clip) -> None:
+    """The cover of a song is not shown to the model."""
+    path = clip("a.m4a", sound=tone(), cover=quadrants(), container_format="mp4")
+    frames, chunks = split(path)
+    assert not frames
+    assert chunks
+    assert not probe(path).has_video
+
+
+def test_probe(clip: Clip) -> None:
+    """A probe tells length and modalities."""
+    told = probe(clip("a.mp4", sound=tone(), picture=quadrants))
+    assert told.has_audio
+    assert told.has_video
+    assert told.duration_s == pytest.approx(2.0, abs=0.1)
+    assert not probe(clip("a.wav", sound=tone(), audio_codec="pcm_s16le")).has_video
+
+
+def test_a_truncated_file_gives_what_it_has(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    """A recording that breaks off is read up to there, and a line of the log says so."""
+    path = clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        frames, chunks = split(path)
+    assert 1 < frames[-1].start_ns / NS_PER_S < 5
+    assert 1 < chunks[-1].end_ns / NS_PER_S < 5
+    assert "is damaged: " in caplog.text
+
+
+def test_damage_in_the_middle_is_passed(clip: Clip, capfd: pytest.CaptureFixture[str]) -> None:
+    """What cannot be decoded is skipped and counted, what follows is delivered, and FFmpeg says nothing on stderr."""
+    path = clip("a.mkv", sound=tone(), picture=lambda t: np.roll(quadrants(), int(t * 100), 1), seconds=6.0)
+    data = bytearray(path.read_bytes())
+    third = len(data) // 3
+    data[third : third + 6000] = np.random.default_rng(1).bytes(6000)
+    path.write_bytes(data)
+    counts = DecodeCounts()
+    frames, chunks = split(path, counts=counts)
+    assert counts.corrupt_packets > 0
+    assert frames[-1].start_ns > 5.5 * NS_PER_S
+    assert chunks[-1].end_ns > 5.5 * NS_PER_S
+    assert capfd.readouterr().err == ""
+
+
+def spoilt(path: Path, from_s: float, until_s: float) -> Path:
+    """The same, in which no packet of sound of this time can be decoded."""
+    out_path = path.with_name("spoilt.mkv")
+    with av.open(path) as clip, av.open(out_path, "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in clip.streams}
+        for packet in clip.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            spoils = packet.stream.type == "audio" and from_s <= packet.pts * packet.time_base < until_s
+            kept = av.Packet(b"\xff" * 50) if spoils else packet
+            kept.pts, kept.dts, kept.time_base = packet.pts, packet.dts, packet.time_base
+            kept.is_keyframe, kept.stream = True, streams[packet.stream.index]
+            out.mux(kept)
+    return out_path
+
+
+def test_sound_that_cannot_be_decoded_any_more_ends_what_is_live(clip: Clip) -> None:
+    """A camera is opened anew where 100 packets are spoilt in a row; of a file the pictures are read on."""
+    path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 1.0, 9.0)
+    with pytest.raises(MediaError, match="100 packets of its sound in a row cannot be decoded"):
+        list(read(path, BOTH, live=True))
+    frames, _ = split(path)
+    assert frames[-1].start_ns > 5.5 * NS_PER_S
+
+
+def test_live_sound_that_cannot_be_decoded_at_first_is_heard_later(clip: Clip) -> None:
+    """It is not given up for the life of the connection."""
+    path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 0.0, 4.0)
+    chunks = [item for item in read(path, BOTH, live=True) if isinstance(item, Chunk)]
+    assert 3.9 < chunks[0].start_ns / NS_PER_S < 4.2
+
+
+def test_names_with_colons(clip: Clip) -> None:
+    """A colon in a file's name is not taken for a protocol."""
+    assert split(clip("http:a 12:30.wav", sound=tone(), audio_codec="pcm_s16le"))[1]
+
+
+def _missing(path: Path) -> None:
+    pass
+
+
+def _truncated_mp4(path: Path) -> None:
+    path.write_bytes(b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isomiso2avc1mp41\x00\x00\xff\xffmdat" + b"\x17" * 5000)
+
+
+def _subtitles(path: Path) -> None:
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n\n" * 9)
+
+
+def _playlist(path: Path) -> None:
+    path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (_missing, "no such file"),
+        (Path.mkdir, "directory"),
+        (Path.touch, "empty"),
+        (os.mkfifo, "device or pipe"),
+        (lambda path: path.write_text("This is not a film.\n" * 200), "neither sound nor pictures"),
+        (lambda path: path.write_bytes(np.random.default_rng(0).bytes(20000)), "neither sound nor pictures"),
+        (_truncated_mp4, "breaks off before its index"),
+        (_subtitles, "neither sound nor pictures"),
+        (_playlist, ""),
+    ],
+    ids=["missing", "directory", "empty", "fifo", "text", "noise", "truncated mp4", "subtitles", "playlist"],
+)
+def test_what_is_no_clip_is_refused(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
+    """Whatever cannot be a clip raises MediaError: one line with the path, what is wrong and what to do."""
+    path = tmp_path / "film.mp4"
+    make(path)
+    with pytest.raises(MediaError) as caught:
+        list(read(path, BOTH))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert says in message
+    assert ";" in message
+    assert "\n" not in message
+    with pytest.raises(MediaError):
+        probe(path)
+
+
+def test_text_under_its_own_name_is_refused(tmp_path: Path) -> None:
+    """FFmpeg would render a .txt file to pictures; it is refused all the same."""
+    (tmp_path / "notes.txt").write_text("Nothing to see here.\n" * 100)
+    with pytest.raises(MediaError, match="text"):
+        list(read(tmp_path / "notes.txt", BOTH))
+
+
+def test_the_wrong_modality_is_told(clip: Clip) -> None:
+    """A film without sound for a model that only hears is an error that says so."""
+    path = clip("a.mp4", picture=quadrants, seconds=0.4)
+    with pytest.raises(MediaError, match="only pictures and the model wants only sound"):
+        list(read(path, MediaFormat(RATE_HZ)))
+
+
+def test_reading_is_lazy(clip: Clip) -> None:
+    """The first items come without the rest being decoded, so that memory does not grow with a film's length."""
+    counts = DecodeCounts()
+    media = read(clip("a.mp4", picture=quadrants, fps=60, seconds=8.0), BOTH, counts=counts)
+    for _ in range(5):
+        next(media)
+    assert counts.thinned_frames < 60

@@ -1,0 +1,121 @@
+"""The messages between child and runner, as values."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from perceiverd.core.errors import WireError
+from perceiverd.core.media import Chunk, Frame, MediaFormat, Timing, VideoFormat
+from perceiverd.sources.process.protocol import Header, StartRequest, packed, unpacked
+from perceiverd.sources.specs import File, Source, Synthetic, Url, name_of, shown
+
+ORDER = StartRequest(Synthetic(), MediaFormat(16000, VideoFormat(3, 5, 6.25)), "ipc:///x", "token", 7)
+
+
+def sent(item: Frame | Chunk | None, dropped: int = 0) -> list[bytes]:
+    return [bytes(part) for part in packed(ORDER, dropped, item)]
+
+
+def test_a_frame_comes_through() -> None:
+    """A frame keeps its pixels and its time; the header names child and try and counts what was dropped."""
+    pixels = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
+    header, item = unpacked(sent(Frame(-123, pixels), dropped=9))
+    assert isinstance(item, Frame)
+    assert (item.start_ns, header.token, header.incarnation, header.dropped) == (-123, "token", 7, 9)
+    assert (item.pixels == pixels).all()
+
+
+def test_a_chunk_comes_through() -> None:
+    """A chunk keeps its samples, its rate and its time, a view of other memory too."""
+    samples = np.linspace(-1, 1, 22, dtype=np.float32)[::2]
+    _, item = unpacked(sent(Chunk(5, samples, 16000)))
+    assert isinstance(item, Chunk)
+    assert (item.start_ns, item.rate_hz) == (5, 16000)
+    assert (item.samples == samples).all()
+
+
+def test_a_sign_of_life_carries_nothing() -> None:
+    """None is a header alone."""
+    header, item = unpacked(sent(None))
+    assert header.kind == "alive"
+    assert item is None
+
+
+@pytest.mark.parametrize("drift_ppm", [None, -12.5])
+def test_a_timing_comes_through(drift_ppm: float | None) -> None:
+    """What is known of a device's clock comes as it went; the count of its steps is in every later header."""
+    timing = Timing(drift_ppm, 1.5, 3)
+    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, timing, timing.steps)])
+    assert (header.kind, item) == ("timing", timing)
+    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, None, timing.steps)])
+    assert (header.kind, header.steps, item) == ("alive", 3, None)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b""],
+        [b"{}"],
+        [b"\xff\xfe", b"x"],
+        [msgspec.json.encode(Header("t", 0, "frame", 0, 0, (3, 5, 3)))],
+        [msgspec.json.encode(Header("t", 0, "frame", 0, 0, (3, 5, 3))), b"short"],
+        [msgspec.json.encode(Header("t", 0, "frame", 0, 0, (-3, -5, 3))), bytes(45)],
+        [msgspec.json.encode(Header("t", 0, "frame", 0, 0, (45,))), bytes(45)],
+        [msgspec.json.encode(Header("t", 0, "chunk", 0, 0, (1,), 0)), bytes(4)],
+        [msgspec.json.encode(Header("t", 0, "chunk", 0, 0, ())), b""],
+    ],
+    ids=range(9),
+)
+def test_what_is_not_ours_is_refused(parts: list[bytes]) -> None:
+    """A message that cannot be ours raises WireError and nothing else."""
+    with pytest.raises(WireError):
+        unpacked(parts)
+
+
+@pytest.mark.parametrize(
+    "source", [File("/a b.mp4", loop=True), Url("rtsp://u:p@h/x", "udp"), Synthetic(stall_after_s=1.5)]
+)
+def test_an_order_comes_through(source: Source) -> None:
+    """Every kind of source survives the line of JSON that gives the order."""
+    order = msgspec.structs.replace(ORDER, source=source)
+    assert msgspec.json.decode(msgspec.json.encode(order), type=StartRequest) == order
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind": "url", "url": "file:///etc/passwd"}',
+        '{"kind": "url", "url": "camera"}',
+        '{"kind": "url", "url": "rtsp://h/x", "open_timeout_s": 0}',
+        '{"kind": "url", "url": "rtsp://[::1/x"}',
+        '{"kind": "file", "path": ""}',
+        '{"kind": "file", "path": "a.mp4", "lop": true}',
+        '{"kind": "synthetic", "video": false, "audio": false}',
+        '{"kind": "camera2"}',
+    ],
+)
+def test_a_wrong_specification_is_refused(text: str) -> None:
+    """What no source can be is a validation error, as the configuration shows it."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(text, type=Source)
+
+
+def test_names_hold_no_secret() -> None:
+    """A URL is named without user, password and query."""
+    assert name_of(Url("rtsp://admin:hunter2@10.0.0.7:554/live?token=abc")) == "rtsp://10.0.0.7:554/live"
+
+
+@pytest.mark.parametrize("sign", "/?#")
+def test_a_password_that_looks_like_a_port_is_refused_and_not_shown(sign: str) -> None:
+    """Digits before / ? or # in a password pass for a port: no source is made of that, written out or as a secret."""
+    url = f"rtsp://admin:2024{sign}cam@10.0.0.5/stream"
+    assert shown(url) == "rtsp://..."
+    with pytest.raises(ValueError, match="an @ after its host and port") as written:
+        Url(url)
+    with pytest.raises(ValueError, match="an @ after its host and port") as secret:
+        Url("${CAM}").filled({"CAM": url})
+    assert "2024" not in f"{written.value} {secret.value}"
+    Url("rtsp://u:${P}@${H}/a@b").filled({"P": f"2024{sign}@", "H": "h"})
+    Url("http://h/live?user=me%40h")

@@ -1,0 +1,106 @@
+"""The recipe: its file is true, its rules say what they should, its mistakes are told."""
+
+from pathlib import Path
+
+import pytest
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.training.data import recipe
+from perceiverd.training.data.recipe import Source
+
+RECIPE = Path(__file__).parents[3] / "configs" / "train-small.toml"
+
+
+def test_shipped_recipe_loads() -> None:
+    """The recipe in configs has only known keys and labels, and one main corpus."""
+    plan = recipe.load(RECIPE)
+    assert [source.name for source in plan.source if source.group == "environmental"] == ["environmental"]
+    assert all(source.licence for source in plan.source)
+
+
+def test_folds_of_the_main_corpus_are_divided() -> None:
+    """Folds 1 and 2 are for training, fold 3 for validation."""
+    main = recipe.load(RECIPE).source[0]
+    assert [main.split_of(f"{fold}/Dog/Dog/a.opus") for fold in (1, 2, 3)] == ["train", "train", "validation"]
+    assert main.labels_of("1/Dog/Dog/a.opus") == ("Dog", "Bark")
+
+
+def test_what_the_demonstration_came_from_is_never_trained_on() -> None:
+    """No file of gcompris or scratch is in the train split."""
+    held_out = [source for source in recipe.load(RECIPE).source if source.name in {"gcompris-qt-data", "scratch"}]
+    assert [source.split for source in held_out] == ["test", "test"]
+
+
+def test_first_matching_rule_wins() -> None:
+    """Rules are tried in order, without regard to case, and a path that none names is unlabelled."""
+    source = Source(kind="deb", name="a", licence="x", labels=(("*/cat*", "Cat"), ("*/c*", "Crow")))
+    assert source.labels_of("Sounds/CAT-1.wav") == ("Cat",)
+    assert source.labels_of("sounds/caw.wav") == ("Crow",)
+    assert source.labels_of("sounds/owl.wav") == ()
+
+
+def test_never_beats_test() -> None:
+    """A path named both never and test is never used."""
+    source = Source(kind="deb", name="a", licence="x", test=("*",), never=("*bad*",))
+    assert (source.split_of("good"), source.split_of("bad")) == ("test", "never")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[[source]]\nkind = "deb"\nname = "a"\nlicence = "x"\nlabel = []', "label"),
+        ('[[source]]\nkind = "deb"\nname = "a"\nlicence = "x"\nlabels = [["*", "Dogg"]]', "Dogg"),
+        ('[[source]]\nkind = "rpm"\nname = "a"\nlicence = "x"', "rpm"),
+        ("[[source", "]]"),
+    ],
+)
+def test_mistake_is_named(tmp_path: Path, text: str, word: str) -> None:
+    """An unknown key, label or kind, or broken TOML, is a ConfigError of one line that names it."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"recipe\.toml") as caught:
+        recipe.load(path)
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_recipe_is_told(tmp_path: Path) -> None:
+    """A missing recipe, and one that is not text, are ConfigErrors that begin with its path."""
+    path = tmp_path / "recipe.toml"
+    with pytest.raises(ConfigError, match=r"recipe\.toml: cannot read the recipe: No such file"):
+        recipe.load(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe\.toml: .*utf-8"):
+        recipe.load(path)
+
+
+def test_credit_rules_come_before_the_path(tmp_path: Path) -> None:
+    """Licence and author come from a rule that matches, else from what the path itself says, else from neither."""
+    source = Source(
+        kind="deb",
+        name="a",
+        licence="x",
+        credits=(("*/kit/*", "CC0", "Ann"),),
+        credit=r"by (?P<author>\w+), (?P<licence>[\w-]+)\.wav",
+    )
+    assert source.credit_of("a/kit/by Bob, MIT.wav") == ("CC0", "Ann")
+    assert source.credit_of("a/moo by Bob, MIT.wav") == ("MIT", "Bob")
+    assert source.credit_of("a/moo.wav") is None
+
+
+@pytest.mark.parametrize(("credit", "word"), [("(", "credit"), ("by (?P<author>.*)", "licence")])
+def test_bad_credit_is_named(tmp_path: Path, credit: str, word: str) -> None:
+    """A credit that is no regular expression, or lacks a group, is a ConfigError that names the source."""
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'[[source]]\nkind = "deb"\nname = "cows"\nlicence = "x"\ncredit = \'{credit}\'\n')
+    with pytest.raises(ConfigError, match=f"source cows: .*{word}"):
+        recipe.load(path)
+
+
+def test_rendered_sounds_are_never_called_real() -> None:
+    """Soundfonts, voices and tones are a group of their own; what is held out of them is no test split."""
+    for source in recipe.load(RECIPE).source:
+        rendered = source.kind in {"soundfont", "speech", "synthesis"}
+        assert (source.group == "rendered") == rendered, source.name
+        assert not rendered or source.split in {"train", "rendered"}, source.name
+        assert rendered or source.split != "rendered", source.name

@@ -1,0 +1,75 @@
+"""Hushing: a last layer unlearns quiet, and little else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from perceiverd.core.labels import ontology
+from perceiverd.model.card import load_card
+from perceiverd.model.checkpoint import load_network
+from perceiverd.model.encoding import audio_tokens
+from perceiverd.training.cli.app import app
+from perceiverd.training.data import ambient
+from perceiverd.training.distill import quiet_head
+from perceiverd.training.distill.rehearsal import headless
+
+
+def test_quiet_is_unlearnt_and_the_rest_kept() -> None:
+    """What stands apart from the training material no longer scores; on the material hardly a score moves."""
+    torch.manual_seed(0)
+    last = nn.Linear(24, 7)
+    with torch.no_grad():
+        last.weight *= 3
+        last.weight[5, 0] = 2.0  # what the quiet is taken for
+    kept = torch.randn(501, 24)
+    kept[:, 0] = 0  # this direction is the quiet's own
+    still = 0.1 * torch.randn(97, 24)
+    still[:, 0] = 4
+    wrong = torch.ones(97, 7, dtype=torch.bool)
+    wrong[:, 3] = False  # names the quiet
+    before, named = last(kept).sigmoid().detach(), last(still)[:, 3].sigmoid().detach()
+    was, now = quiet_head.fit(last, kept, quiet_head.Quiet(still, wrong))
+    assert was > 0.7 and now < 0.05
+    with torch.no_grad():
+        moved, said = last(kept).sigmoid() - before, last(still)[:, 3].sigmoid()
+    assert float(moved.abs().mean()) < 0.01
+    assert float((said - named).abs().mean()) < 0.05
+
+
+def test_streams_of_every_kind_are_heard_by_the_bundled_model() -> None:
+    """Sound alone, pictures alone and both give vectors; what names the stream and its kin are not held against it."""
+    card = load_card()
+    network, last = headless(load_network(card))
+    streams = list(ambient.streams(card.geometry, [], ambient.HUSH_SEED, 11 * 5 / 3600, 5))
+    found = quiet_head.heard(network, card, iter(streams))
+    assert found.features.shape == (len(found.wrong), last.in_features)
+    names = np.array([label.name for label in card.labels])
+    fine = names[~found.wrong.any(dim=0).numpy()]
+    assert {"Silence", "Hum", "Hiss"} <= set(fine) and not {"Dog", "Speech", "Music"} & set(fine)
+
+
+def test_the_command_changes_the_last_layer_alone(
+    listener: Path, noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train hush` writes a model that says less of quiet than the one it was given, and is otherwise the same."""
+    monkeypatch.setattr(ambient, "FIT_S", 5)
+    given = ["hush", "--model", str(listener), "--pool", str(noises), "--out", str(tmp_path / "still")]
+    done = CliRunner().invoke(app, [*given, "--hours", "0.015", "--count", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    cards = [load_card(listener), load_card(tmp_path / "still")]
+    before, after = (load_network(card).state_dict() for card in cards)
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {"head.out.weight", "head.out.bias"}
+    audio = cards[0].geometry.audio
+    assert audio
+    silence = {"audio": audio_tokens(torch.zeros(1, audio.samples), audio)}
+    dog = ontology().find("Dog").index
+    with torch.no_grad():
+        loud, still = (float(load_network(card)(silence)[0, dog].sigmoid()) for card in cards)
+    assert still < 0.2 * loud

@@ -1,0 +1,61 @@
+"""The report on sounds: a small set, one model that is right and one that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perceiverd.core.labels import ontology
+from perceiverd.training.evaluation import metrics
+from perceiverd.training.evaluation.audio import TEACHER, agreement, compare, sounds
+from perceiverd.training.evaluation.heldout import HeldOut, read
+from perceiverd.training.evaluation.scores import sigmoid
+from tests.support.heldout_set import write
+
+NAMES = [label.name for label in ontology().labels]
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bootstraps of few draws, so that tests are quick."""
+    monkeypatch.setattr(metrics, "ROUNDS", 20)
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> HeldOut:
+    """A small held-out set."""
+    write(tmp_path, "test")
+    return read(tmp_path, "test")
+
+
+def test_a_model_is_compared_on_the_same_draws(held: HeldOut) -> None:
+    """One that says what its teacher says differs by nothing, with no spread; one that says nothing is worse."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    heard = {"copy": teacher, "mute": np.zeros_like(teacher), TEACHER: teacher}
+    found = compare(heard, held.wide_facts, held.vocabulary, held.recordings)
+    _, less, over = found["copy"]
+    assert (less.value, less.low, less.high, over.value) == (0, 0, 0, 1)
+    assert found["mute"][1].high < 0
+
+
+def test_the_report_has_a_row_for_each_model(held: HeldOut) -> None:
+    """Names, intervals, and with details every class that can be measured."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    heard = {"small": teacher, TEACHER: teacher}
+    text = "\n".join(sounds(held, heard, NAMES, "held-out packages", details=True))
+    assert "12 labelled clips of 12 recordings, 36 windows" in text
+    assert "| small | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] | 1.000 [1.000, 1.000] |" in text
+    assert f"| {TEACHER} | 1.000 [1.000, 1.000] |  |  |" in text
+    assert "| Chainsaw | 4 | 1.00 | 1.00 |" in text and "| Animal |" in text
+
+
+def test_agreement_of_a_copy_is_whole(held: HeldOut) -> None:
+    """A model that says what its teacher says holds all its best labels and correlates with it."""
+    teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
+    text = "\n".join(agreement(held, teacher, teacher))
+    assert "hold 1.000 [1.000, 1.000]" in text
+    assert "of the 3 classes" in text and "1.00 [1.00, 1.00] of the scores" in text
+    noise = np.random.default_rng(0).random(teacher.shape).astype(np.float32)
+    assert "1.000" not in "\n".join(agreement(held, noise, teacher))

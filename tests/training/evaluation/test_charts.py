@@ -1,0 +1,31 @@
+"""The chart: well-formed, and each dot where its numbers say."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from perceiverd.training.evaluation.charts import SIDE, Dot, Panel, diagonal
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_dots_lie_where_their_numbers_say() -> None:
+    """Along x they go to the right and along y upwards; bars reach from the interval's low end to its high one."""
+    dot = Dot(0.25, 0.75, 0.5, 1.0)
+    root = ElementTree.fromstring(diagonal([Panel("a < b", [("before", []), ("after", [dot])])], "x", "y"))
+    centres = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in root.iter(f"{SVG}circle")]
+    assert (SIDE * 0.25, SIDE * 0.25) in centres
+    assert any(one.attrib["d"] == f"M{SIDE * 0.25:.1f} {SIDE * 0.5:.1f}V0.0" for one in root.iter(f"{SVG}path"))
+    assert any(one.text == "a < b" for one in root.iter(f"{SVG}text"))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_panels_stand_side_by_side(count: int) -> None:
+    """Each panel takes the same width."""
+    root = ElementTree.fromstring(diagonal([Panel("t", [("n", [])])] * count, "x", "y"))
+    assert len(root.findall(f"{SVG}g")) == count
+    assert float(root.attrib["width"]) == count * float(
+        ElementTree.fromstring(diagonal([Panel("t", [("n", [])])], "x", "y")).attrib["width"]
+    )

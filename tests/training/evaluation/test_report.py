@@ -1,0 +1,115 @@
+"""Calibration and report as commands: a small model that learnt nothing, from a folder to a card's Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from perceiverd.core.errors import ModelError
+from perceiverd.core.labels import Label, ontology
+from perceiverd.model.card import Calibration, load_card
+from perceiverd.model.checkpoint import save_model
+from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.model.perceiver import Perceiver
+from perceiverd.training.cli.app import app
+from perceiverd.training.data import ambient
+from perceiverd.training.data.images import build
+from perceiverd.training.evaluation import metrics, reliability
+from tests.support.heldout_set import write
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few draws and short streams, so that tests are quick."""
+    for module in (metrics, reliability):
+        monkeypatch.setattr(module, "ROUNDS", 10)
+    for name in ("FIT_S", "TEST_S"):
+        monkeypatch.setattr(ambient, name, 5)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """An untrained model that hears cached spectrograms and sees four pictures of 16 by 16."""
+    geometry = Geometry(
+        classes=527,
+        trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
+        audio=Audio(rate_hz=16_000, samples=20_480, form="mel", patch=(16, 16), bands=2),
+        video=Video(frames=4, fps=3.125, height=16, width=16, patch=(1, 8, 8), bands=2),
+    )
+    network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+    save_model(tmp_path / "small", network, geometry, ontology().labels, name="small", licence="CC0-1.0")
+    return tmp_path / "small"
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Path:
+    """Both splits."""
+    (tmp_path / "held").mkdir()
+    for seed, split in enumerate(("validation", "test")):
+        write(tmp_path / "held", split, seed)
+    return tmp_path / "held"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A cache of three dogs, one of them held out, and one in another package."""
+    rng = np.random.default_rng(0)
+    dogs = "openclipart-png/usr/share/openclipart/png/animals/mammals/dogs"
+    for path in (*(f"{dogs}/{n}.png" for n in range(3)), "gcompris-qt-data/explore_farm_animals/x/dog.webp"):
+        file = tmp_path / "packages" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(file), rng.integers(0, 256, (40, 60, 3), np.uint8))
+    found = build(tmp_path / "packages", tmp_path / "cache", ontology())
+    targets = np.full((len(found), 527), np.nan, np.float16)
+    for row, picture in zip(targets, found, strict=True):
+        row[[ontology().find(name).index for name in picture.labels]] = 1
+    np.save(tmp_path / "cache" / "targets.npy", targets)
+    return tmp_path / "cache"
+
+
+def test_a_model_is_calibrated_and_reported_on(model: Path, held_out: Path, pictures: Path) -> None:
+    """`calibrate` writes a table that the card reads, `report` prints every part and draws the plot."""
+    given = ["--model", str(model), "--held-out", str(held_out), "--pictures", str(pictures)]
+    done = CliRunner().invoke(app, ["calibrate", *given, "--hours", "0.004"], catch_exceptions=False)
+    assert done.exit_code == 0
+    calibration = load_card(model).calibration
+    assert len(set(calibration)) > 3 and Calibration() not in calibration
+
+    plot = model / "reliability.svg"
+    more = ["--hours", "0.004", "--plot", str(plot), "--details", "--beside", str(model)]
+    done = CliRunner().invoke(app, ["report", *given, *more], catch_exceptions=False)
+    assert done.exit_code == 0
+    for part in (
+        "Sound, held-out recordings: 12 labelled clips",
+        "Sound, held-out packages: 12 labelled clips",
+        f"| {model} |",
+        "Correlation of both over the clips",
+        "| held-out packages, calibrated |",
+        "Log loss of 3 classes",
+        "| events at the default thresholds |",
+        "| small | of another package | 1 | 4 |",
+        "Sounds and pictures, both of another package, put together:",
+        "Of the same class:",
+        "Quiet: 0.0 hours",
+        "False alarms by label",
+    ):
+        assert part in done.stdout, part
+    assert plot.read_text().startswith("<svg")
+
+
+def test_a_model_with_labels_of_its_own_is_refused_in_a_line(model: Path, held_out: Path) -> None:
+    """Held-out recordings speak of AudioSet's labels; a model with others is pointed to where it can be measured."""
+    card = load_card(model)
+    labels = (*card.labels, Label(527, "perceiverd/kettle", "Kettle"))
+    geometry = msgspec.structs.replace(card.geometry, classes=528)
+    network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
+    save_model(model.with_name("more"), network, geometry, labels, name="more", licence="CC0-1.0")
+    for command in ("report", "calibrate"):
+        given = [command, "--model", str(model.with_name("more")), "--held-out", str(held_out), "--hours", "0.001"]
+        with pytest.raises(ModelError, match="more: pools and held-out recordings speak of AudioSet's 527 labels"):
+            CliRunner().invoke(app, given, catch_exceptions=False)

@@ -1,0 +1,76 @@
+"""A stem's first weights: batch norms and the scaling of inputs are folded in without a change of what comes out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from perceiverd.core.errors import ModelError
+from perceiverd.model.geometry import Audio, StemGeometry, Video
+from perceiverd.model.perceiver import Convolution
+from perceiverd.model.perceiver import Stem as Network
+from perceiverd.training.teachers.transfer import Weights, fill, folded, rescaled
+
+AUDIO = Audio(
+    rate_hz=16_000,
+    samples=160 * 12,
+    form="mel",
+    patch=(2, 2),
+    bands=1,
+    stem=StemGeometry(layers=("conv 3/2 5", "separable 3 7")),
+    mel_bands=20,
+)
+
+
+def test_a_rescaled_convolution_takes_unscaled_input() -> None:
+    """Away from the border, the folded convolution of x equals the convolution of scale * x + shift."""
+    torch.manual_seed(0)
+    convolution, x = nn.Conv2d(3, 4, 3), torch.randn(2, 3, 9, 11)
+    scale, shift = torch.tensor([2.0, 0.5, -1])[None, :, None, None], torch.tensor([0.3, -4, 1])[None, :, None, None]
+    assert convolution.bias is not None
+    with torch.no_grad():
+        expected = convolution(scale * x + shift)
+        weight, bias = rescaled(convolution.weight, convolution.bias, scale, shift)
+        torch.testing.assert_close(nn.functional.conv2d(x, weight, bias), expected)
+
+
+def test_a_folded_batch_norm_is_one() -> None:
+    """A convolution with its batch norm folded in gives what both gave, in evaluation mode."""
+    torch.manual_seed(0)
+    convolution, norm, x = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval(), torch.randn(2, 3, 9, 11)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean):
+            assert tensor is not None
+            tensor.copy_(torch.randn(4))
+        assert norm.running_var is not None
+        norm.running_var.copy_(torch.rand(4) + 0.5)
+        weight, bias = folded(convolution, norm)
+        torch.testing.assert_close(nn.functional.conv2d(x, weight, bias), norm(convolution(x)))
+
+
+def test_a_stem_takes_as_many_layers_as_it_has() -> None:
+    """Weights come in order; a teacher with more layers than the stem gives its first."""
+    stem = Network(AUDIO.modality)
+    own = [module for module in stem.modules() if isinstance(module, Convolution)]
+    layers = [(torch.randn_like(one.weight), torch.randn(one.out_channels)) for one in own]
+    with torch.no_grad():
+        fill(stem, iter([*layers, (torch.zeros(1), torch.zeros(1))]))
+    assert all(torch.equal(one.weight, weight) for one, (weight, _) in zip(own, layers, strict=True))
+
+
+@pytest.mark.parametrize("layers", [[], [(torch.zeros(5, 1, 5, 5), torch.zeros(5))]])
+def test_a_stem_that_is_not_the_teachers_is_refused(layers: list[Weights]) -> None:
+    """Too few layers, and other shapes, are errors that name the place."""
+    with pytest.raises(ModelError, match="convolution 0 of the stem"), torch.no_grad():
+        fill(Network(AUDIO.modality), iter(layers))
+
+
+def test_a_stems_grid_is_its_strides() -> None:
+    """A patch that is not what the stem's strides make of it, and a layer that is none, are refused."""
+    with pytest.raises(ValueError, match="stride 4"):
+        Video(
+            frames=1, fps=1, height=8, width=8, patch=(1, 2, 2), bands=1, stem=StemGeometry(layers=("conv 3/2 8",) * 2)
+        )
+    with pytest.raises(ValueError, match="'conv 3/3 8' is no layer"):
+        StemGeometry(layers=("conv 3/3 8",))
