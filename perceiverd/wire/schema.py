@@ -6,15 +6,13 @@ against it: all keys are there, and keys that a later version adds are allowed.
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
-import textwrap
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 
+from perceiverd.core.docstrings import field_docstrings
 from perceiverd.wire.messages import SCHEMA, Message
 
 FILE = Path(__file__).parent / f"wire-{SCHEMA}.json"
@@ -44,24 +42,12 @@ def _describe(part: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     """Add what the struct's source says of its fields, and that a message has all of them."""
     properties: dict[str, dict[str, Any]] = part["properties"]
     part["required"] = list(properties)  # a default is what a reader takes for granted; the daemon writes every key
-    for name, text in _docstrings(kind).items():
+    for name, text in field_docstrings(kind).items():
         properties[name]["description"] = text
     for schema in properties.values():
         schema.pop("default", None)
     if "schema" in properties:
         properties["schema"]["const"] = SCHEMA
-
-
-def _docstrings(kind: type[msgspec.Struct]) -> dict[str, str]:
-    """The docstrings under a struct's fields, which Python itself forgets."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for field, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr):
-            assert isinstance(after.value, ast.Constant)
-            found[field.target.id] = " ".join(str(after.value.value).split())
-    return found
 
 
 def _structs(kinds: tuple[type[msgspec.Struct], ...]) -> list[type[msgspec.Struct]]:
