@@ -14,6 +14,7 @@ import pytest
 
 from perceiverd.core.labels import ontology
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
+from tests.support.program import Perceiverd, Start
 
 # As the command line sets it, and for the same reason: on a busy machine threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -75,9 +76,6 @@ def wav(tmp_path: Path) -> Callable[[float], Path]:
     return write
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
     """Starts `perceiverd ARGUMENTS` as a process; what still runs at the end of the module is killed."""
@@ -100,3 +98,18 @@ def start() -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def perceiverd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Perceiverd:
+    """Run the command line in this process: exit status, standard output and standard error."""
+    from perceiverd.cli import main
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perceiverd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code is None or isinstance(exit_.value.code, int)
+        return exit_.value.code or 0, *capsys.readouterr()
+
+    return call

@@ -14,7 +14,7 @@ from perceiverd.bench import baselines, latency, load, profiling
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.inference import Inference
-from tests.cli.test_app import Perceiverd, perceiverd  # noqa: F401  # a fixture
+from tests.support.program import Perceiverd
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """A model's line stands above the plain form's, and the JSON holds the same numbers and names the machine."""
     into = tmp_path / "bench.json"
     status, out, err = perceiverd("bench", tiny_model, "--rounds", "2", "--json", into)
@@ -39,14 +39,14 @@ def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Pat
 
 
 @pytest.mark.usefixtures("alone")
-def test_a_report_that_cant_be_written_is_told(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_report_that_cant_be_written_is_told(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """A path into nowhere is a line with status 1, before anything is timed."""
     status, out, err = perceiverd("bench", tiny_model, "--rounds", "1", "--json", tmp_path / "no" / "bench.json")
     assert (status, out) == (1, "")
     assert err.startswith(f"perceiverd: {tmp_path}/no/bench.json: cannot be written") and err.count("\n") == 1
 
 
-def test_growth_needs_the_public_sizes(perceiverd: Perceiverd, tiny_model: Path) -> None:  # noqa: F811
+def test_growth_needs_the_public_sizes(perceiverd: Perceiverd, tiny_model: Path) -> None:
     """Growth of another model, which there is none of, is wrong usage."""
     status, out, err = perceiverd("bench", tiny_model, "--growth")
     assert (status, out) == (2, "") and "`public`" in err
@@ -123,7 +123,7 @@ def test_growth_is_of_frames_and_streams(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(latency._public(1)[0], Geometry)
 
 
-def test_streams_through_a_daemon(perceiverd: Perceiverd, tiny_model: Path) -> None:  # noqa: F811
+def test_streams_through_a_daemon(perceiverd: Perceiverd, tiny_model: Path) -> None:
     """Two streams of the clip are replayed; the table says what became of their windows and where time went."""
     status, out, err = perceiverd("bench", tiny_model, "--streams", "2", "--seconds", "6")
     assert (status, err) == (0, "")
@@ -132,7 +132,7 @@ def test_streams_through_a_daemon(perceiverd: Perceiverd, tiny_model: Path) -> N
     assert "perceiverd's own share, neither network nor decoding: " in out
 
 
-def test_streams_of_a_model_that_is_missing(perceiverd: Perceiverd) -> None:  # noqa: F811
+def test_streams_of_a_model_that_is_missing(perceiverd: Perceiverd) -> None:
     """What the daemon says of it is passed on, in one line."""
     status, out, err = perceiverd("bench", "no-such-model", "--streams", "1")
     assert (status, out) == (1, "")
@@ -141,7 +141,7 @@ def test_streams_of_a_model_that_is_missing(perceiverd: Perceiverd) -> None:  # 
 
 
 @pytest.mark.parametrize("option", [["--growth"], ["--json", "x"]])
-def test_what_is_of_networks_alone_is_refused_with_streams(perceiverd: Perceiverd, option: list[str]) -> None:  # noqa: F811
+def test_what_is_of_networks_alone_is_refused_with_streams(perceiverd: Perceiverd, option: list[str]) -> None:
     """What would do nothing is wrong usage."""
     status, out, err = perceiverd("bench", "--streams", "1", *option)
     assert (status, out) == (2, "")

@@ -6,14 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from perceiverd import __version__
 from perceiverd.cli import app
-from tests.offline.test_tag import write_clip
+from tests.support.clips import write_clip
+from tests.support.program import Perceiverd
 
 PROGRAM = [sys.executable, "-m", "perceiverd"]
 HELP_S = 0.3
@@ -21,22 +21,6 @@ COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["bench"], [
 COMMANDS += [["models", name] for name in ("list", "info", "verify", "import")]
 COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["bridge"], ["bridge", "mqtt"]]
 COMMANDS += [["keys"], ["keys", "new"], ["schema"]]
-
-Perceiverd = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def perceiverd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Perceiverd:
-    """Runs the command line in this process: exit status, standard output and standard error."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["perceiverd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            app.main()
-        assert exit_.value.code is None or isinstance(exit_.value.code, int)
-        return exit_.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

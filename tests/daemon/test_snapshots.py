@@ -19,7 +19,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.daemon import snapshots
 from perceiverd.wire.client import subscribe
 from perceiverd.wire.messages import Event, Status
-from tests.conftest import Start
+from tests.support.program import Start
 
 CLIP = Path(__file__).parents[2] / "configs/demo/clip.mp4"
 TOML = """

@@ -27,8 +27,8 @@ from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
 from perceiverd.wire import messages
 from perceiverd.wire.client import subscribe
-from tests.conftest import Start
-from tests.offline.test_tag import write_clip
+from tests.support.clips import write_clip
+from tests.support.program import Start
 from tests.support.published import SMALL, write
 
 REPOSITORY = "someone/perceiver"

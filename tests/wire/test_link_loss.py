@@ -19,7 +19,7 @@ from perceiverd.wire import publisher, schema
 from perceiverd.wire.client import Restarted, subscribe
 from perceiverd.wire.messages import Hello, Scores, Status
 from perceiverd.wire.publisher import Publisher
-from tests.conftest import Start
+from tests.support.program import Start
 from tests.wire.test_publisher import DEADLINE_S, LOOPBACK, scores, subscribed, until
 
 SPEAKER = """

@@ -41,8 +41,8 @@ from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.loop import StoppedError
 from perceiverd.training.fitting.optim import Lamb
 from perceiverd.training.fitting.progress import telling
-from tests.offline.test_tag import GEOMETRY as BOTH
-from tests.offline.test_tag import make_model, write_clip
+from tests.support.clips import GEOMETRY as BOTH
+from tests.support.clips import make_model, write_clip
 
 ROOT = Path(__file__).parents[3]
 RECIPE = ROOT / "configs" / "train-audioset.toml"
