@@ -18,7 +18,7 @@ from perceiverd.cli import app
 from perceiverd.training.cli import app as training
 from perceiverd.wire import messages
 from perceiverd.wire.publisher import Publisher
-from tests.wire.test_publisher import scores, until
+from tests.support.messages import scores, until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 from perceiverd.wire import keys
 from perceiverd.wire.auth import Authenticator
 from perceiverd.wire.publisher import Publisher
-from tests.wire.test_publisher import LOOPBACK, event, hello, scores, until
+from tests.support.messages import LOOPBACK, event, hello, scores, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -15,7 +15,7 @@ from perceiverd.wire.auth import DOMAIN, Authenticator, verdict
 from perceiverd.wire.client import Curve, Restarted, Subscription, curve_of
 from perceiverd.wire.messages import Scores
 from perceiverd.wire.publisher import Publisher
-from tests.wire.test_publisher import DEADLINE_S, LOOPBACK, hello, scores, until
+from tests.support.messages import DEADLINE_S, LOOPBACK, hello, scores, until
 
 KEY = bytes(range(32))
 

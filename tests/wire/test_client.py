@@ -18,7 +18,7 @@ from perceiverd.wire import messages
 from perceiverd.wire.client import Gap, Restarted, Stale, Subscription, subscribe
 from perceiverd.wire.messages import Hello, Message, Model, Scores, Status, Tag
 from perceiverd.wire.publisher import Publisher
-from tests.wire.test_publisher import until
+from tests.support.messages import until
 
 NOW = datetime.now(UTC)
 DEADLINE_S = 20

@@ -19,13 +19,13 @@ from perceiverd.wire import publisher, schema
 from perceiverd.wire.client import Restarted, subscribe
 from perceiverd.wire.messages import Hello, Scores, Status
 from perceiverd.wire.publisher import Publisher
+from tests.support.messages import DEADLINE_S, LOOPBACK, scores, subscribed, until
 from tests.support.program import Start
-from tests.wire.test_publisher import DEADLINE_S, LOOPBACK, scores, subscribed, until
 
 SPEAKER = """
 import sys, time
-from tests.wire.test_publisher import hello, status
-from perceiverd.publisher import Publisher
+from tests.support.messages import hello, status
+from perceiverd.wire.publisher import Publisher
 import msgspec
 with Publisher(sys.argv[1]) as publisher:
     publisher.send(msgspec.structs.replace(hello(), status_interval_s=0.2))
@@ -36,7 +36,7 @@ with Publisher(sys.argv[1]) as publisher:
 """
 LISTENER = """
 import sys
-from perceiverd import client
+from perceiverd.wire import client
 client.RENEW_S = 1.0
 for item in client.subscribe(sys.argv[1]):
     print(type(item).__name__, getattr(item, "missed", getattr(item, "seconds", "")), flush=True)
@@ -104,7 +104,7 @@ def test_a_cable_that_is_pulled_and_put_back(two_machines: tuple[str, str]) -> N
 
 PAUSING = """
 import sys, time
-from perceiverd import client
+from perceiverd.wire import client
 client.HIGH_WATER_MARK = 1
 subscription = client.subscribe(sys.argv[1])
 for number in range(40):

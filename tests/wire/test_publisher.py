@@ -7,10 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import zmq
@@ -19,49 +16,9 @@ from perceiverd.core.errors import WireError
 from perceiverd.wire import messages
 from perceiverd.wire.client import Subscription
 from perceiverd.wire.loss_reports import LossReport
-from perceiverd.wire.messages import Delivery, Event, Explanation, Hello, Model, Scores, SourceStatus, Status, Tag
+from perceiverd.wire.messages import Delivery, Event, Hello, Scores, Status
 from perceiverd.wire.publisher import Publisher
-
-NOW = datetime.now(UTC)
-MODEL = Model("tiny", "0" * 64)
-LOOPBACK = "tcp://127.0.0.1:*"
-DEADLINE_S = 20
-
-
-def hello() -> Hello:
-    return Hello(version="1", streams=("a",), model=MODEL, hop_s=1, status_interval_s=1, up_since=NOW)
-
-
-def scores(stream: str = "a", padding: int = 0) -> Scores:
-    return Scores(
-        stream=stream,
-        start=NOW,
-        end=NOW,
-        start_s=0,
-        end_s=1,
-        latency_ms=1,
-        modalities=("audio",),
-        model=MODEL,
-        labels=(Tag("/m/0bt9lr", 74, "Dog" + "-" * padding, 0.5),),
-        dropped=0,
-    )
-
-
-def until(publisher: Publisher, done: Callable[[], bool]) -> None:
-    """Attend to the socket, as the daemon's loop does, until something is so."""
-    end_s = time.monotonic() + DEADLINE_S
-    while not done():
-        assert time.monotonic() < end_s, "not within the time"
-        publisher.attend()
-        time.sleep(0.01)
-
-
-def subscribed(publisher: Publisher, *topics: str) -> Subscription:
-    """A subscriber that the publisher knows of."""
-    before = publisher.subscriptions
-    subscription = Subscription(publisher.endpoint, topics or ("",))
-    until(publisher, lambda: publisher.subscriptions > before)
-    return subscription
+from tests.support.messages import DEADLINE_S, LOOPBACK, event, hello, scores, status, subscribed, until
 
 
 def test_seq_counts_each_topic_without_a_gap() -> None:
@@ -115,46 +72,6 @@ def test_scores_are_not_repeated() -> None:
             message = late.receive(DEADLINE_S)
             assert message
             assert message.seq == 1
-
-
-def event(kind: Literal["begin", "update", "end"], number: int, stream: str = "a") -> Event:
-    return Event(
-        stream=stream,
-        kind=kind,
-        id=str(number),
-        mid="/m/0bt9lr",
-        index=74,
-        name="Dog",
-        start=NOW,
-        end=NOW,
-        start_s=0,
-        end_s=1,
-        duration_s=1,
-        peak=0.9,
-        mean=0.8,
-        modalities=("audio",),
-        continues=None,
-        explanation=Explanation(score=0.8, on=0.5, off=0.3, windows=2, since=NOW, reason="confirmed"),
-        latency_ms=1,
-        model=MODEL,
-    )
-
-
-def status(stream: str = "a") -> Status:
-    return Status(
-        stream=stream,
-        time=NOW,
-        state="up",
-        sources=(SourceStatus("cam", "up", 0.1, {}, 0),),
-        data_age_s=0.1,
-        windows=1,
-        dropped=0,
-        late=0,
-        gaps=0,
-        subscriptions=0,
-        up_since=NOW,
-        model=MODEL,
-    )
 
 
 def test_a_late_subscriber_is_told_what_is_open_now() -> None:

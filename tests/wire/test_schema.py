@@ -11,7 +11,7 @@ import zmq
 from perceiverd.wire import messages, schema
 from perceiverd.wire.messages import Message
 from perceiverd.wire.publisher import Publisher
-from tests.wire.test_publisher import LOOPBACK, event, hello, scores, status, until
+from tests.support.messages import LOOPBACK, event, hello, scores, status, until
 
 PROMISED = Path(__file__).parent / f"wire-{messages.SCHEMA}.json"
 """As it was when this version was first given to others. Only a new SCHEMA gets another."""
