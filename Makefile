@@ -6,6 +6,7 @@
 #   make install     as root: the program in /opt/perceiverd, the units, the configuration if there is none
 #   make uninstall   as root: all of that away again, but for the configuration and what the service has stored
 #   make test-guest  as root: install it on a machine of its own with systemd, cameras and sound cards, and try it
+#   make docs        write the references in docs/reference from the code
 #   make demo-clip   build the bundled clip anew
 #   make clean       remove what was built (.venv stays)
 
@@ -29,7 +30,7 @@ TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
 DOC = $(DESTDIR)$(PREFIX)/share/doc/perceiverd
 PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e 's|/usr/local|$(PREFIX)|g'
 
-.PHONY: run test check lint types layers units guest wheel demo-clip clean install uninstall test-guest
+.PHONY: run test check lint types layers units guest wheel docs demo-clip clean install uninstall test-guest
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -75,6 +76,9 @@ guest: $(VENV)/.dev
 	@tests/guest/run.sh nspawn
 
 check: test lint types layers units wheel guest
+
+docs: $(VENV)/.dev
+	@$(BIN)/python -m docs.generate
 
 demo-clip: $(VENV)/.dev
 	@$(BIN)/python configs/demo/build.py

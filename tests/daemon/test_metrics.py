@@ -1,4 +1,4 @@
-"""What a real daemon serves over HTTP, and that the dashboard, the alerts and the README speak of nothing else."""
+"""What a real daemon serves over HTTP, and that the dashboard, the alerts and the reference contain nothing else."""
 
 import http.client
 import json
@@ -24,7 +24,7 @@ from perceiverd.daemon.telemetry import Telemetry
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "configs" / "prometheus" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "configs" / "grafana" / "perceiverd.json").read_text(encoding="utf-8"))
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 DEADLINE_S = 240
 """A machine with twenty other things to do takes minutes to load torch and to start the sources."""
 pytestmark = pytest.mark.timeout(DEADLINE_S + 60)
@@ -214,8 +214,8 @@ def test_the_dashboard_holds_together() -> None:
 
 
 def test_every_metric_is_documented_and_shown(served: Served) -> None:
-    """The README's table names what is exported, with its labels, and nothing else; the dashboard leaves none out."""
-    rows = dict(re.findall(r"^\| `((?:perceiverd|process)_\w+)` \|([^|]*)\|", README, re.MULTILINE))
+    """The reference names what is exported, with its labels, and nothing else; the dashboard leaves none out."""
+    rows = dict(re.findall(r"^\| `((?:perceiverd|process)_\w+)` \|([^|]*)\|", REFERENCE, re.MULTILINE))
     ends = {"counter": "_total"}
     found = families(served)
     told = {
