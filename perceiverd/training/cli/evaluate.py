@@ -42,7 +42,7 @@ def calibrate(
     card = load_card(model)
     held = heldout.read(held_out, "validation")
     wanted = card.geometry.video
-    shown = video.show(pictures, "validation", wanted) if pictures and wanted else None
+    shown = video.read_pictures(pictures, "validation", wanted) if pictures and wanted else None
     scenes = ambient.read_scenes(pictures, ambient.FIT_SEED)
     streams = ambient.streams(card.geometry, scenes, ambient.FIT_SEED, hours, ambient.FIT_S)
     fitted, counted = calibration.calibrate(card, held, shown, streams)
@@ -78,7 +78,7 @@ def report(
     """
     from perceiverd.training.evaluation import report as reports
 
-    material = reports.Material(
+    material = reports.ReportInputs(
         held_out,
         tuple(beside or ()),
         pictures,

@@ -73,8 +73,8 @@ def distil(
     from perceiverd.training.distill.output import claimed, write
     from perceiverd.training.distill.task import Lesson, mix_of
     from perceiverd.training.fitting import loop
-    from perceiverd.training.fitting.distributed import device_of, leads, members
-    from perceiverd.training.fitting.settings import Fit
+    from perceiverd.training.fitting.distributed import device_of, is_leader, process_count
+    from perceiverd.training.fitting.settings import FitSettings
 
     if (minutes is None) == (batches is None):
         raise typer.BadParameter("give one of --minutes and --batches", param_hint="'--minutes'")
@@ -110,8 +110,8 @@ def distil(
             network = distilling.distil(
                 lesson.student(),
                 lesson.batches(),
-                Fit(rate=rate, warmup=distilling.WARMUP, batch=batch),
-                loop.Budget(-(-(batches or 0) // members()), minutes),
+                FitSettings(rate=rate, warmup=distilling.WARMUP, batch=batch),
+                loop.Budget(-(-(batches or 0) // process_count()), minutes),
                 place,
                 half=half,
                 device=where,
@@ -120,7 +120,7 @@ def distil(
         except loop.StoppedError as error:
             print(f"perceiverd: {error}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        if leads():
+        if is_leader():
             terms = licence or (origin.licence if origin else "NOASSERTION")
             made.write_text(write(out, network, lesson.geometry, ontology().labels, terms))
 

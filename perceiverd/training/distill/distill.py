@@ -21,8 +21,8 @@ from perceiverd.training.fitting import loop
 from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.loop import Budget, LoopState
 from perceiverd.training.fitting.optim import decays
-from perceiverd.training.fitting.progress import telling
-from perceiverd.training.fitting.settings import Fit
+from perceiverd.training.fitting.progress import progress_reporter
+from perceiverd.training.fitting.settings import FitSettings
 
 STATE_FILE = "state.pt"
 NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -100,7 +100,7 @@ class Distiller:
 def distil(
     student: Student,
     batches: Batches,
-    how: Fit,
+    how: FitSettings,
     budget: Budget,
     state: LoopState,
     *,
@@ -116,7 +116,7 @@ def distil(
     crew = ProcessGroup.join(device)
     student.to(device)
     try:
-        with telling(logs, silent=crew.rank > 0) as teller, teller.stage("distil"):
+        with progress_reporter(logs, silent=crew.rank > 0) as teller, teller.stage("distil"):
             learner = Distiller(student, batches, crew, half=half, device=device)
             groups = _groups(student, how.decay)
             loop.run(learner, groups, how, budget, state, crew, teller, device=device)

@@ -13,7 +13,7 @@ from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.training.distill.rehearsal import BANK_FILE
-from perceiverd.training.fitting.distributed import leads
+from perceiverd.training.fitting.distributed import is_leader
 
 
 @contextlib.contextmanager
@@ -31,7 +31,7 @@ def claimed(out: Path, origin: Card | None, made: Path | None = None) -> Iterato
     try:
         yield
     finally:
-        if leads():  # of a crew one writes, and the others may be here before it has
+        if is_leader():  # of a crew one writes, and the others may be here before it has
             with contextlib.suppress(OSError):
                 out.rmdir()  # which only an empty folder allows
 

@@ -20,7 +20,7 @@ from perceiverd.training.distill.batches import Batches, Frames, Mix, Pictures, 
 from perceiverd.training.distill.distill import Student
 from perceiverd.training.distill.video_shards import Views
 from perceiverd.training.fitting import loop
-from perceiverd.training.fitting.distributed import members
+from perceiverd.training.fitting.distributed import process_count
 from perceiverd.training.teachers.efficientnet import Dreamer
 from perceiverd.training.teachers.transfer import adopt
 
@@ -65,7 +65,14 @@ class Lesson:
         """Of all that decides the weights, but for how long and the material's own bytes: pools may grow and move."""
         mapping = hashlib.sha256(self.mapping.read_bytes()).hexdigest() if self.views else ""
         wheels = (bool(self.teacher_sound), bool(self.teacher_sight))
-        material = (self.start and self.start.sha256, bool(self.pictures), bool(self.views), mapping, wheels, members())
+        material = (
+            self.start and self.start.sha256,
+            bool(self.pictures),
+            bool(self.views),
+            mapping,
+            wheels,
+            process_count(),
+        )
         how = (self.rate, self.batch, self.seed, self.half, repr(self.mix))
         return loop.fingerprint(self.geometry, self.frozen, *material, *how)
 

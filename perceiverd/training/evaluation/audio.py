@@ -27,11 +27,11 @@ from perceiverd.training.evaluation.scores import sigmoid
 
 TEACHER = "YAMNet, its teacher"
 SPREAD = 0.1  # A teacher's score that shows that a class was heard at all.
-Heard = Mapping[str, NDArray[np.float32]]
+ScoresByModel = Mapping[str, NDArray[np.float32]]
 """Scores (clips, classes) of each model by name, the teacher's among them."""
 
 
-def listen(scores: Mapping[str, NDArray[np.float32]], held: HeldOut) -> dict[str, NDArray[np.float32]]:
+def clip_scores(scores: Mapping[str, NDArray[np.float32]], held: HeldOut) -> dict[str, NDArray[np.float32]]:
     """What each model says of each clip, given what it says of each window, and what the teacher says.
 
     Zero where the teacher lacks the label.
@@ -40,7 +40,7 @@ def listen(scores: Mapping[str, NDArray[np.float32]], held: HeldOut) -> dict[str
     return heard | {TEACHER: held.by_clip(np.nan_to_num(sigmoid(held.teacher)))}
 
 
-def sounds(held: HeldOut, heard: Heard, names: Sequence[str], what: str, *, details: bool) -> Iterator[str]:
+def audio_rows(held: HeldOut, heard: ScoresByModel, names: Sequence[str], what: str, *, details: bool) -> Iterator[str]:
     """The report on one split, line by line, as Markdown; the first model is the one that is reported on."""
     labelled = sum(bool(labels) for labels in held.labels)
     above = sorted(set(held.measurable) - set(held.vocabulary))
@@ -64,7 +64,7 @@ def sounds(held: HeldOut, heard: Heard, names: Sequence[str], what: str, *, deta
 
 
 def compare(
-    heard: Heard, facts: Facts, columns: Sequence[int], groups: Sequence[str]
+    heard: ScoresByModel, facts: Facts, columns: Sequence[int], groups: Sequence[str]
 ) -> dict[str, tuple[Interval, Interval, Interval]]:
     """For each model its mAP, that less the teacher's, and that over the teacher's, all on the same draws."""
 
@@ -78,7 +78,7 @@ def compare(
     return {name: (found[i], found[n + i], found[2 * n + i]) for i, name in enumerate(heard)}
 
 
-def _details(held: HeldOut, heard: Heard, names: Sequence[str]) -> Iterator[str]:
+def _details(held: HeldOut, heard: ScoresByModel, names: Sequence[str]) -> Iterator[str]:
     yield f"| class | recordings | {' | '.join(heard)} |"
     yield f"|---|--:|{'--:|' * len(heard)}"
     recordings = np.asarray(held.recordings)
@@ -91,7 +91,7 @@ def _details(held: HeldOut, heard: Heard, names: Sequence[str]) -> Iterator[str]
     yield ""
 
 
-def agreement(held: HeldOut, model: NDArray[np.float32], teacher: NDArray[np.float32]) -> Iterator[str]:
+def agreement_rows(held: HeldOut, model: NDArray[np.float32], teacher: NDArray[np.float32]) -> Iterator[str]:
     """How far the model says what its teacher says; scores are (clips, classes)."""
     taught = ~np.isnan(held.teacher).all(axis=0)
     lists = [np.where(taught, scores, -1).argsort(axis=1)[:, -3:] for scores in (model, teacher)]

@@ -23,12 +23,12 @@ from perceiverd.core.labels import Label
 from perceiverd.model.card import CALIBRATION_FILE, Calibration, Card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data.ambient import HOP_S, Stream
-from perceiverd.training.evaluation.false_alarms import levels, reached
+from perceiverd.training.evaluation.false_alarms import event_levels, stream_levels
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.metrics import Facts
-from perceiverd.training.evaluation.scores import Student, sigmoid
-from perceiverd.training.evaluation.thresholds import Counted, by_recording, choose, clip_levels
-from perceiverd.training.evaluation.video import Shown
+from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
+from perceiverd.training.evaluation.thresholds import ThresholdCounts, by_recording, choose, clip_levels
+from perceiverd.training.evaluation.video import HeldOutPictures
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Line:
+class PlattScaling:
     """score = sigmoid(scale * logit + shift)."""
 
     scale: float
@@ -92,15 +92,15 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedCalibration:
     """The calibration of every class."""
 
-    pooled: Line
-    own: dict[int, Line]
+    pooled: PlattScaling
+    own: dict[int, PlattScaling]
     """Of the classes that have evidence of their own."""
     width: float
 
-    def line(self, c: int) -> Line:
+    def line(self, c: int) -> PlattScaling:
         """Of one class; the pooled one where it has none of its own."""
         return self.own.get(c, self.pooled)
 
@@ -111,15 +111,15 @@ class Fitted:
         return sigmoid(scale * logits + shift)
 
 
-def platt(
+def fit_platt(
     logits: NDArray[np.floating],
     truth: NDArray[np.floating],
     weights: NDArray[np.floating],
-    centre: Line | None = None,
+    centre: PlattScaling | None = None,
     width: float = np.inf,
-) -> Line:
+) -> PlattScaling:
     """The line of the greatest likelihood, or posterior about `centre`, by Newton's method on a convex function."""
-    centre = centre or Line(1.0, 0.0)
+    centre = centre or PlattScaling(1.0, 0.0)
     if width == 0:
         return centre
     # Counted from where the pooled score is one half, scale and shift hardly hang together.
@@ -137,24 +137,24 @@ def platt(
         if np.abs(step).max() < 1e-9:
             break
     scale = max(float(found[0]), 0.05 * centre.scale)  # a falling score would turn a class's meaning round
-    return Line(scale, float(found[1]) - scale * middle)
+    return PlattScaling(scale, float(found[1]) - scale * middle)
 
 
-def pool(evidence: Evidence, classes: Sequence[int]) -> Line:
+def fit_pooled(evidence: Evidence, classes: Sequence[int]) -> PlattScaling:
     """The one line of these classes together."""
     known = evidence.facts[:, classes] >= 0
     truth = (evidence.facts[:, classes] == 1)[known].astype(np.float64)
-    return platt(evidence.logits[:, classes][known], truth, evidence.weights[:, classes][known])
+    return fit_platt(evidence.logits[:, classes][known], truth, evidence.weights[:, classes][known])
 
 
-def fit(evidence: Evidence, classes: Sequence[int], width: float) -> Fitted:
+def fit(evidence: Evidence, classes: Sequence[int], width: float) -> FittedCalibration:
     """The pooled line of these classes, and one of each."""
-    weights, pooled, own = evidence.weights, pool(evidence, classes), {}
+    weights, pooled, own = evidence.weights, fit_pooled(evidence, classes), {}
     for c in classes:
         mine = evidence.facts[:, c] >= 0
         truth = (evidence.facts[mine, c] == 1).astype(np.float64)
-        own[c] = platt(evidence.logits[mine, c], truth, weights[mine, c], pooled, width)
-    return Fitted(pooled, own, width)
+        own[c] = fit_platt(evidence.logits[mine, c], truth, weights[mine, c], pooled, width)
+    return FittedCalibration(pooled, own, width)
 
 
 def folds(evidence: Evidence, seed: int = 0) -> Iterator[NDArray[np.bool_]]:
@@ -191,23 +191,25 @@ def best_width(evidence: Evidence, classes: Sequence[int]) -> tuple[float, dict[
     return min(losses, key=losses.__getitem__), losses
 
 
-def by_ear(logits: Logits, held: HeldOut) -> Evidence:
+def audio_evidence(logits: Logits, held: HeldOut) -> Evidence:
     """What held-out sounds tell."""
     return Evidence(logits, held.window_facts, held.window_recordings)
 
 
-def by_eye(logits: Logits, shown: Shown) -> Evidence:
+def picture_evidence(logits: Logits, shown: HeldOutPictures) -> Evidence:
     """What held-out pictures tell; a picture counts as a recording."""
     return Evidence(logits, shown.facts, np.array([f"picture:{number}" for number in shown.picture]))
 
 
-def calibrate(card: Card, held: HeldOut, shown: Shown | None, quiet: Iterator[Stream]) -> tuple[Fitted, list[Counted]]:
+def calibrate(
+    card: Card, held: HeldOut, shown: HeldOutPictures | None, quiet: Iterator[Stream]
+) -> tuple[FittedCalibration, list[ThresholdCounts]]:
     """Lines and thresholds of a model from held-out sounds, pictures where it sees, and streams of nothing."""
-    student = Student(card)
-    evidence = by_ear(student.logits(held.mel, None), held)
+    student = ScoringModel(card)
+    evidence = audio_evidence(student.logits(held.mel, None), held)
     heard = len(evidence.logits)
     if shown is not None:
-        evidence = evidence + by_eye(student.logits(None, shown.frames), shown)
+        evidence = evidence + picture_evidence(student.logits(None, shown.frames), shown)
     classes = evidence.classes
     width, losses = best_width(evidence, classes)
     log.info("classes=%d width=%g loss: %s", len(classes), width, " ".join(f"{w:g}={x:.5f}" for w, x in losses.items()))
@@ -217,15 +219,15 @@ def calibrate(card: Card, held: HeldOut, shown: Shown | None, quiet: Iterator[St
     values, facts = by_recording(clip_levels(held, crossed[:heard]), held.facts, recordings)
     if shown is not None:
         views = [np.flatnonzero(shown.picture == number) for number in np.unique(shown.picture)]
-        seen = np.stack([reached(crossed[heard + rows], HOP_S) for rows in views])
+        seen = np.stack([event_levels(crossed[heard + rows], HOP_S) for rows in views])
         values, facts = np.concatenate([values, seen]), np.concatenate([facts, shown.facts[[r[0] for r in views]]])
     lines = [fitted.line(label.index) for label in card.labels]
     now = replace(card, calibration=tuple(Calibration(line.scale, line.shift) for line in lines))
-    counted = choose(values, facts, levels(Tagger(now), quiet))
+    counted = choose(values, facts, stream_levels(Tagger(now), quiet))
     return fitted, counted
 
 
-def write(folder: Path, labels: Sequence[Label], fitted: Fitted, counted: Sequence[Counted]) -> None:
+def write(folder: Path, labels: Sequence[Label], fitted: FittedCalibration, counted: Sequence[ThresholdCounts]) -> None:
     """`calibration.tsv` of a model, whole or not at all; its further columns say what it rests on."""
     partial = folder / f"{CALIBRATION_FILE}.part"
     with partial.open("w", encoding="utf-8", newline="") as lines:

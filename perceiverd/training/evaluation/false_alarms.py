@@ -37,7 +37,7 @@ Scores = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Event:
+class DetectedEvent:
     """A label that began."""
 
     label: int
@@ -55,14 +55,14 @@ def smoothed(scores: Scores, hop_s: float) -> NDArray[np.float64]:
     return out
 
 
-def reached(scores: Scores, hop_s: float) -> NDArray[np.float64]:
+def event_levels(scores: Scores, hop_s: float) -> NDArray[np.float64]:
     """(classes,): the threshold above which these scores (T, classes) would make no event of a label."""
     levels = smoothed(scores, hop_s)
     held = min(1 + math.ceil(HOLD_S / hop_s - 1e-9), len(levels))
     return np.asarray(np.lib.stride_tricks.sliding_window_view(levels, held, axis=0).min(axis=-1).max(axis=0))
 
 
-def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[Event]:
+def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[DetectedEvent]:
     """The events of scores (T, classes), in order; one of a label takes the place of those of labels above it."""
     above, below = lineage(ontology().labels)
     levels = smoothed(scores, hop_s)
@@ -79,7 +79,7 @@ def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[Event]:
         for label in np.flatnonzero(begins):
             inner = below[above == label]
             if not (going[inner] | holds[inner]).any():
-                found.append(Event(int(label), at))
+                found.append(DetectedEvent(int(label), at))
         going |= begins
         last[begins] = at
     return found
@@ -94,11 +94,11 @@ def score(tagger: Tagger, stream: Stream) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def levels(tagger: Tagger, quiet: Iterator[Stream]) -> NDArray[np.float64]:
+def stream_levels(tagger: Tagger, quiet: Iterator[Stream]) -> NDArray[np.float64]:
     """(streams, classes): the threshold above which a stream makes no event of a label; 0 where one would be right."""
     rows: list[NDArray[np.float64]] = []
     for stream in _told(quiet):
-        row = reached(score(tagger, stream), HOP_S)
+        row = event_levels(score(tagger, stream), HOP_S)
         row[[label.index for label in tagger.card.labels if label.name in right(stream)]] = 0
         rows.append(row)
     return np.stack(rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training.evaluation.calibration import Evidence, Line, log_loss, platt, pool
+from perceiverd.training.evaluation.calibration import Evidence, PlattScaling, fit_platt, fit_pooled, log_loss
 from perceiverd.training.evaluation.charts import Dot, Panel, diagonal
 from perceiverd.training.evaluation.metrics import ROUNDS, Interval
 from perceiverd.training.evaluation.scores import sigmoid
@@ -106,10 +106,10 @@ def pooled_check(ear: Evidence, teacher: Evidence, classes: Sequence[int]) -> di
     losses: dict[str, list[float]] = {"bare scores": [], "pooled": [], "pooled and drawn to the teacher": []}
     for c in classes:
         others = [other for other in classes if other != c]
-        own, taught = (pool(one, others) for one in (ear, teacher))
+        own, taught = (fit_pooled(one, others) for one in (ear, teacher))
         opinion = sigmoid(taught.scale * teacher.logits[:, c] + taught.shift).astype(np.float64)
-        drawn = platt(ear.logits[:, c], opinion, ear.weights[:, c], own, 1.0)
-        for name, line in zip(losses, (Line(1.0, 0.0), own, drawn), strict=True):
+        drawn = fit_platt(ear.logits[:, c], opinion, ear.weights[:, c], own, 1.0)
+        for name, line in zip(losses, (PlattScaling(1.0, 0.0), own, drawn), strict=True):
             losses[name].append(log_loss(sigmoid(line.scale * ear.logits + line.shift), ear, [c]))
     return {name: float(np.mean(values)) for name, values in losses.items()}
 

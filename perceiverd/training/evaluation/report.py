@@ -16,10 +16,17 @@ from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data import ambient
 from perceiverd.training.data.images import Split
 from perceiverd.training.evaluation import audio, false_alarms, heldout, reliability, stability, video
-from perceiverd.training.evaluation.calibration import Evidence, best_width, by_ear, by_eye, cross_fitted, log_loss
+from perceiverd.training.evaluation.calibration import (
+    Evidence,
+    audio_evidence,
+    best_width,
+    cross_fitted,
+    log_loss,
+    picture_evidence,
+)
 from perceiverd.training.evaluation.heldout import HeldOut
 from perceiverd.training.evaluation.metrics import bootstraps
-from perceiverd.training.evaluation.scores import Student, sigmoid
+from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import by_recording, clip_levels
 from perceiverd.training.teachers import efficientnet, yamnet
 from perceiverd.training.teachers.efficientnet import MAPPING
@@ -31,7 +38,7 @@ SPLITS: tuple[tuple[Split, str, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportInputs:
     """What there is to measure with; a part of the report that lacks its own is left out."""
 
     held_out: Path
@@ -57,12 +64,12 @@ class Material:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class MeasuredModel:
     """A model, and what it says of all that is held out; each is asked for once."""
 
-    student: Student
+    student: ScoringModel
     held: Mapping[Split, HeldOut]
-    shown: Mapping[Split, video.Shown]
+    shown: Mapping[Split, video.HeldOutPictures]
     """None where it doesn't see, or there are no pictures."""
 
     @cached_property
@@ -76,14 +83,14 @@ class Subject:
         return {split: self.student.logits(None, shown.frames) for split, shown in self.shown.items()}
 
 
-def report(model: Path, material: Material) -> Iterator[str]:
+def report(model: Path, material: ReportInputs) -> Iterator[str]:
     """The whole report."""
     card = load_card(model)
     wanted, shown = card.geometry.video, {}
     if material.pictures and wanted:
-        shown = {split: video.show(material.pictures, split, wanted) for split, _, _ in SPLITS}
+        shown = {split: video.read_pictures(material.pictures, split, wanted) for split, _, _ in SPLITS}
     held = {split: heldout.read(material.held_out, split) for split, _, _ in SPLITS}
-    subject = Subject(Student(card), held, shown)
+    subject = MeasuredModel(ScoringModel(card), held, shown)
     yield from _sounds(subject, material)
     yield from _scores(subject, material.plot)
     yield from _events(subject)
@@ -97,24 +104,24 @@ def report(model: Path, material: Material) -> Iterator[str]:
         yield from false_alarms.report(Tagger(card), streams)
 
 
-def _sounds(subject: Subject, material: Material) -> Iterator[str]:
-    card, others = subject.student.card, [Student(load_card(other)) for other in material.beside]
+def _sounds(subject: MeasuredModel, material: ReportInputs) -> Iterator[str]:
+    card, others = subject.student.card, [ScoringModel(load_card(other)) for other in material.beside]
     for split, what, _ in SPLITS:
         held = subject.held[split]
         scores = {card.name: subject.student.scores(subject.ear[split])}
         scores |= {str(one.card.folder): one.scores(one.logits(held.mel, None)) for one in others}
-        heard = audio.listen(scores, held)
+        heard = audio.clip_scores(scores, held)
         names = [label.name for label in card.labels]
-        yield from audio.sounds(held, heard, names, what, details=material.details)
-        yield from audio.agreement(held, heard[card.name], heard[audio.TEACHER])
+        yield from audio.audio_rows(held, heard, names, what, details=material.details)
+        yield from audio.agreement_rows(held, heard[card.name], heard[audio.TEACHER])
 
 
-def _scores(subject: Subject, plot: Path | None) -> Iterator[str]:
+def _scores(subject: MeasuredModel, plot: Path | None) -> Iterator[str]:
     """Reliability, by recordings that calibration knew nothing of."""
-    validation, test = (by_ear(subject.ear[split], subject.held[split]) for split, _, _ in SPLITS)
+    validation, test = (audio_evidence(subject.ear[split], subject.held[split]) for split, _, _ in SPLITS)
     classes, evidence = validation.classes, validation
     if subject.shown:
-        evidence = evidence + by_eye(subject.eye["validation"], subject.shown["validation"])
+        evidence = evidence + picture_evidence(subject.eye["validation"], subject.shown["validation"])
     width, _ = best_width(evidence, evidence.classes)
     crossed = cross_fitted(evidence, evidence.classes, width)[: len(validation.logits)]
     found = {
@@ -153,7 +160,7 @@ def _before_and_after(
     )
 
 
-def _events(subject: Subject) -> Iterator[str]:
+def _events(subject: MeasuredModel) -> Iterator[str]:
     """What the default thresholds find and miss, a recording's label counting once."""
     thresholds = np.array([one.threshold for one in subject.student.card.calibration])
     yield "| events at the default thresholds | recordings | labels there | found [95 %] | right of those told [95 %] |"
@@ -176,7 +183,7 @@ def _shares(counts: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.floa
     return np.array([hits / max(there, 1), hits / max(hits + wrong, 1)])
 
 
-def _pictures(subject: Subject, material: Material) -> Iterator[str]:
+def _pictures(subject: MeasuredModel, material: ReportInputs) -> Iterator[str]:
     student, classes = subject.student, video.mapped_classes(material.mapping)
     yield f"| pictures alone, {len(classes)} mapped classes | of | pictures | windows | true label in best 5 [95 %] |"
     yield "|---|---|--:|--:|---|"
@@ -187,24 +194,24 @@ def _pictures(subject: Subject, material: Material) -> Iterator[str]:
         shown = subject.shown[split]
         seen = {student.card.name: student.scores(subject.eye[split])}
         if teacher:
-            seen["EfficientNet-Lite0, its teacher"] = video.watch(teacher, shown.frames)
-        yield from video.pictures(shown, seen, classes, whose)
+            seen["EfficientNet-Lite0, its teacher"] = video.teacher_scores(teacher, shown.frames)
+        yield from video.picture_rows(shown, seen, classes, whose)
     yield ""
-    test = by_eye(subject.eye["test"], subject.shown["test"])
+    test = picture_evidence(subject.eye["test"], subject.shown["test"])
     if test.classes:
         found = reliability.measure(student.scores(test.logits), test, test.classes)
         yield from reliability.table({"pictures of another package, calibrated": found})
     for split, _, whose in SPLITS:
-        pairs = video.pair(subject.held[split], subject.shown[split])
+        pairs = video.make_pairs(subject.held[split], subject.shown[split])
         if len(pairs.sound):
             yield f"Sounds and pictures, both {whose}, put together:"
             yield ""
-            yield from video.together(student, subject.held[split], subject.shown[split], pairs)
+            yield from video.audio_video_rows(student, subject.held[split], subject.shown[split], pairs)
 
 
 def _steadiness(card: Card, held: HeldOut, folder: Path, wheel: Path) -> Iterator[str]:
     names = [label.name for label in card.labels]
     recordings = stability.read(held, folder, names)
-    listener = stability.Listener(Tagger(card), yamnet.YamnetTeacher(wheel))
+    listener = stability.ComparedModels(Tagger(card), yamnet.YamnetTeacher(wheel))
     yield from stability.changes(listener, recordings)
     yield from stability.jitter(listener, recordings, names)

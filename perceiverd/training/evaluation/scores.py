@@ -32,7 +32,7 @@ def check(card: Card) -> None:
         raise ModelError(f"{card.name}: pools and held-out recordings are log-mel of {WINDOW} samples, not for it")
 
 
-class Student:
+class ScoringModel:
     """A loaded model of AudioSet's labels that hears what the cache keeps."""
 
     def __init__(self, card: Card) -> None:

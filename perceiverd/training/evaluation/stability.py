@@ -91,7 +91,7 @@ def decode(file: Path) -> tuple[Wave, int]:
 
 
 # ---------------------------------------------------------------------------------------------- listening
-class Listener:
+class ComparedModels:
     """Student and teacher on the same windows."""
 
     def __init__(self, tagger: Tagger, teacher: yamnet.YamnetTeacher) -> None:
@@ -122,7 +122,9 @@ class Listener:
             others.append(np.nan_to_num(sigmoid(self._teacher(mel)[0])))
         return np.concatenate(own), np.concatenate(others)
 
-    def clips(self, recordings: Sequence[Recording], change: Callable[[Recording], tuple[Wave, int, float]]) -> Heard:
+    def clips(
+        self, recordings: Sequence[Recording], change: Callable[[Recording], tuple[Wave, int, float]]
+    ) -> MeanScores:
         """The mean scores of each recording's windows, after a change gave (samples, rate in Hz, seconds late)."""
         hop_s = self.audio.samples / self.audio.rate_hz
         cut = []
@@ -132,11 +134,11 @@ class Listener:
         own, other = self([window for windows in cut for window in windows])
         ends = np.cumsum([len(windows) for windows in cut])[:-1]
         means = [np.stack([part.mean(axis=0) for part in np.split(scores, ends)]) for scores in (own, other)]
-        return Heard(*means)
+        return MeanScores(*means)
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class MeanScores:
     """Mean scores (recordings, classes)."""
 
     student: Scores
@@ -163,7 +165,7 @@ def later(late_s: float, one: Recording) -> tuple[Wave, int, float]:
     return one.samples, one.rate_hz, late_s
 
 
-def changes(listener: Listener, recordings: Sequence[Recording]) -> Iterator[str]:
+def changes(listener: ComparedModels, recordings: Sequence[Recording]) -> Iterator[str]:
     """The table on gain, rate and beginning, as Markdown."""
     audio = listener.audio
     facts = np.stack([one.facts for one in recordings])
@@ -227,7 +229,7 @@ def steady(recordings: Sequence[Recording], labels: Sequence[str]) -> list[tuple
     return out + [(name, (0.1 * np.asarray(wave)).astype(np.float32), 16_000) for name, wave in made]
 
 
-def jitter(listener: Listener, recordings: Sequence[Recording], labels: Sequence[str]) -> Iterator[str]:
+def jitter(listener: ComparedModels, recordings: Sequence[Recording], labels: Sequence[str]) -> Iterator[str]:
     """The table on steady sound, as Markdown."""
     yield (
         f"Steady sounds in a loop, {LOOP_S} s each, hop {HOP_S:g} s: how the score of the label that is best on the"

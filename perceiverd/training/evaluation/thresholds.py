@@ -37,7 +37,7 @@ Levels = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Counted:
+class ThresholdCounts:
     """What a label's threshold does to the recordings that it was set on."""
 
     threshold: float
@@ -56,7 +56,7 @@ class Counted:
 def clip_levels(held: HeldOut, scores: NDArray[np.float32]) -> Levels:
     """Of each clip, from scores of its windows."""
     hop_s = VALIDATION_HOP / RATE_HZ
-    return np.stack([false_alarms.reached(scores[held.clip == clip], hop_s) for clip in range(len(held.labels))])
+    return np.stack([false_alarms.event_levels(scores[held.clip == clip], hop_s) for clip in range(len(held.labels))])
 
 
 def by_recording(values: Levels, facts: Facts, recordings: NDArray[np.str_]) -> tuple[Levels, Facts]:
@@ -67,18 +67,18 @@ def by_recording(values: Levels, facts: Facts, recordings: NDArray[np.str_]) -> 
     return np.stack([values[row].max(axis=0) for row in rows]), np.stack(known).astype(np.int8)
 
 
-def choose(values: Levels, facts: Facts, quiet: Levels) -> list[Counted]:
+def choose(values: Levels, facts: Facts, quiet: Levels) -> list[ThresholdCounts]:
     """The threshold of every class; `values` and `facts` are (recordings, classes), `quiet` is (streams, classes)."""
     loudest = quiet.max(axis=0, initial=0.0)
     needed = np.where(loudest > 0, sigmoid(logit(loudest) + MARGIN), 0.0)
     return [_choose(values[:, c], facts[:, c], float(needed[c])) for c in range(values.shape[1])]
 
 
-def _choose(values: NDArray[np.float64], facts: Facts, needed: float) -> Counted:
+def _choose(values: NDArray[np.float64], facts: Facts, needed: float) -> ThresholdCounts:
     there, lacking = values[facts == 1], values[facts == 0]
     measured = len(there) >= FEWEST and len(lacking) > 0
     found, false = ((side[None] >= GRID[:, None]).sum(axis=1) for side in (there, lacking))
     fits = (needed <= GRID) & (false <= max(1.0, ALLOWED * len(lacking)))
     fits &= (found >= SURE * (found + false)) if measured else (GRID >= UNMEASURED)
     at = int(fits.argmax()) if fits.any() else len(GRID) - 1
-    return Counted(float(GRID[at]), len(there), int(found[at]), len(lacking), int(false[at]), not fits.any())
+    return ThresholdCounts(float(GRID[at]), len(there), int(found[at]), len(lacking), int(false[at]), not fits.any())

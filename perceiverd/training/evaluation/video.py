@@ -20,7 +20,7 @@ from perceiverd.training.data.camera_motion import validation
 from perceiverd.training.data.images import Split
 from perceiverd.training.evaluation.heldout import HeldOut
 from perceiverd.training.evaluation.metrics import Facts, bootstrap, bootstraps, mean_precision, recall_at
-from perceiverd.training.evaluation.scores import Student
+from perceiverd.training.evaluation.scores import ScoringModel
 from perceiverd.training.teachers import efficientnet
 
 TOP = 5
@@ -31,7 +31,7 @@ ABSENT = 0.02
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class HeldOutPictures:
     """Windows of held-out pictures."""
 
     frames: NDArray[np.uint8]
@@ -44,11 +44,11 @@ class Shown:
     """(N,), which windows show the same one."""
 
 
-def show(cache: Path, split: Split, video: Video) -> Shown:
+def read_pictures(cache: Path, split: Split, video: Video) -> HeldOutPictures:
     """`VIEWS` windows of every picture of a split that is labelled or known to show none of the labels."""
     frames, targets = validation(cache, split, frames=video.frames, side=video.height, views=VIEWS)
     facts = np.where(targets == 1, 1, np.where(targets <= ABSENT, 0, -1)).astype(np.int8)
-    return Shown(frames, facts, [own_labels(row) for row in facts], np.arange(len(frames)) // VIEWS)
+    return HeldOutPictures(frames, facts, [own_labels(row) for row in facts], np.arange(len(frames)) // VIEWS)
 
 
 def own_labels(facts: Facts) -> set[int]:
@@ -65,7 +65,7 @@ def mapped_classes(mapping: Path) -> list[int]:
     return sorted(set[int]().union(*(own_labels(row.astype(np.int8)) for row in matrix)))
 
 
-def watch(teacher: efficientnet.EfficientNetTeacher, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+def teacher_scores(teacher: efficientnet.EfficientNetTeacher, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(N, classes): what EfficientNet-Lite0 sees in the same frames, enlarged to its own 224 pixels, on the mean."""
     side = efficientnet.SIDE
     rows = []
@@ -82,7 +82,9 @@ def hits(scores: NDArray[np.float32], own: Sequence[set[int]], classes: Sequence
     return np.array([bool(labels & set(top)) for labels, top in zip(wanted, best.tolist(), strict=True)])
 
 
-def pictures(shown: Shown, seen: dict[str, NDArray[np.float32]], classes: Sequence[int], what: str) -> Iterator[str]:
+def picture_rows(
+    shown: HeldOutPictures, seen: dict[str, NDArray[np.float32]], classes: Sequence[int], what: str
+) -> Iterator[str]:
     """Rows of the table on pictures alone: each model's hit rate on the mapped classes, drawn by picture."""
     rows = np.array([bool(labels & set(classes)) for labels in shown.own])
     own = [labels for labels, row in zip(shown.own, rows, strict=True) if row]
@@ -94,7 +96,7 @@ def pictures(shown: Shown, seen: dict[str, NDArray[np.float32]], classes: Sequen
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class AudioVideoPairs:
     """Sounds with pictures."""
 
     sound: NDArray[np.intp]
@@ -104,7 +106,7 @@ class Pairs:
     matching: NDArray[np.bool_]
 
 
-def pair(held: HeldOut, shown: Shown, seed: int = 0) -> Pairs:
+def make_pairs(held: HeldOut, shown: HeldOutPictures, seed: int = 0) -> AudioVideoPairs:
     """Each clip's loudest window with PAIRS windows of a picture of its class, and with PAIRS of another.
 
     Only sounds of classes that have pictures, so that matching and mismatching pairs are of the same sounds.
@@ -125,10 +127,12 @@ def pair(held: HeldOut, shown: Shown, seed: int = 0) -> Pairs:
         for matching, choice in ((True, matches), (False, others)):
             rows += [(sound, int(sight), matching) for sight in rng.permutation(choice)[:PAIRS]]
     table = np.array(rows, np.intp).reshape(-1, 3)
-    return Pairs(table[:, 0], table[:, 1], table[:, 2] == 1)
+    return AudioVideoPairs(table[:, 0], table[:, 1], table[:, 2] == 1)
 
 
-def together(student: Student, held: HeldOut, shown: Shown, pairs: Pairs) -> Iterator[str]:
+def audio_video_rows(
+    student: ScoringModel, held: HeldOut, shown: HeldOutPictures, pairs: AudioVideoPairs
+) -> Iterator[str]:
     """The table on ear and eye together: sound labels, picture labels, and all, by what the model was given."""
     mel, frames = held.mel[pairs.sound], shown.frames[pairs.sight]
     by_ear = student.scores(student.logits(held.mel[(sounds := np.unique(pairs.sound))], None))

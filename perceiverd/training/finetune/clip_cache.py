@@ -27,7 +27,7 @@ from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.decode import container
-from perceiverd.training.finetune.manifest import Line
+from perceiverd.training.finetune.manifest import ManifestRow
 
 PATIENCE = Tolerance(wait_ns=3600 * NS_PER_S)
 """All of a clip is there before a window of it is cut: nothing is waited for."""
@@ -47,7 +47,7 @@ Times = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Take:
+class DecodedClip:
     """One clip, decoded; time 0 is where it begins. Arrays may lie on disk: they are sliced, never copied whole."""
 
     rate_hz: int
@@ -101,7 +101,7 @@ def _windows(geometry: Geometry, hop_ns: int, media: Iterator[Media]) -> list[Wi
     return [window for item in media for window in windower.push(item)] + windower.flush()
 
 
-class Shelf:
+class ClipCache:
     """Where decoded clips are kept: one file a clip, named by what it was made of."""
 
     def __init__(self, folder: Path, geometry: Geometry) -> None:
@@ -112,13 +112,15 @@ class Shelf:
         sight = f"{video.width}x{video.height}-{video.fps:g}fps" if video else ""
         self.folder = folder / "-".join(filter(None, (sound, sight)))
 
-    def fill(self, lines: Sequence[Line], threads: int, first: int = 0) -> Iterator[tuple[Line, Path | MediaError]]:
+    def fill(
+        self, lines: Sequence[ManifestRow], threads: int, first: int = 0
+    ) -> Iterator[tuple[ManifestRow, Path | MediaError]]:
         """Decode what isn't there yet; each line with its place or what is wrong with its file, in no certain order.
 
         A file is read once for all its clips. `first`: at which file to begin, so that processes that fill one shelf
         together do different work. Raises MediaError where the disk is full.
         """
-        by_file: dict[Path, list[Line]] = defaultdict(list)
+        by_file: dict[Path, list[ManifestRow]] = defaultdict(list)
         for line in lines:
             by_file[line.file].append(line)
         files = list(by_file)
@@ -127,29 +129,29 @@ class Shelf:
             for found in pool.map(lambda file: self._fill(file, by_file[file]), order):
                 yield from found
 
-    def _fill(self, file: Path, lines: Sequence[Line]) -> list[tuple[Line, Path | MediaError]]:
+    def _fill(self, file: Path, lines: Sequence[ManifestRow]) -> list[tuple[ManifestRow, Path | MediaError]]:
         try:
             digest = _digest(file)
-            places: dict[Line, Path | MediaError] = {line: self._place(digest, line) for line in lines}
+            places: dict[ManifestRow, Path | MediaError] = {line: self._place(digest, line) for line in lines}
             missing = [line for line, place in places.items() if isinstance(place, Path) and not place.exists()]
             for line, take in zip(missing, decode(file, missing, self.wanted) if missing else [], strict=True):
-                if isinstance(take, Take):
+                if isinstance(take, DecodedClip):
                     _write(self._place(digest, line), take)
                 else:
                     places[line] = take
-        except ClipsError:
+        except ClipCacheError:
             raise
         except MediaError as error:
             return [(line, error) for line in lines]
         return list(places.items())
 
-    def _place(self, digest: str, line: Line) -> Path:
+    def _place(self, digest: str, line: ManifestRow) -> Path:
         end = "end" if line.end_s is None else f"{line.end_s * 1000:.0f}"
         name = f"{digest[:32]}-{line.start_s * 1000:.0f}-{end}{'-cut' if line.cut else ''}.safetensors"
         return self.folder / digest[:2] / name
 
 
-def shared(learnt: Sequence[Line], held: Sequence[Line]) -> tuple[Line, Line] | None:
+def find_overlap(learnt: Sequence[ManifestRow], held: Sequence[ManifestRow]) -> tuple[ManifestRow, ManifestRow] | None:
     """A clip that is learnt from and the held-out one that it shares media with, by the bytes of their files.
 
     Raises MediaError where a file can't be read. Only files of one size are read.
@@ -158,7 +160,7 @@ def shared(learnt: Sequence[Line], held: Sequence[Line]) -> tuple[Line, Line] | 
     for line in (*learnt, *held):
         by_size[_size(line.file)].add(line.file)
     names = {file: _digest(file) if len(files) > 1 else str(file) for files in by_size.values() for file in files}
-    by_name: dict[str, list[Line]] = defaultdict(list)
+    by_name: dict[str, list[ManifestRow]] = defaultdict(list)
     for line in learnt:
         by_name[names[line.file]].append(line)
     for line in held:
@@ -168,13 +170,13 @@ def shared(learnt: Sequence[Line], held: Sequence[Line]) -> tuple[Line, Line] | 
     return None
 
 
-def load(path: Path) -> Take:
+def load(path: Path) -> DecodedClip:
     """A clip from its shelf; pictures and sound stay on disk until they are asked for. Raises MediaError."""
     try:
         with safe_open(path, "numpy") as file:
             names = set(file.keys())
             meta = file.metadata()
-            return Take(
+            return DecodedClip(
                 rate_hz=int(meta["rate_hz"]),
                 pcm=file.get_slice("pcm") if "pcm" in names else np.zeros(0, np.int16),
                 chunks=file.get_tensor("chunks") if "chunks" in names else np.zeros((0, 3), np.int64),
@@ -186,7 +188,7 @@ def load(path: Path) -> Take:
         raise MediaError(f"{path}: is no decoded clip any more ({error}); delete it") from error
 
 
-def decode(file: Path, lines: Sequence[Line], wanted: MediaFormat) -> list[Take | MediaError]:
+def decode(file: Path, lines: Sequence[ManifestRow], wanted: MediaFormat) -> list[DecodedClip | MediaError]:
     """The clips of one file, which is read once. Raises MediaError where it can't be read at all."""
     length_s = container.probe(file).duration_s or 0.0
     spans = [_span_ns(line, length_s) for line in lines]
@@ -200,12 +202,12 @@ def decode(file: Path, lines: Sequence[Line], wanted: MediaFormat) -> list[Take 
     return [part.take() or _nothing(file, line) for part, line in zip(parts, lines, strict=True)]
 
 
-def _nothing(file: Path, line: Line) -> MediaError:
+def _nothing(file: Path, line: ManifestRow) -> MediaError:
     end = "its end" if line.end_s is None else f"{line.end_s:g} s"
     return MediaError(f"{file}: nothing to hear or see from {line.start_s:g} s to {end}")
 
 
-def _span_ns(line: Line, length_s: float) -> tuple[int, int]:
+def _span_ns(line: ManifestRow, length_s: float) -> tuple[int, int]:
     if line.cut and line.end_s is not None and length_s <= line.end_s - line.start_s + SPARE_S:
         return 0, FOREVER_NS
     end_ns = FOREVER_NS if line.end_s is None else round(line.end_s * NS_PER_S)
@@ -233,13 +235,13 @@ class _Part:
             pcm = np.clip(np.rint(item.samples[skip:stop] * FULL), -FULL, FULL - 1).astype(np.int16)
             self._chunks.append((item.start_ns + skip * NS_PER_S // self._rate_hz - self._start_ns, pcm))
 
-    def take(self) -> Take | None:
+    def take(self) -> DecodedClip | None:
         """What was collected; None where that is nothing."""
         if not self._chunks and not self._frames:
             return None
         pcm = np.concatenate([pcm for _, pcm in self._chunks]) if self._chunks else np.zeros(0, np.int16)
         pixels = [frame.pixels for frame in self._frames]
-        return Take(
+        return DecodedClip(
             self._rate_hz,
             pcm,
             self._chunks_told(),
@@ -254,7 +256,7 @@ class _Part:
         return np.stack([starts, lengths.cumsum() - lengths, lengths], axis=1)
 
 
-def level(samples: NDArray[np.float32], rate_hz: int) -> float:
+def peak_level(samples: NDArray[np.float32], rate_hz: int) -> float:
     """Root mean square of the loudest tenth of a second of sound, -1..1."""
     block = max(1, round(rate_hz * BLOCK_S))
     if not len(samples):
@@ -264,7 +266,7 @@ def level(samples: NDArray[np.float32], rate_hz: int) -> float:
 
 
 def _loudest(pcm: Pcm, rate_hz: int) -> float:
-    return level(pcm.astype(np.float32) / np.float32(FULL), rate_hz)
+    return peak_level(pcm.astype(np.float32) / np.float32(FULL), rate_hz)
 
 
 def _size(file: Path) -> int:
@@ -282,7 +284,7 @@ def _digest(file: Path) -> str:
         raise MediaError(f"{file}: cannot be read ({error.strerror}); check the path and its permissions") from error
 
 
-def _write(path: Path, take: Take) -> None:
+def _write(path: Path, take: DecodedClip) -> None:
     """Several processes may write the same clip at once: each under a name of its own, and all the same bytes."""
     tensors: dict[str, NDArray[Any]] = {}
     if len(take.chunks):
@@ -296,8 +298,10 @@ def _write(path: Path, take: Take) -> None:
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
-        raise ClipsError(f"{path.parent}: decoded clips cannot be kept there ({error}); give another place") from error
+        raise ClipCacheError(
+            f"{path.parent}: decoded clips cannot be kept there ({error}); give another place"
+        ) from error
 
 
-class ClipsError(MediaError):
+class ClipCacheError(MediaError):
     """The place where clips are kept fails, not a clip."""

@@ -14,7 +14,7 @@ from perceiverd.model.card import Card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.evaluation.metrics import average_precision, bootstrap
 from perceiverd.training.finetune import clip_cache, manifest
-from perceiverd.training.finetune.clip_cache import Shelf
+from perceiverd.training.finetune.clip_cache import ClipCache
 from perceiverd.training.finetune.manifest import Manifest
 from perceiverd.training.finetune.sampling import Vocabulary
 
@@ -25,7 +25,7 @@ Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class ClipScores:
     """Clips, what is true of them and what models say of them."""
 
     files: tuple[str, ...]
@@ -39,12 +39,12 @@ class Heard:
         return average_precision(self.scores[model][:, column], self.truth[:, column])
 
 
-def listen(held: Manifest, cards: Sequence[Card], shelf: Path, *, device: str, threads: int) -> Heard:
+def score_clips(held: Manifest, cards: Sequence[Card], shelf: Path, *, device: str, threads: int) -> ClipScores:
     """Score the clips of a manifest with models of one geometry, the first of which has all the labels."""
     card, lines = cards[0], [line for line in held.lines if line.labels]
-    keeper = Shelf(shelf, card.geometry)
+    keeper = ClipCache(shelf, card.geometry)
     found = dict(keeper.fill(lines, threads))
-    manifest.tell(
+    manifest.log_faults(
         [f"{held.path}: line {line.number}: {error}" for line, error in found.items() if isinstance(error, MediaError)]
     )
     there = [(line, place) for line in lines if isinstance(place := found[line], Path)]
@@ -57,7 +57,7 @@ def listen(held: Manifest, cards: Sequence[Card], shelf: Path, *, device: str, t
     taggers = [Tagger(each, device) for each in cards]
     scores = [_scored(place, taggers, card) for _, place in there]
     by_model = tuple(np.stack([each[model] for each in scores]) for model in range(len(cards)))
-    return Heard(tuple(str(line.file) for line, _ in there), truth, by_model)
+    return ClipScores(tuple(str(line.file) for line, _ in there), truth, by_model)
 
 
 def _scored(place: Path, taggers: Sequence[Tagger], card: Card) -> list[Scores]:
@@ -66,12 +66,12 @@ def _scored(place: Path, taggers: Sequence[Tagger], card: Card) -> list[Scores]:
     return [np.concatenate([tagger.tag(part) for part in parts]).mean(axis=0) for tagger in taggers]
 
 
-def report(heard: Heard, card: Card, learnt: Sequence[int], before: Card | None) -> str:
+def report(heard: ClipScores, card: Card, learnt: Sequence[int], before: Card | None) -> str:
     """As Markdown: each of the classes `learnt`; the mean over the others that the clips have, now and `before`."""
     return "\n".join(_report(heard, card, learnt, before))
 
 
-def _report(heard: Heard, card: Card, learnt: Sequence[int], before: Card | None) -> Iterator[str]:
+def _report(heard: ClipScores, card: Card, learnt: Sequence[int], before: Card | None) -> Iterator[str]:
     yield f"{len(heard.files)} held-out clips of {len(set(heard.files))} files"
     yield ""
     yield "| label | clips | average precision | found | false alarms |"

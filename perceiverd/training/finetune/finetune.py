@@ -30,17 +30,17 @@ from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.training.distill import rehearsal
 from perceiverd.training.finetune import clip_cache, manifest
-from perceiverd.training.finetune.clip_cache import Shelf
-from perceiverd.training.finetune.learners import Inputs, LabelLearner, Rows, Seen, WholeLearner
-from perceiverd.training.finetune.manifest import Line, Manifest
-from perceiverd.training.finetune.sampling import Draws, Vocabulary, feeding
-from perceiverd.training.finetune.settings import Plan
+from perceiverd.training.finetune.clip_cache import ClipCache
+from perceiverd.training.finetune.learners import HeadLearner, HeadRows, NetworkInputs, NetworkLearner, VectorSet
+from perceiverd.training.finetune.manifest import Manifest, ManifestRow
+from perceiverd.training.finetune.sampling import ClipSampler, Vocabulary, batch_loader
+from perceiverd.training.finetune.settings import FinetuneSettings
 from perceiverd.training.fitting import loop
 from perceiverd.training.fitting.distributed import ProcessGroup, precision
 from perceiverd.training.fitting.loop import Budget, LoopState
 from perceiverd.training.fitting.optim import load as load_state
 from perceiverd.training.fitting.optim import save as save_state
-from perceiverd.training.fitting.progress import ProgressReporter, telling
+from perceiverd.training.fitting.progress import ProgressReporter, progress_reporter
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +60,9 @@ VIEWS, LOOKS = 16, 8_000
 class Task:
     """What is to be fitted, on what, and where it is kept."""
 
-    plan: Plan
+    plan: FinetuneSettings
     clips: Manifest
-    unlabelled: tuple[Line, ...]
+    unlabelled: tuple[ManifestRow, ...]
     """Further clips, which hold none of the manifest's new sounds."""
     start: Card | None
     """The model to start from; None: the plan's geometry, new."""
@@ -111,7 +111,7 @@ def fit(task: Task) -> Perceiver:
         raise ConfigError(f"{task.state}: keeps a fit that was begun; go on with --resume, or delete the folder")
     crew = ProcessGroup.join(task.device)
     try:
-        with telling(task.logs, silent=crew.rank > 0) as teller:
+        with progress_reporter(task.logs, silent=crew.rank > 0) as teller:
             network = _Fit(task, crew, teller).run()
     except (loop.StoppedError, loop.DivergedError):  # of a crew, all do; after another fault one would wait for them
         crew.leave()
@@ -131,7 +131,7 @@ class _Fit:
         labelled = [at for at, line in enumerate(lines) if line.labels]
         silent = [at for at, line in enumerate(lines) if not line.labels for _ in range(self._times(places, at))]
         self.clips, self.others = (
-            Draws(
+            ClipSampler(
                 [lines[at] for at in chosen],
                 places and [places[at] for at in chosen],
                 task.geometry,
@@ -163,23 +163,23 @@ class _Fit:
         return network.cpu().eval()
 
     # ------------------------------------------------------------------------------------------ clips
-    def _places(self, lines: Sequence[Line]) -> tuple[list[Line], list[Path] | None]:
+    def _places(self, lines: Sequence[ManifestRow]) -> tuple[list[ManifestRow], list[Path] | None]:
         """The clips that can be read, and where each is kept; None where none is kept."""
         how = self.task.plan.clips
         if not how.keep:
             return list(lines), None
-        shelf = Shelf(self.task.shelf, self.task.geometry)
+        shelf = ClipCache(self.task.shelf, self.task.geometry)
         # Every process looks after all clips, each beginning elsewhere: what one has kept the others find.
         first = self.crew.rank * len(lines) // self.crew.size
-        places: dict[Line, Path] = {}
-        faults: dict[Line, MediaError] = {}
+        places: dict[ManifestRow, Path] = {}
+        faults: dict[ManifestRow, MediaError] = {}
         with self.teller.stage("decoding"):
             for number, (line, found) in enumerate(shelf.fill(lines, how.threads, first), 1):
                 if isinstance(found, Path):
                     places[line] = found
                 else:
                     faults[line] = found
-                self.teller.tell(number, number / len(lines), unreadable=len(faults))
+                self.teller.update(number, number / len(lines), unreadable=len(faults))
         self._check(faults, len(lines))
         kept = [line for line in lines if line in places]
         return kept, [places[line] for line in kept]
@@ -190,7 +190,7 @@ class _Fit:
             return 1
         return max(1, clip_cache.load(places[at]).end_ns // (VIEWS * self.task.geometry.window_ns))
 
-    def _check(self, faults: Mapping[Line, MediaError], count: int) -> None:
+    def _check(self, faults: Mapping[ManifestRow, MediaError], count: int) -> None:
         """Raises MediaError where too many clips can't be read."""
         told = [
             f"{self.task.clips.path}: line {line.number}: {error}" if line.number else str(error)
@@ -198,7 +198,7 @@ class _Fit:
         ]
         skip = self.task.plan.clips.skip
         if self.crew.rank == 0 and (len(told) > 1 or len(told) <= skip * count):
-            manifest.tell(told)
+            manifest.log_faults(told)
         if len(told) > skip * count:
             if len(told) == 1:
                 raise MediaError(told[0])
@@ -212,10 +212,10 @@ class _Fit:
         return torch.from_numpy(np.log((counts + 0.5) / (len(self.clips) - counts + 0.5))).float()
 
     # ------------------------------------------------------------------------------------------ labels alone
-    def _labels(self, network: Perceiver, last: nn.Linear) -> tuple[Rows, float]:
+    def _labels(self, network: Perceiver, last: nn.Linear) -> tuple[HeadRows, float]:
         """Learn the rows of the labels that the clips speak of."""
         task, how = self.task, self.how
-        rows = Rows(last, len(self.labels), self.vocabulary.named, self._odds()).to(task.device)
+        rows = HeadRows(last, len(self.labels), self.vocabulary.named, self._odds()).to(task.device)
         # Where the whole network is to be learnt on, its rows are only a beginning.
         minutes = task.minutes * LABELS_SHARE if task.minutes and task.train == "all" else task.minutes
         budget = Budget(_steps(how.head_epochs, len(self.clips), how.batch), minutes)
@@ -223,7 +223,7 @@ class _Fit:
         network.eval().requires_grad_(False)
         seen = self._seen(network, rows)
         rows.standardise(torch.cat([seen.vectors, seen.rehearsed]))
-        learner = LabelLearner(rows, seen, how, task.seed, self.crew)
+        learner = HeadLearner(rows, seen, how, task.seed, self.crew)
         with self.teller.stage("labels"):
             spent_s = loop.run(
                 learner,
@@ -237,13 +237,13 @@ class _Fit:
             )
         return rows, spent_s
 
-    def _seen(self, network: Perceiver, rows: Rows) -> Seen:
+    def _seen(self, network: Perceiver, rows: HeadRows) -> VectorSet:
         """The vectors of all views of all clips; from the fit's folder, where they have been made before."""
         task = self.task
         place = task.state / "vectors.pt"
         views = task.plan.clips.views or max(1, min(VIEWS, LOOKS // (len(self.clips) + len(self.others))))
         if place.exists() and (found := load_state(place)) and found.get("fingerprint") == task.fingerprint:
-            return Seen(views, *(found[name].to(task.device) for name in Seen.NAMES))
+            return VectorSet(views, *(found[name].to(task.device) for name in VectorSet.NAMES))
         with self.teller.stage("looking"):
             clips = self._look(network, rows, self.clips, views)
             others = self._look(network, rows, self.others, views)
@@ -251,31 +251,33 @@ class _Fit:
         old = rehearsal.features(task.start, network).to(task.device)
         vectors = torch.cat([others[0], old])
         targets = torch.cat([others[1], rows.before(old)])
-        seen = Seen(views, *clips, vectors, targets)
+        seen = VectorSet(views, *clips, vectors, targets)
         if self.crew.rank == 0:
             task.state.mkdir(parents=True, exist_ok=True)
-            kept = {name: getattr(seen, name).cpu() for name in Seen.NAMES}
+            kept = {name: getattr(seen, name).cpu() for name in VectorSet.NAMES}
             save_state(place, {**kept, "fingerprint": task.fingerprint})
         return seen
 
-    def _look(self, network: Perceiver, rows: Rows, draws: Draws, views: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(
+        self, network: Perceiver, rows: HeadRows, draws: ClipSampler, views: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors (N, width), targets and weights (N, rows) of every view of every clip, clip by clip."""
         count, device = len(draws) * views, self.task.device
         vectors = torch.zeros(count, self.task.geometry.trunk.width, device=device)
         targets, weights = (torch.zeros(count, len(rows.places), device=device) for _ in range(2))
         chunks = list(range(0, count, LOOK))[self.crew.rank :: self.crew.size]
         pool_of = self.task.plan.clips.threads
-        with feeding([], seed=0, rank=0, size=1, threads=pool_of) as feed, torch.inference_mode():
+        with batch_loader([], seed=0, rank=0, size=1, threads=pool_of) as feed, torch.inference_mode():
             for number, first in enumerate(chunks):
                 found = feed.map(draws, [divmod(at, views) for at in range(first, min(first + LOOK, count))])
                 part = slice(first, first + len(found))
-                batch = Inputs.of(found, self.task.geometry, device)
+                batch = NetworkInputs.of(found, self.task.geometry, device)
                 with torch.autocast(device.type, self._precision(), enabled=self._precision() != torch.float32):
                     vectors[part] = network(batch.contents, batch.present).float()
                 said = batch.targets[:, list(rows.places)]
                 targets[part] = torch.where(said.isnan(), rows.before(vectors[part]), said)
                 weights[part] = batch.weights[:, list(rows.places)]
-                self.teller.tell(first + len(found), (number + 1) / len(chunks))
+                self.teller.update(first + len(found), (number + 1) / len(chunks))
         return self.crew.total(vectors), self.crew.total(targets), self.crew.total(weights)
 
     # ------------------------------------------------------------------------------------------ all
@@ -296,9 +298,9 @@ class _Fit:
         threads = task.plan.clips.threads
         with (
             self.teller.stage("all"),
-            feeding(parts, seed=task.seed, rank=self.crew.rank, size=size, threads=threads) as feed,
+            batch_loader(parts, seed=task.seed, rank=self.crew.rank, size=size, threads=threads) as feed,
         ):
-            learner = WholeLearner(
+            learner = NetworkLearner(
                 network,
                 before,
                 feed,

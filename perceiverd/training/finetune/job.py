@@ -17,9 +17,9 @@ from perceiverd.model.card import CARD_FILE, DEFAULT, Card, load_card
 from perceiverd.training.finetune import clip_cache, evaluate, finetune, manifest
 from perceiverd.training.finetune import settings as plans
 from perceiverd.training.finetune.finetune import Part, Task
-from perceiverd.training.finetune.manifest import Form, Manifest
-from perceiverd.training.finetune.settings import Plan
-from perceiverd.training.fitting.distributed import device_of, leads
+from perceiverd.training.finetune.manifest import Manifest, ManifestFormat
+from perceiverd.training.finetune.settings import FinetuneSettings
+from perceiverd.training.fitting.distributed import device_of, is_leader
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Wish:
 
     clips: Path
     out: Path
-    form: Form = "auto"
+    form: ManifestFormat = "auto"
     media: Path | None = None
     start: str | None = None
     """A model's name or folder; None: the bundled one or, where the recipe has a geometry, none."""
@@ -61,14 +61,14 @@ def run(wish: Wish) -> str:
     if (wish.out / CARD_FILE).exists() and not wish.resume:
         raise ConfigError(f"{wish.out}: is a model already; give another --out")
     network = finetune.fit(task)
-    if not leads():
+    if not is_leader():
         return ""
     finetune.save(task, network, wish.out, wish.licence or (task.start.licence if task.start else "NOASSERTION"))
     if held is None:
         return ""
     card = load_card(wish.out.resolve())
     cards = [card, task.start] if task.start else [card]
-    heard = evaluate.listen(held, cards, task.shelf, device=str(device), threads=task.plan.clips.threads)
+    heard = evaluate.score_clips(held, cards, task.shelf, device=str(device), threads=task.plan.clips.threads)
     learnt = [label.index for label in card.labels if label.mid in task.clips.named]
     return evaluate.report(heard, card, learnt, task.start)
 
@@ -79,7 +79,7 @@ def _task(wish: Wish, device: torch.device) -> tuple[Task, Manifest | None]:
     task = Task(
         plan=plan,
         clips=manifest.read(
-            wish.clips, finetune.known(start), form=wish.form, media=wish.media, skip=plan.clips.skip, tells=leads()
+            wish.clips, finetune.known(start), form=wish.form, media=wish.media, skip=plan.clips.skip, tells=is_leader()
         ),
         unlabelled=tuple(line for folder in wish.rehearse for line in manifest.files_in(folder)),
         start=start,
@@ -99,11 +99,11 @@ def _held(wish: Wish, task: Task) -> Manifest | None:
     if wish.held_out is None:
         return None
     held = manifest.read(
-        wish.held_out, task.labels, form=wish.form, media=wish.media, skip=task.plan.clips.skip, tells=leads()
+        wish.held_out, task.labels, form=wish.form, media=wish.media, skip=task.plan.clips.skip, tells=is_leader()
     )
     if held.new:
         raise ConfigError(f"{wish.held_out}: {held.new[0].name!r} is no label that {wish.clips} teaches")
-    if pair := clip_cache.shared((*task.clips.lines, *task.unlabelled), held.lines):
+    if pair := clip_cache.find_overlap((*task.clips.lines, *task.unlabelled), held.lines):
         learnt, measured = pair
         where = f"line {learnt.number} of {wish.clips}" if learnt.number else f"{learnt.file}, for --rehearse"
         raise ConfigError(
@@ -112,7 +112,7 @@ def _held(wish: Wish, task: Task) -> Manifest | None:
     return held
 
 
-def _start(wish: Wish, plan: Plan) -> Card | None:
+def _start(wish: Wish, plan: FinetuneSettings) -> Card | None:
     if plan.geometry is None:
         start = load_card(wish.start or DEFAULT)
         if start.scores != "sigmoid":
@@ -127,9 +127,9 @@ def _start(wish: Wish, plan: Plan) -> Card | None:
     return None
 
 
-def _plan(wish: Wish) -> Plan:
+def _plan(wish: Wish) -> FinetuneSettings:
     """The recipe with what the command line overrules."""
-    plan = plans.load(wish.recipe) if wish.recipe else Plan()
+    plan = plans.load(wish.recipe) if wish.recipe else FinetuneSettings()
     epochs = {} if wish.epochs is None else {"epochs": wish.epochs, "head_epochs": wish.epochs}
     given = {"batch": wish.batch, "precision": wish.precision}
     fit = {**epochs, **{name: value for name, value in given.items() if value is not None}}

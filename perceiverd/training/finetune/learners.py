@@ -16,16 +16,16 @@ from torch.nn import functional as F
 from perceiverd.model.encoding import audio_tokens, video_tokens
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.training.finetune.sampling import Draw, Feed, order
+from perceiverd.training.finetune.sampling import BatchLoader, Sample, shuffled_order
 from perceiverd.training.fitting.distributed import ProcessGroup
-from perceiverd.training.fitting.settings import Fit
+from perceiverd.training.fitting.settings import FitSettings
 
 REHEARSED = 4
 """Vectors of a bank that a step has for each clip."""
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
+class NetworkInputs:
     """Windows as the network takes them."""
 
     contents: dict[str, Tensor]
@@ -35,7 +35,7 @@ class Inputs:
     weights: Tensor
 
     @classmethod
-    def of(cls, draws: Sequence[Draw], geometry: Geometry, device: torch.device) -> Inputs:
+    def of(cls, draws: Sequence[Sample], geometry: Geometry, device: torch.device) -> NetworkInputs:
         """Put windows together; a modality that none has is left out, one that some lack is masked."""
         contents, present = {}, {}
         if geometry.audio and any(draw.audio is not None for draw in draws):
@@ -54,7 +54,7 @@ class Inputs:
         return cls(contents, present, targets, weights)
 
 
-class Rows(nn.Module):
+class HeadRows(nn.Module):
     """A last layer of which some rows learn; the others are those of the model that was started from."""
 
     def __init__(self, last: nn.Linear, classes: int, places: Sequence[int], odds: Tensor) -> None:
@@ -104,7 +104,7 @@ class Rows(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class VectorSet:
     """All that labels are learnt from."""
 
     NAMES = ("vectors", "targets", "weights", "rehearsed", "rehearsed_targets")
@@ -120,10 +120,10 @@ class Seen:
     rehearsed_targets: Tensor
 
 
-class LabelLearner:
+class HeadLearner:
     """Rows from vectors."""
 
-    def __init__(self, rows: Rows, seen: Seen, how: Fit, seed: int, crew: ProcessGroup) -> None:
+    def __init__(self, rows: HeadRows, seen: VectorSet, how: FitSettings, seed: int, crew: ProcessGroup) -> None:
         self._rows, self._seen, self._how, self._seed, self._crew = rows, seen, how, seed, crew
 
     @property
@@ -132,7 +132,7 @@ class LabelLearner:
 
     def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
         seen, batch, crew = self._seen, self._how.batch, self._crew
-        places = order(self._seed, len(seen.vectors) // seen.views, step * batch, batch)
+        places = shuffled_order(self._seed, len(seen.vectors) // seen.views, step * batch, batch)
         chosen = [index * seen.views + epoch % seen.views for index, epoch in places][crew.rank :: crew.size]
         logits = self._rows(seen.vectors[chosen])
         entropy = F.binary_cross_entropy_with_logits(
@@ -149,15 +149,15 @@ class LabelLearner:
         return {"loss": float(loss.detach())}
 
 
-class WholeLearner:
+class NetworkLearner:
     """A whole network from windows."""
 
     def __init__(
         self,
         network: Perceiver,
         before: Perceiver | None,
-        feed: Feed,
-        how: Fit,
+        feed: BatchLoader,
+        how: FitSettings,
         geometry: Geometry,
         *,
         old: int,
@@ -183,10 +183,10 @@ class WholeLearner:
                 total += float(loss.detach())
         return {"loss": total}
 
-    def _loss(self, draws: Sequence[Draw]) -> Tensor:
+    def _loss(self, draws: Sequence[Sample]) -> Tensor:
         """Cross-entropy summed over windows and labels."""
         device = self._network.latents.device
-        batch = Inputs.of(draws, self._geometry, device)
+        batch = NetworkInputs.of(draws, self._geometry, device)
         with torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32):
             logits = self._network(batch.contents, batch.present).float()
             if self._before is not None:

@@ -21,7 +21,7 @@ from perceiverd.core.labels import Label, ontology
 
 log = logging.getLogger(__name__)
 
-Form = Literal["auto", "perceiverd", "audioset"]
+ManifestFormat = Literal["auto", "perceiverd", "audioset"]
 
 COLUMNS = ("file", "start_s", "end_s", "labels")
 """Of our own form; the times may be left out or empty, and then a clip is the whole file."""
@@ -37,7 +37,7 @@ TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ManifestRow:
     """One clip."""
 
     number: int
@@ -57,7 +57,7 @@ class Manifest:
     """The clips of one CSV whose files are there."""
 
     path: Path
-    lines: tuple[Line, ...]
+    lines: tuple[ManifestRow, ...]
     new: tuple[Label, ...]
     """The classes that are not among the labels it was read with; their indices go on from there."""
     missing: int = 0
@@ -73,7 +73,7 @@ def read(
     path: Path,
     known: Sequence[Label],
     *,
-    form: Form = "auto",
+    form: ManifestFormat = "auto",
     media: Path | None = None,
     skip: float = 0.0,
     tells: bool = True,
@@ -110,12 +110,12 @@ def read(
     return Manifest(path, tuple(there), labels.new, len(lines) - len(there))
 
 
-def files_in(folder: Path) -> tuple[Line, ...]:
+def files_in(folder: Path) -> tuple[ManifestRow, ...]:
     """Every file below a folder as a clip of which nothing is known. Raises ConfigError where there is none."""
     files = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if not name.startswith("."))
     if not files:
         raise ConfigError(f"{folder}: no file in it")
-    return tuple(Line(0, file, 0.0, None, ()) for file in files)
+    return tuple(ManifestRow(0, file, 0.0, None, ()) for file in files)
 
 
 class _Faults:
@@ -135,7 +135,7 @@ class _Faults:
         if len(self._told) == 1:
             raise ConfigError(self._told[0])
         if self._tells:
-            tell(self._told)
+            log_faults(self._told)
         raise ConfigError(f"{self._path}: {len(self._told)} lines can't be used as they are; correct them")
 
 
@@ -186,7 +186,7 @@ def _looks_like_audioset(rows: Sequence[str]) -> bool:
     return first.startswith("#") or bool(re.match(r"[\w-]{11}, *\d+\.\d+, *\d+\.\d+,", first))
 
 
-def _own(path: Path, rows: Sequence[str], labels: _Labels, faults: _Faults) -> Iterator[Line]:
+def _own(path: Path, rows: Sequence[str], labels: _Labels, faults: _Faults) -> Iterator[ManifestRow]:
     header = rows[0] if rows else ""
     delimiter = next((sign for sign in (",", ";", "\t") if sign in header), ",")  # spreadsheets differ by country
     table = csv.reader(rows, delimiter=delimiter, skipinitialspace=True)
@@ -212,16 +212,16 @@ def _own(path: Path, rows: Sequence[str], labels: _Labels, faults: _Faults) -> I
             faults.add(table.line_num, str(error))
 
 
-def _own_line(path: Path, number: int, cells: Mapping[str, str], labels: _Labels) -> Line:
+def _own_line(path: Path, number: int, cells: Mapping[str, str], labels: _Labels) -> ManifestRow:
     if not cells["file"]:
         raise ValueError("no file is named")
     start_s, end_s = _times(cells.get("start_s", ""), cells.get("end_s", ""))
     words = [word for word in cells["labels"].split(SEPARATOR) if word.strip()]
     mids = dict.fromkeys(labels.mid_of(word, own=True) for word in words)
-    return Line(number, path.parent / cells["file"], start_s, end_s, tuple(mids))
+    return ManifestRow(number, path.parent / cells["file"], start_s, end_s, tuple(mids))
 
 
-def _audioset(rows: Sequence[str], labels: _Labels, faults: _Faults, media: Path) -> Iterator[Line]:
+def _audioset(rows: Sequence[str], labels: _Labels, faults: _Faults, media: Path) -> Iterator[ManifestRow]:
     if not media.is_dir():
         raise ConfigError(f"{media}: no such folder of media")
     shelf = _stems(media)
@@ -250,7 +250,7 @@ def _found(
     start_s: float,
     end_s: float | None,
     mids: tuple[str, ...],
-) -> Line:
+) -> ManifestRow:
     """The line with its file: one that bears the start is the clip itself, one with the id alone may be."""
     starts = {f"{start_s:g}", f"{start_s:.1f}", f"{start_s:.3f}", f"{start_s * 1000:.0f}", f"{start_s:06.0f}"}
     ends = {"", *(f"_{end}" for end in _spellings(end_s))}
@@ -258,10 +258,10 @@ def _found(
         for start in sorted(starts):
             for end in sorted(ends):
                 if file := shelf.get(f"{name}_{start}{end}"):
-                    return Line(number, file, 0.0, None, mids)
+                    return ManifestRow(number, file, 0.0, None, mids)
         if file := shelf.get(name):
-            return Line(number, file, start_s, end_s, mids, cut=True)
-    return Line(number, media / f"{ytid}.*", start_s, end_s, mids)
+            return ManifestRow(number, file, start_s, end_s, mids, cut=True)
+    return ManifestRow(number, media / f"{ytid}.*", start_s, end_s, mids)
 
 
 def _spellings(time_s: float | None) -> tuple[str, ...]:
@@ -292,7 +292,9 @@ def _times(start: str, end: str) -> tuple[float, float | None]:
     return start_s, end_s
 
 
-def _check_missing(path: Path, lines: Sequence[Line], there: Sequence[Line], skip: float, *, tells: bool) -> None:
+def _check_missing(
+    path: Path, lines: Sequence[ManifestRow], there: Sequence[ManifestRow], skip: float, *, tells: bool
+) -> None:
     here = {line.number for line in there}
     missing = [line for line in lines if line.number not in here]
     if not missing:
@@ -302,14 +304,14 @@ def _check_missing(path: Path, lines: Sequence[Line], there: Sequence[Line], ski
     if refused and len(missing) == 1:
         raise ConfigError(told[0])
     if tells:
-        tell(told)
+        log_faults(told)
     if refused:
         raise ConfigError(
             f"{path}: the files of {len(missing)} of {len(lines)} clips are missing; --skip says how many may"
         )
 
 
-def tell(lines: Sequence[str]) -> None:
+def log_faults(lines: Sequence[str]) -> None:
     """Each in a line of the log, the first of many."""
     for line in lines[:TOLD]:
         log.warning("%s", line)

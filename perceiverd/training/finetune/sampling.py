@@ -20,9 +20,9 @@ from perceiverd.core.labels import Label
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.windower import Window
 from perceiverd.training.finetune import clip_cache
-from perceiverd.training.finetune.clip_cache import Take
-from perceiverd.training.finetune.manifest import Line, above
-from perceiverd.training.finetune.settings import Augment
+from perceiverd.training.finetune.clip_cache import DecodedClip
+from perceiverd.training.finetune.manifest import ManifestRow, above
+from perceiverd.training.finetune.settings import AugmentSettings
 from perceiverd.training.synthesis.tones import coloured_noise
 
 CANDIDATES = 3
@@ -37,7 +37,7 @@ Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class Sample:
     """One window and what is known of it."""
 
     audio: Vector | None
@@ -90,16 +90,16 @@ class Vocabulary:
         return targets, weights
 
 
-class Draws:
+class ClipSampler:
     """Draws from a list of clips. Nothing changes after construction but the count of what failed."""
 
     def __init__(
         self,
-        lines: Sequence[Line],
+        lines: Sequence[ManifestRow],
         places: Sequence[Path] | None,
         geometry: Geometry,
         vocabulary: Vocabulary,
-        augment: Augment,
+        augment: AugmentSettings,
         *,
         seed: int,
         skip: float,
@@ -121,7 +121,7 @@ class Draws:
         """Clips that could not be read when they were drawn."""
         return len(self._lost)
 
-    def draw(self, index: int, number: int) -> Draw:
+    def draw(self, index: int, number: int) -> Sample:
         """Draw `number` of the clip at `index`; of the next one where that can't be read. Raises MediaError."""
         for at in range(index, index + SUBSTITUTES):
             place = at % len(self.lines)
@@ -140,7 +140,7 @@ class Draws:
                     ) from error
         raise MediaError(f"{SUBSTITUTES} clips in a row, from {self.lines[index].file} on, can't be read")
 
-    def _take(self, place: int) -> Take:
+    def _take(self, place: int) -> DecodedClip:
         if self._places is not None:
             return clip_cache.load(self._places[place])
         line = self.lines[place]
@@ -149,21 +149,21 @@ class Draws:
             raise take
         return take
 
-    def _draw(self, take: Take, line: Line, rng: np.random.Generator) -> Draw:
+    def _draw(self, take: DecodedClip, line: ManifestRow, rng: np.random.Generator) -> Sample:
         window = self._somewhere(take, line, rng)
         targets, weights = self.vocabulary.targets(line.labels)
         if window.audio is not None and window.video is None and take.loudest > 0:
-            heard = clip_cache.level(window.audio, take.rate_hz)
+            heard = clip_cache.peak_level(window.audio, take.rate_hz)
             below_db = 20 * np.log10(take.loudest / max(heard, 1e-9))
             present = self.vocabulary.present(line.labels)
             if below_db > SILENT_DB:
                 targets[present] = 0
             elif below_db > VOUCHED_DB:
                 weights[present] = 0
-        audio, video = augmented(window, self._augment, rng)
-        return Draw(audio, video, targets, weights)
+        audio, video = augment(window, self._augment, rng)
+        return Sample(audio, video, targets, weights)
 
-    def _somewhere(self, take: Take, line: Line, rng: np.random.Generator) -> Window:
+    def _somewhere(self, take: DecodedClip, line: ManifestRow, rng: np.random.Generator) -> Window:
         spare_ns = take.end_ns - self._geometry.window_ns
         if spare_ns <= 0:
             found = [take.window(self._geometry, 0)]
@@ -173,7 +173,9 @@ class Draws:
         windows = [window for window in found if window is not None]
         if not windows:
             raise MediaError(f"{line.file}: nothing to hear or see in it")
-        window = max(windows, key=lambda one: 0 if one.audio is None else clip_cache.level(one.audio, take.rate_hz))
+        window = max(
+            windows, key=lambda one: 0 if one.audio is None else clip_cache.peak_level(one.audio, take.rate_hz)
+        )
         if spare_ns < 0 and window.audio is not None and window.video is None:
             # A clip shorter than a window begins with it; live it may be anywhere in it.
             rate = take.rate_hz
@@ -182,7 +184,9 @@ class Draws:
         return window
 
 
-def augmented(window: Window, how: Augment, rng: np.random.Generator) -> tuple[Vector | None, NDArray[np.uint8] | None]:
+def augment(
+    window: Window, how: AugmentSettings, rng: np.random.Generator
+) -> tuple[Vector | None, NDArray[np.uint8] | None]:
     """The window's sound and pictures, changed as a listener would not mind."""
     audio, video = window.audio, window.video
     if audio is not None and video is not None:
@@ -203,7 +207,7 @@ def augmented(window: Window, how: Augment, rng: np.random.Generator) -> tuple[V
     return audio, video
 
 
-def order(seed: int, count: int, first: int, rows: int) -> Iterator[tuple[int, int]]:
+def shuffled_order(seed: int, count: int, first: int, rows: int) -> Iterator[tuple[int, int]]:
     """(clip, epoch) of `rows` places from `first` on in the endless sequence of epochs, each in an order of its own."""
     place = first
     while place < first + rows:
@@ -214,39 +218,41 @@ def order(seed: int, count: int, first: int, rows: int) -> Iterator[tuple[int, i
             place += 1
 
 
-class Feed:
+class BatchLoader:
     """A process's share of every step's draws, made ahead by threads."""
 
     def __init__(
-        self, parts: Sequence[tuple[Draws, int]], seed: int, rank: int, size: int, pool: ThreadPoolExecutor
+        self, parts: Sequence[tuple[ClipSampler, int]], seed: int, rank: int, size: int, pool: ThreadPoolExecutor
     ) -> None:
         """`parts`: from which draws, and how many of each a step has over all processes."""
         self._parts, self._seed, self._rank, self._size, self._pool = parts, seed, rank, size, pool
-        self._ahead: dict[int, list[list[Future[Draw]]]] = {}
+        self._ahead: dict[int, list[list[Future[Sample]]]] = {}
 
-    def __call__(self, step: int) -> list[list[Draw]]:
+    def __call__(self, step: int) -> list[list[Sample]]:
         """The draws of this step that are this process's, part by part; the next step's are begun."""
         ahead = self._ahead.pop(step, None) or self._begin(step)
         self._ahead = {step + 1: self._begin(step + 1)}
         return [[future.result() for future in part] for part in ahead]
 
-    def map(self, draws: Draws, places: Sequence[tuple[int, int]]) -> list[Draw]:
+    def map(self, draws: ClipSampler, places: Sequence[tuple[int, int]]) -> list[Sample]:
         """These draws (clip, number), made by the threads."""
         return list(self._pool.map(lambda place: draws.draw(*place), places))
 
-    def _begin(self, step: int) -> list[list[Future[Draw]]]:
+    def _begin(self, step: int) -> list[list[Future[Sample]]]:
         found = []
         for number, (draws, rows) in enumerate(self._parts):
-            places = list(order(self._seed + number, len(draws), step * rows, rows)) if len(draws) else []
+            places = list(shuffled_order(self._seed + number, len(draws), step * rows, rows)) if len(draws) else []
             found.append([self._pool.submit(draws.draw, *place) for place in places[self._rank :: self._size]])
         return found
 
 
 @contextmanager
-def feeding(parts: Sequence[tuple[Draws, int]], *, seed: int, rank: int, size: int, threads: int) -> Iterator[Feed]:
+def batch_loader(
+    parts: Sequence[tuple[ClipSampler, int]], *, seed: int, rank: int, size: int, threads: int
+) -> Iterator[BatchLoader]:
     """A feed whose threads end with it."""
     pool = ThreadPoolExecutor(threads)
     try:
-        yield Feed(parts, seed, rank, size, pool)
+        yield BatchLoader(parts, seed, rank, size, pool)
     finally:
         pool.shutdown(cancel_futures=True)

@@ -15,10 +15,10 @@ from msgspec import Meta
 from perceiverd.config.hints import convert
 from perceiverd.core.errors import ConfigError
 from perceiverd.model.geometry import Geometry
-from perceiverd.training.fitting.settings import Fit, Share
+from perceiverd.training.fitting.settings import FitSettings, Share
 
 
-class Clips(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ClipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[clips]`: where windows come from."""
 
     keep: bool = True
@@ -31,7 +31,7 @@ class Clips(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Windows of each clip, differently augmented, from which labels are trained; 0: 16, fewer of many clips."""
 
 
-class Augment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AugmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[augment]`: what is done to a window before it is learnt from. Where in the clip it lies is always random."""
 
     gain_db: Annotated[float, Meta(ge=0, le=60)] = 6.0
@@ -50,17 +50,17 @@ class Augment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("without_video and without_audio are more than 1 together")
 
 
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FinetuneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     geometry: Geometry | None = None
     """Of a new model; without it a fit starts from a model that there is."""
-    fit: Fit = Fit()
-    clips: Clips = Clips()
-    augment: Augment = Augment()
+    fit: FitSettings = FitSettings()
+    clips: ClipSettings = ClipSettings()
+    augment: AugmentSettings = AugmentSettings()
 
 
-def load(path: Path) -> Plan:
+def load(path: Path) -> FinetuneSettings:
     """The plan in a TOML file. Raises ConfigError: one line with the file, the place in it and what to do."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -69,6 +69,6 @@ def load(path: Path) -> Plan:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
-        return convert(table, Plan, "$")
+        return convert(table, FinetuneSettings, "$")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

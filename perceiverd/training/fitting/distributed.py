@@ -15,12 +15,12 @@ from perceiverd.config import DEVICE
 from perceiverd.core.errors import ConfigError
 
 
-def leads() -> bool:
+def is_leader() -> bool:
     """Whether this process is the one of its crew that writes what all have made."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def members() -> int:
+def process_count() -> int:
     """How many processes fit together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -35,7 +35,7 @@ class ProcessGroup:
     @classmethod
     def join(cls, device: torch.device | None = None) -> ProcessGroup:
         """Meet the others, where there are any; `leave` them in the end. `device`: where the weights are."""
-        if members() == 1:
+        if process_count() == 1:
             return cls(0, 1)
         distributed.init_process_group("nccl" if device is not None and device.type == "cuda" else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())

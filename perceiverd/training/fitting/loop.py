@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from perceiverd.core.errors import ConfigError, PerceiverdError
 from perceiverd.training.fitting.distributed import ProcessGroup
-from perceiverd.training.fitting.optim import Lamb, RunningMean, decays, load, rate, save
+from perceiverd.training.fitting.optim import Lamb, RunningMean, decays, load, rate_factor, save
 from perceiverd.training.fitting.progress import ProgressReporter
-from perceiverd.training.fitting.settings import Fit
+from perceiverd.training.fitting.settings import FitSettings
 
 LOWER = "begin anew with a lower rate, without"
 """What to do where a fit diverged; the folder of its state follows."""
@@ -106,7 +106,7 @@ class LoopState:
 def run(
     learner: Learner,
     groups: list[dict[str, Any]],
-    how: Fit,
+    how: FitSettings,
     budget: Budget,
     state: LoopState,
     crew: ProcessGroup,
@@ -143,7 +143,7 @@ def run(
     with _stoppable() as stop:
         while (share := budget.share(step, spent_s)) < 1:
             for group in optimiser.param_groups:
-                group["lr"] = how.rate * group["share"] * rate(share, how.warmup, falls=how.schedule == "cosine")
+                group["lr"] = how.rate * group["share"] * rate_factor(share, how.warmup, falls=how.schedule == "cosine")
             optimiser.zero_grad()
             figures = learner.backward(step, scaler)
             spent_s = crew.average(module, time.monotonic() - begun_s)
@@ -156,7 +156,7 @@ def run(
             step += 1
             mean.update(module, step)
             figures |= {"norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
-            teller.tell(step, min(1.0, budget.share(step, spent_s)), **figures)
+            teller.update(step, min(1.0, budget.share(step, spent_s)), **figures)
             stopped = crew.any(bool(stop), device)
             if stopped or time.monotonic() - saved_s > how.save_every_s:
                 saved_s = time.monotonic()
@@ -174,7 +174,7 @@ def _finite(weights: Mapping[str, Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
-def groups_of(module: nn.Module, how: Fit, share: float) -> list[dict[str, Any]]:
+def groups_of(module: nn.Module, how: FitSettings, share: float) -> list[dict[str, Any]]:
     """The parameters that learn, those that decay apart; `share`: their learning rate over the fit's."""
     learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in learning if decays(name, parameter)]
@@ -185,7 +185,7 @@ def groups_of(module: nn.Module, how: Fit, share: float) -> list[dict[str, Any]]
     ]
 
 
-def _optimiser(groups: list[dict[str, Any]], how: Fit) -> torch.optim.Optimizer:
+def _optimiser(groups: list[dict[str, Any]], how: FitSettings) -> torch.optim.Optimizer:
     if how.optimiser == "lamb":
         return Lamb(groups, lr=how.rate)
     return torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))

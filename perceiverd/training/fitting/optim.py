@@ -62,7 +62,7 @@ class Lamb(torch.optim.Optimizer):
         parameter.sub_(update * trust * group["lr"])
 
 
-def rate(share: float, warmup: float, *, falls: bool = True) -> float:
+def rate_factor(share: float, warmup: float, *, falls: bool = True) -> float:
     """Share of the peak rate after this share of the budget: a linear rise, then half a cosine down to zero."""
     if share < warmup:
         return max(share / warmup, 0.01)

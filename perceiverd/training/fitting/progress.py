@@ -46,7 +46,7 @@ class ProgressReporter:
         finally:
             self._bars.remove_task(self._bar)
 
-    def tell(self, step: int, share: float, **figures: float) -> None:
+    def update(self, step: int, share: float, **figures: float) -> None:
         """`step` is done, and this share, 0..1, of the stage."""
         if self._silent:
             return
@@ -63,7 +63,7 @@ class ProgressReporter:
 
 
 @contextmanager
-def telling(logs: Path | None, *, silent: bool) -> Iterator[ProgressReporter]:
+def progress_reporter(logs: Path | None, *, silent: bool) -> Iterator[ProgressReporter]:
     """A teller; `logs`: the folder that TensorBoard reads."""
     bars = Progress(
         TextColumn("{task.description}", markup=False),

@@ -13,7 +13,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
-class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[fit]`: the steps."""
 
     optimiser: Literal["adamw", "lamb"] = "adamw"

@@ -14,7 +14,7 @@ from perceiverd.model.geometry import Audio, Geometry, Trunk
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data import ambient
 from perceiverd.training.data.ambient import SIGHTS, SOUNDS, Stream, cut, listen, look, streams
-from perceiverd.training.evaluation.false_alarms import events, levels, reached, report, smoothed
+from perceiverd.training.evaluation.false_alarms import event_levels, events, report, smoothed, stream_levels
 
 AT = {label.name: label.index for label in ontology().labels}
 EAR = Geometry(
@@ -107,7 +107,7 @@ def test_what_is_reached_is_where_events_begin(name: str) -> None:
     """Just below the level that was reached there is an event, just above it there is none."""
     rng = np.random.default_rng(4)
     scores = rows(name, rng.random(40).tolist())
-    level = reached(scores, 0.5)[AT[name]]
+    level = event_levels(scores, 0.5)[AT[name]]
     assert 0 < level < scores.max()
     for shift, wanted in ((-1e-6, True), (1e-6, False)):
         thresholds = np.full(527, 0.999)
@@ -129,7 +129,7 @@ def test_false_alarms_are_counted_by_kind_and_label(tiny_model: Path) -> None:
     text = "\n".join(report(tagger, itertools.islice(streams(tagger.card.geometry, [], 2, 1, 10), 3)))
     assert "| all | 0.01 |" in text
     assert "| digital silence | 0.00 |" in text
-    grid = levels(tagger, itertools.islice(streams(tagger.card.geometry, [], 2, 1, 10), 3))
+    grid = stream_levels(tagger, itertools.islice(streams(tagger.card.geometry, [], 2, 1, 10), 3))
     assert grid.shape == (3, 527)
     assert (grid[:, AT["Silence"]] == 0).all() and (grid[:, AT["Dog"]] > 0).all()
 

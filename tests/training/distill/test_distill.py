@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -26,8 +23,7 @@ from perceiverd.training.distill.batches import Batches, Mix, Sounds, joint_targ
 from perceiverd.training.distill.distill import Student, distil, loss_of
 from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.loop import Budget, DivergedError, LoopState, StoppedError
-from perceiverd.training.fitting.optim import rate
-from perceiverd.training.fitting.settings import Fit
+from perceiverd.training.fitting.settings import FitSettings
 from perceiverd.training.teachers import efficientnet, yamnet
 
 ROOT = Path(__file__).parents[3]
@@ -88,7 +84,7 @@ def taught(pool: Path, state: Path, batches_: int, pictures: Pictures | None = N
     """A student after so many batches."""
     torch.manual_seed(1)
     student = Student(GEOMETRY)
-    how = Fit(rate=1e-2, warmup=0.1, batch=16, save_every_s=1e-9)
+    how = FitSettings(rate=1e-2, warmup=0.1, batch=16, save_every_s=1e-9)
     distil(student, batches(pool, pictures), how, Budget(batches_), LoopState(state / "state.pt", "one"), half=False)
     return student
 
@@ -156,46 +152,10 @@ def test_what_is_heard_or_seen_is_there() -> None:
     assert sight_targets(seen)[1].tolist() == [[1.0, 1.0, pytest.approx(0.1)]]
 
 
-def test_the_rate_rises_and_falls_to_nothing() -> None:
-    """The learning rate begins low, peaks after the warm-up and ends at zero."""
-    shares = [rate(share, 0.1) for share in (0.0, 0.1, 0.55, 1.0)]
-    assert shares[0] == pytest.approx(0.01) and shares[1] == pytest.approx(1)
-    assert shares[2] == pytest.approx(0.5) and shares[3] == pytest.approx(0)
-
-
 def test_an_empty_pool_is_told(tmp_path: Path) -> None:
     """A folder without mixtures is refused with the command that makes some."""
     with pytest.raises(MediaError, match="perceiverd train pool"):
         Sounds(tmp_path)
-
-
-CREW = """
-import sys, torch
-from torch import nn
-from perceiverd.training.crew import Crew
-crew = Crew.join()
-network, one, unused = nn.Linear(3, 2), nn.Linear(2, 1), nn.Linear(2, 1)
-nn.init.constant_(network.weight, 1.0)
-seen = network(torch.full((1, 3), crew.rank + 1.0))
-(seen.sum() + one(torch.ones(1, 2)).sum() if crew.rank else seen.sum()).backward()
-spent_s = crew.average(nn.ModuleList([network, one, unused]), spent_s=10.0 * crew.rank)
-crew.leave()
-grads = (network.weight.grad, one.weight.grad, unused.weight.grad)
-torch.save((crew.size, spent_s, *grads), f"{sys.argv[1]}/{crew.rank}.pt")
-"""
-
-
-def test_a_crew_takes_one_step(tmp_path: Path) -> None:
-    """Under torchrun all end up with the same mean gradients and time; what none used has none, as in one process."""
-    script = tmp_path / "crew.py"
-    script.write_text(CREW)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, *command], check=True, capture_output=True, timeout=100, env=environment)
-    for rank in range(2):
-        size, spent_s, used, by_one, unused = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert (size, spent_s, unused) == (2, 5.0, None)
-        assert torch.equal(used, torch.full((2, 3), 1.5)) and torch.equal(by_one, torch.full((1, 2), 0.5))
 
 
 TINY = """

@@ -9,7 +9,7 @@ import pytest
 
 from perceiverd.core.labels import ontology
 from perceiverd.training.evaluation import metrics
-from perceiverd.training.evaluation.audio import TEACHER, agreement, compare, sounds
+from perceiverd.training.evaluation.audio import TEACHER, agreement_rows, audio_rows, compare
 from perceiverd.training.evaluation.heldout import HeldOut, read
 from perceiverd.training.evaluation.scores import sigmoid
 from tests.support.heldout_set import write
@@ -44,7 +44,7 @@ def test_the_report_has_a_row_for_each_model(held: HeldOut) -> None:
     """Names, intervals, and with details every class that can be measured."""
     teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
     heard = {"small": teacher, TEACHER: teacher}
-    text = "\n".join(sounds(held, heard, NAMES, "held-out packages", details=True))
+    text = "\n".join(audio_rows(held, heard, NAMES, "held-out packages", details=True))
     assert "12 labelled clips of 12 recordings, 36 windows" in text
     assert "| small | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] | 1.000 [1.000, 1.000] |" in text
     assert f"| {TEACHER} | 1.000 [1.000, 1.000] |  |  |" in text
@@ -54,8 +54,8 @@ def test_the_report_has_a_row_for_each_model(held: HeldOut) -> None:
 def test_agreement_of_a_copy_is_whole(held: HeldOut) -> None:
     """A model that says what its teacher says holds all its best labels and correlates with it."""
     teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
-    text = "\n".join(agreement(held, teacher, teacher))
+    text = "\n".join(agreement_rows(held, teacher, teacher))
     assert "hold 1.000 [1.000, 1.000]" in text
     assert "of the 3 classes" in text and "1.00 [1.00, 1.00] of the scores" in text
     noise = np.random.default_rng(0).random(teacher.shape).astype(np.float32)
-    assert "1.000" not in "\n".join(agreement(held, noise, teacher))
+    assert "1.000" not in "\n".join(agreement_rows(held, noise, teacher))

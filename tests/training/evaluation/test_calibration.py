@@ -12,21 +12,21 @@ from perceiverd.core.labels import Label
 from perceiverd.model.card import read_calibration
 from perceiverd.training.evaluation.calibration import (
     Evidence,
-    Fitted,
-    Line,
+    FittedCalibration,
+    PlattScaling,
     best_width,
     cross_fitted,
     fit,
+    fit_platt,
     folds,
     log_loss,
-    platt,
     write,
 )
 from perceiverd.training.evaluation.scores import sigmoid
-from perceiverd.training.evaluation.thresholds import Counted
+from perceiverd.training.evaluation.thresholds import ThresholdCounts
 
 
-def drawn(recordings: int, lines: list[Line], seed: int = 0, windows: int = 4) -> Evidence:
+def drawn(recordings: int, lines: list[PlattScaling], seed: int = 0, windows: int = 4) -> Evidence:
     """Windows whose truth is drawn from the lines; those of a recording differ a little."""
     rng = np.random.default_rng(seed)
     centre = rng.normal(0, 2, (recordings, len(lines)))
@@ -42,18 +42,20 @@ def drawn(recordings: int, lines: list[Line], seed: int = 0, windows: int = 4) -
 
 def test_a_line_is_found_again() -> None:
     """With many recordings Platt's fit finds the scale and shift that the truth was drawn by."""
-    evidence = drawn(20_000, [Line(1.7, -0.6)], windows=1)
-    found = platt(evidence.logits[:, 0], evidence.facts[:, 0].astype(float), evidence.weights[:, 0])
+    evidence = drawn(20_000, [PlattScaling(1.7, -0.6)], windows=1)
+    found = fit_platt(evidence.logits[:, 0], evidence.facts[:, 0].astype(float), evidence.weights[:, 0])
     assert found.scale == pytest.approx(1.7, abs=0.08)
     assert found.shift == pytest.approx(-0.6, abs=0.08)
 
 
 def test_without_freedom_the_centre_stays() -> None:
     """A width of 0 leaves the pooled line, a wide one the class's own, and one between lies between."""
-    evidence = drawn(40, [Line(1.0, 2.0)])
-    centre = Line(1.0, -1.0)
+    evidence = drawn(40, [PlattScaling(1.0, 2.0)])
+    centre = PlattScaling(1.0, -1.0)
     shifts = [
-        platt(evidence.logits[:, 0], evidence.facts[:, 0].astype(float), evidence.weights[:, 0], centre, width).shift
+        fit_platt(
+            evidence.logits[:, 0], evidence.facts[:, 0].astype(float), evidence.weights[:, 0], centre, width
+        ).shift
         for width in (0.0, 0.5, 50.0)
     ]
     assert shifts[0] == -1.0 < shifts[1] < shifts[2]
@@ -63,13 +65,13 @@ def test_separable_truth_gives_a_finite_line() -> None:
     """Where every positive is above every negative the prior keeps the scale finite, and it never falls below 0."""
     logits = np.array([-2.0, -1.0, 1.0, 2.0], np.float32)
     for truth in ([0, 0, 1, 1], [1, 1, 0, 0]):
-        found = platt(logits, np.array(truth), np.ones(4), Line(1.0, 0.0), 1.0)
+        found = fit_platt(logits, np.array(truth), np.ones(4), PlattScaling(1.0, 0.0), 1.0)
         assert 0 < found.scale < 10 and math.isfinite(found.shift)
 
 
 def test_many_windows_of_a_recording_count_once() -> None:
     """The same recording cut into more windows leaves every line as it was."""
-    few, many = (drawn(60, [Line(1.0, 1.0), Line(2.0, -1.0)], windows=n) for n in (1, 5))
+    few, many = (drawn(60, [PlattScaling(1.0, 1.0), PlattScaling(2.0, -1.0)], windows=n) for n in (1, 5))
     one, other = (fit(evidence, [0, 1], 1.0) for evidence in (few, many))
     assert one.pooled.shift == pytest.approx(other.pooled.shift, abs=1e-6)
     assert one.own[1].scale == pytest.approx(other.own[1].scale, abs=1e-6)
@@ -77,7 +79,7 @@ def test_many_windows_of_a_recording_count_once() -> None:
 
 def test_unknown_is_no_evidence() -> None:
     """Windows of which nothing is known change no line, and a class of them alone gets the pooled one."""
-    evidence = drawn(60, [Line(1.0, 1.0), Line(1.0, 1.0)])
+    evidence = drawn(60, [PlattScaling(1.0, 1.0), PlattScaling(1.0, 1.0)])
     facts = evidence.facts.copy()
     facts[:, 1] = -1
     one = Evidence(evidence.logits, facts, evidence.recordings)
@@ -90,7 +92,7 @@ def test_unknown_is_no_evidence() -> None:
 
 def test_no_recording_judges_its_own_fit() -> None:
     """Folds part recordings, not windows; each window is in exactly one, and each fold has some of each kind."""
-    evidence = drawn(50, [Line(1.0, 0.0)])
+    evidence = drawn(50, [PlattScaling(1.0, 0.0)])
     masks = np.array(list(folds(evidence)))
     assert (masks.sum(axis=0) == 1).all()
     for name in np.unique(evidence.recordings):
@@ -100,7 +102,7 @@ def test_no_recording_judges_its_own_fit() -> None:
 
 def test_cross_fitting_beats_bare_scores_that_are_wrong() -> None:
     """Where logits say too little by half, calibrated scores of unseen recordings are nearer to the truth."""
-    evidence = drawn(400, [Line(2.0, 0.5)] * 3)
+    evidence = drawn(400, [PlattScaling(2.0, 0.5)] * 3)
     width, losses = best_width(evidence, [0, 1, 2])
     assert width in losses
     crossed = cross_fitted(evidence, [0, 1, 2], width)
@@ -110,8 +112,8 @@ def test_cross_fitting_beats_bare_scores_that_are_wrong() -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """The table is the one that a model's card reads, and says what each line rests on."""
     labels = (Label(0, "/m/a", "Dog, barking"), Label(1, "/m/b", "Cat"))
-    counted = [Counted(0.3, 8, 6, 200, 1, False), Counted(0.95, 0, 0, 0, 0, True)]
-    write(tmp_path, labels, Fitted(Line(1.5, -0.25), {0: Line(1.25, 0.5)}, 1.0), counted)
+    counted = [ThresholdCounts(0.3, 8, 6, 200, 1, False), ThresholdCounts(0.95, 0, 0, 0, 0, True)]
+    write(tmp_path, labels, FittedCalibration(PlattScaling(1.5, -0.25), {0: PlattScaling(1.25, 0.5)}, 1.0), counted)
     dog, cat = read_calibration(tmp_path / "calibration.tsv", labels)
     assert (dog.scale, dog.shift, dog.threshold) == (1.25, 0.5, 0.3)
     assert (cat.scale, cat.shift, cat.threshold) == (1.5, -0.25, 0.95)

@@ -19,7 +19,7 @@ from perceiverd.training.evaluation import stability
 from perceiverd.training.evaluation.heldout import facts
 from perceiverd.training.evaluation.heldout import read as read_heldout
 from perceiverd.training.evaluation.stability import (
-    Listener,
+    ComparedModels,
     Recording,
     _moves,
     as_it_is,
@@ -56,12 +56,12 @@ def recording(samples: np.ndarray, rate_hz: int, name: str = "r") -> Recording:
 
 
 @pytest.fixture(scope="module")
-def listener(tiny_model: Path) -> Listener:
+def listener(tiny_model: Path) -> ComparedModels:
     """A tiny model beside a teacher that is easily foreseen."""
-    return Listener(Tagger(load_card(tiny_model)), Known())  # type: ignore[arg-type]
+    return ComparedModels(Tagger(load_card(tiny_model)), Known())  # type: ignore[arg-type]
 
 
-def test_windows_are_those_of_the_sound(listener: Listener) -> None:
+def test_windows_are_those_of_the_sound(listener: ComparedModels) -> None:
     """Whatever the rate, a tone of 440 Hz comes out as one at the model's rate, window after window."""
     for rate_hz in (8_000, 16_000, 44_100):
         windows = listener.windows(tone(440, rate_hz, 2.0), rate_hz, 0.5)
@@ -70,7 +70,7 @@ def test_windows_are_those_of_the_sound(listener: Listener) -> None:
         assert np.abs(np.fft.rfft(windows[1])).argmax() * 2 == 440
 
 
-def test_later_windows_begin_later(listener: Listener) -> None:
+def test_later_windows_begin_later(listener: ComparedModels) -> None:
     """A quarter of a second late is a quarter of a second of sound left out."""
     ramp = np.linspace(0, 1, 32_000, dtype=np.float32)
     first, late = (
@@ -113,7 +113,7 @@ def test_a_change_to_kin_is_none() -> None:
     assert deviation == pytest.approx(np.std([0.9, 0, 0.9, 0, 0.9]))
 
 
-def test_the_tables_are_made(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_are_made(listener: ComparedModels, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row a change, and one a steady sound; what is not changed does not move."""
     monkeypatch.setattr(stability, "GAINS_DB", (-6,))
     monkeypatch.setattr(stability, "RATES_HZ", (8_000,))

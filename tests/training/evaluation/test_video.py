@@ -14,8 +14,16 @@ from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.training.evaluation import metrics
 from perceiverd.training.evaluation.heldout import HeldOut, facts, read
-from perceiverd.training.evaluation.scores import Student
-from perceiverd.training.evaluation.video import Shown, hits, mapped_classes, own_labels, pair, pictures, together
+from perceiverd.training.evaluation.scores import ScoringModel
+from perceiverd.training.evaluation.video import (
+    HeldOutPictures,
+    audio_video_rows,
+    hits,
+    make_pairs,
+    mapped_classes,
+    own_labels,
+    picture_rows,
+)
 from tests.support.heldout_set import write
 
 AT = {label.name: label.index for label in ontology().labels}
@@ -29,7 +37,7 @@ def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
+def student(tmp_path_factory: pytest.TempPathFactory) -> ScoringModel:
     """An untrained model that hears cached spectrograms and sees four pictures of 16 by 16."""
     geometry = Geometry(
         classes=527,
@@ -40,7 +48,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Student:
     folder = tmp_path_factory.mktemp("models") / "small"
     network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
     save_model(folder, network, geometry, ontology().labels, name="small", licence="CC0-1.0")
-    return Student(load_card(folder))
+    return ScoringModel(load_card(folder))
 
 
 @pytest.fixture
@@ -51,11 +59,11 @@ def held(tmp_path: Path) -> HeldOut:
 
 
 @pytest.fixture
-def shown() -> Shown:
+def shown() -> HeldOutPictures:
     """Five pictures, two windows of each: dogs, chainsaws and a cat."""
     known = facts([["Dog"], ["Chainsaw"], ["Dog"], ["Cat"], ["Chainsaw"]], parents=False).repeat(2, axis=0)
     frames = np.random.default_rng(0).integers(0, 256, (10, 4, 16, 16, 3)).astype(np.uint8)
-    return Shown(frames, known, [own_labels(row) for row in known], np.arange(10) // 2)
+    return HeldOutPictures(frames, known, [own_labels(row) for row in known], np.arange(10) // 2)
 
 
 def test_ancestors_do_not_count_as_a_pictures_own_label() -> None:
@@ -79,18 +87,18 @@ def test_a_hit_is_a_label_among_the_best_of_the_mapped() -> None:
     assert hits(scores, [{AT["Dog"]}] * 2, classes).tolist() == [True, False]
 
 
-def test_pictures_are_counted_by_picture(shown: Shown) -> None:
+def test_pictures_are_counted_by_picture(shown: HeldOutPictures) -> None:
     """A row for each model, with pictures and windows of the mapped classes."""
     right = np.zeros((10, 527), np.float32)
     for row, own in zip(right, shown.own, strict=True):
         row[list(own)] = 1
-    (line,) = pictures(shown, {"small": right}, [AT["Dog"], AT["Cat"], *range(200, 210)], "of another package")
+    (line,) = picture_rows(shown, {"small": right}, [AT["Dog"], AT["Cat"], *range(200, 210)], "of another package")
     assert line == "| small | of another package | 3 | 6 | 1.000 [1.000, 1.000] |"
 
 
-def test_pairs_match_or_share_nothing(held: HeldOut, shown: Shown) -> None:
+def test_pairs_match_or_share_nothing(held: HeldOut, shown: HeldOutPictures) -> None:
     """Matching pairs share a label; the others none; both are of the same sounds, the loudest window of each."""
-    pairs = pair(held, shown)
+    pairs = make_pairs(held, shown)
     heard = [own_labels(held.wide_facts[held.clip[window]]) for window in pairs.sound]
     assert {AT["Rain"]} not in heard, "there is no picture of rain"
     for own, sight, matching in zip(heard, pairs.sight, pairs.matching, strict=True):
@@ -101,9 +109,9 @@ def test_pairs_match_or_share_nothing(held: HeldOut, shown: Shown) -> None:
     assert (held.below_db[pairs.sound] == 0).all()
 
 
-def test_ear_and_eye_are_told_apart(student: Student, held: HeldOut, shown: Shown) -> None:
+def test_ear_and_eye_are_told_apart(student: ScoringModel, held: HeldOut, shown: HeldOutPictures) -> None:
     """Each kind of pair has a row for sound, picture and both, with five measures."""
-    text = list(together(student, held, shown, pair(held, shown)))
+    text = list(audio_video_rows(student, held, shown, make_pairs(held, shown)))
     assert [line.split(" | ")[0] for line in text if line.startswith("| ")] == [
         "| given",
         "| sound alone",

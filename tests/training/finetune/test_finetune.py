@@ -32,15 +32,14 @@ from perceiverd.pipeline.windower import Windower
 from perceiverd.sources.decode import container
 from perceiverd.training.distill import rehearsal
 from perceiverd.training.finetune import clip_cache, evaluate, finetune, job, manifest, settings
-from perceiverd.training.finetune.clip_cache import Shelf, Take
+from perceiverd.training.finetune.clip_cache import ClipCache, DecodedClip
 from perceiverd.training.finetune.job import Wish
-from perceiverd.training.finetune.manifest import Line
-from perceiverd.training.finetune.sampling import Draws, Vocabulary, order
-from perceiverd.training.finetune.settings import Augment
+from perceiverd.training.finetune.manifest import ManifestRow
+from perceiverd.training.finetune.sampling import ClipSampler, Vocabulary, shuffled_order
+from perceiverd.training.finetune.settings import AugmentSettings
 from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.loop import StoppedError
-from perceiverd.training.fitting.optim import Lamb
-from perceiverd.training.fitting.progress import telling
+from perceiverd.training.fitting.progress import progress_reporter
 from tests.support.clips import GEOMETRY as BOTH
 from tests.support.clips import make_model, write_clip
 
@@ -135,7 +134,7 @@ def test_windows_of_kept_clips_are_those_of_files(tmp_path: Path) -> None:
     for item in container.read(file, BOTH.media_format):
         direct += windower.push(item)
     direct += windower.flush()
-    ((_, place),) = Shelf(tmp_path / "cache", BOTH).fill([Line(0, file, 0, None, ())], 1)
+    ((_, place),) = ClipCache(tmp_path / "cache", BOTH).fill([ManifestRow(0, file, 0, None, ())], 1)
     assert isinstance(place, Path)
     kept = clip_cache.load(place).windows(BOTH, NS_PER_S // 2)
     assert [window.start_ns for window in kept] == [window.start_ns for window in direct]
@@ -149,7 +148,7 @@ def test_any_window_of_a_clip_can_be_cut() -> None:
     """Wherever a window is asked for, it begins there, to the sample, with the nearest pictures."""
     samples = np.arange(-16_000, 32_000)
     frames = np.broadcast_to(np.arange(30, dtype=np.uint8)[:, None, None, None], (30, 24, 32, 3))
-    take = Take(
+    take = DecodedClip(
         16_000, samples.astype(np.int16), np.array([[0, 0, 48_000]]), frames, np.arange(30) * NS_PER_S // 10, 1.0
     )
     for start_s in (0.0, 0.03, 0.5, 1.25, 2.0):
@@ -163,9 +162,9 @@ def test_clips_of_one_file_are_cut_apart(tmp_path: Path) -> None:
     """Lines of one file each get their own stretch; the file's end may come first, its lack of one is told."""
     ramp = np.linspace(-0.9, 0.9, 3 * RATE_HZ)
     file = write_sound(tmp_path / "ramp.wav", ramp)
-    lines = [Line(2, file, 0.5, 1.0, ()), Line(3, file, 2.5, 9.0, ()), Line(4, file, 5, 6, ())]
+    lines = [ManifestRow(2, file, 0.5, 1.0, ()), ManifestRow(3, file, 2.5, 9.0, ()), ManifestRow(4, file, 5, 6, ())]
     first, second, third = clip_cache.decode(file, lines, EAR.media_format)
-    assert isinstance(first, Take) and isinstance(second, Take) and isinstance(third, MediaError)
+    assert isinstance(first, DecodedClip) and isinstance(second, DecodedClip) and isinstance(third, MediaError)
     np.testing.assert_allclose(first.pcm / 32_768, ramp[8_000:16_000], atol=1e-3)
     np.testing.assert_allclose(second.pcm / 32_768, ramp[40_000:], atol=1e-3)
     assert "nothing to hear or see from 5 s to 6 s" in str(third)
@@ -176,37 +175,37 @@ def test_a_file_named_by_id_may_be_the_clip(tmp_path: Path) -> None:
     short = write_sound(tmp_path / "short.wav", np.zeros(10 * RATE_HZ) + 0.1)
     long = write_sound(tmp_path / "long.wav", np.zeros(45 * RATE_HZ) + 0.1)
     for file in (short, long):
-        (take,) = clip_cache.decode(file, [Line(1, file, 30, 40, (), cut=True)], EAR.media_format)
-        assert isinstance(take, Take) and take.end_ns == 10 * NS_PER_S
+        (take,) = clip_cache.decode(file, [ManifestRow(1, file, 30, 40, (), cut=True)], EAR.media_format)
+        assert isinstance(take, DecodedClip) and take.end_ns == 10 * NS_PER_S
 
 
 def test_what_is_kept_is_not_decoded_again(tmp_path: Path) -> None:
     """A second look at the same bytes under another name opens no media, and finds the same file."""
     file = write_sound(tmp_path / "one.wav", np.zeros(8_000) + 0.1)
-    shelf = Shelf(tmp_path / "cache", EAR)
-    ((_, first),) = shelf.fill([Line(2, file, 0, None, ())], 1)
+    shelf = ClipCache(tmp_path / "cache", EAR)
+    ((_, first),) = shelf.fill([ManifestRow(2, file, 0, None, ())], 1)
     assert isinstance(first, Path)
     written = first.stat().st_mtime_ns
-    ((_, again),) = shelf.fill([Line(2, file.rename(tmp_path / "two.wav"), 0, None, ())], 1)
+    ((_, again),) = shelf.fill([ManifestRow(2, file.rename(tmp_path / "two.wav"), 0, None, ())], 1)
     assert again == first and first.stat().st_mtime_ns == written
 
 
 # ---------------------------------------------------------------------------------------------- draws
 def test_every_clip_has_its_turn() -> None:
     """An epoch has each clip once, in an order of its own; however it is asked for, the sequence is the same."""
-    whole = list(order(3, 7, 0, 21))
+    whole = list(shuffled_order(3, 7, 0, 21))
     assert [sorted(index for index, epoch in whole if epoch == number) for number in range(3)] == [list(range(7))] * 3
     assert [index for index, _ in whole[:7]] != [index for index, _ in whole[7:14]]
-    assert [*order(3, 7, 0, 5), *order(3, 7, 5, 16)] == whole
+    assert [*shuffled_order(3, 7, 0, 5), *shuffled_order(3, 7, 5, 16)] == whole
 
 
 def test_a_draw_depends_on_its_number_alone(home: Path) -> None:
     """The same clip and number give the same window, another number another one."""
 
-    def draws() -> Draws:
+    def draws() -> ClipSampler:
         lines = manifest.read(home / "clips.csv", ontology().labels)
         vocabulary = Vocabulary([*ontology().labels, *lines.new], lines.named, old=527)
-        return Draws(lines.lines, None, EAR, vocabulary, Augment(), seed=4, skip=0)
+        return ClipSampler(lines.lines, None, EAR, vocabulary, AugmentSettings(), seed=4, skip=0)
 
     one, other = draws().draw(3, 1), draws().draw(3, 1)
     assert one.audio is not None and other.audio is not None
@@ -247,7 +246,7 @@ def test_new_labels_are_learnt_and_old_ones_kept(home: Path, tmp_path: Path) -> 
         assert torch.equal(after[name][: len(tensor)] if name.startswith("head.out") else after[name], tensor), name
     # Nothing before the last layer ever learnt: it knows what it was taught, and others better than by chance.
     taught = manifest.read(home / "clips.csv", card.labels)
-    heard = evaluate.listen(taught, [card, start], home / "cache", device="cpu", threads=1)
+    heard = evaluate.score_clips(taught, [card, start], home / "cache", device="cpu", threads=1)
     learnt = evaluate.report(heard, card, [527, 528], start)
     assert "| Loud buzz | 6 | 1.000 |" in learnt and "| Faint hiss | 6 | 1.000 |" in learnt
     found = re.findall(r"\| (?:Loud buzz|Faint hiss) \| 6 \| ([\d.]+) \|", told)
@@ -276,7 +275,7 @@ def test_a_long_rehearsal_is_drawn_from_all_along(home: Path, tmp_path: Path) ->
     write_sound(tmp_path / "hours" / "night.wav", np.random.default_rng(0).normal(0, 0.1, 16_000 * 120))
     write_sound(tmp_path / "hours" / "short.wav", np.random.default_rng(1).normal(0, 0.1, 16_000 * 2))
     task, _ = job._task(wish(home, tmp_path / "new", rehearse=(tmp_path / "hours",)), torch.device("cpu"))
-    with telling(None, silent=True) as teller:
+    with progress_reporter(None, silent=True) as teller:
         others = finetune._Fit(task, ProcessGroup(0, 1), teller).others
     assert task.start
     each_s = finetune.VIEWS * task.start.geometry.window_ns / 1e9
@@ -356,7 +355,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, int]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize(("train", "kind"), [("head", "LabelLearner"), ("all", "WholeLearner")])
+@pytest.mark.parametrize(("train", "kind"), [("head", "HeadLearner"), ("all", "NetworkLearner")])
 def test_a_fit_that_was_stopped_goes_on(
     home: Path, tmp_path: Path, interrupted: Callable[[str, int], None], train: str, kind: str
 ) -> None:
@@ -523,24 +522,3 @@ def test_the_papers_recipe_runs_end_to_end(tmp_path: Path, optimiser: str) -> No
     card = load_card(tmp_path / "new")
     assert len(card.labels) == 527 and card.licence == "NOASSERTION"
     assert list((tmp_path / "curves").glob("events.out.tfevents.*"))
-
-
-def test_lamb_steps_as_its_paper_says() -> None:
-    """Three steps on two layers equal algorithm 2 of You et al. (2020), written out in double precision."""
-    rng = np.random.default_rng(0)
-    layers = [rng.normal(size=(3, 4)), rng.normal(size=5)]
-    parameters = [torch.nn.Parameter(torch.from_numpy(layer.copy())) for layer in layers]
-    optimiser = Lamb(parameters, lr=0.01, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.1)
-    moments = [(np.zeros_like(layer), np.zeros_like(layer)) for layer in layers]
-    for step in range(1, 4):
-        for at, parameter in enumerate(parameters):
-            gradient = rng.normal(size=layers[at].shape)
-            parameter.grad = torch.from_numpy(gradient.copy())
-            m, v = moments[at]
-            m, v = 0.9 * m + 0.1 * gradient, 0.98 * v + 0.02 * gradient**2
-            moments[at] = m, v
-            update = (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.98**step)) + 1e-6) + 0.1 * layers[at]
-            layers[at] = layers[at] - 0.01 * np.linalg.norm(layers[at]) / np.linalg.norm(update) * update
-        optimiser.step()
-    for layer, parameter in zip(layers, parameters, strict=True):
-        np.testing.assert_allclose(parameter.detach().numpy(), layer, rtol=1e-9)

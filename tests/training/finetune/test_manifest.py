@@ -10,7 +10,7 @@ import pytest
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import ontology
 from perceiverd.training.finetune import manifest
-from perceiverd.training.finetune.manifest import Line, Manifest
+from perceiverd.training.finetune.manifest import Manifest, ManifestRow
 
 KNOWN = ontology().labels
 DOG, BARK = "/m/0bt9lr", "/m/05tny_"
@@ -37,9 +37,9 @@ def test_own_form_is_read(folder: Path) -> None:
         f"file,start_s,end_s,labels\na.wav,0.5,2,dog|{BARK}\n\nsub/c.mp4,,,Door bell at home\nb.wav,,,\n",
     )
     assert found.lines == (
-        Line(2, folder / "a.wav", 0.5, 2.0, (DOG, BARK)),
-        Line(4, folder / "sub/c.mp4", 0.0, None, ("user/door-bell-at-home",)),
-        Line(5, folder / "b.wav", 0.0, None, ()),
+        ManifestRow(2, folder / "a.wav", 0.5, 2.0, (DOG, BARK)),
+        ManifestRow(4, folder / "sub/c.mp4", 0.0, None, ("user/door-bell-at-home",)),
+        ManifestRow(5, folder / "b.wav", 0.0, None, ()),
     )
     assert [(label.index, label.mid, label.name) for label in found.new] == [
         (527, "user/door-bell-at-home", "Door bell at home")
@@ -51,7 +51,7 @@ def test_own_form_is_read(folder: Path) -> None:
 def test_spreadsheets_of_other_countries_are_read(folder: Path, sign: str) -> None:
     """Cells may be parted by semicolons or tabs, and the file may begin with a byte-order mark."""
     text = "\ufefffile,labels\na.wav,Dog\n".replace(",", sign)
-    assert read(folder, text).lines == (Line(2, folder / "a.wav", 0.0, None, (DOG,)),)
+    assert read(folder, text).lines == (ManifestRow(2, folder / "a.wav", 0.0, None, (DOG,)),)
 
 
 def test_a_class_of_an_earlier_fit_is_known(folder: Path) -> None:
