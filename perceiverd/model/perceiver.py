@@ -147,7 +147,7 @@ class ByteArray(nn.Module):
             parts.append(self.constants.to(parts[0].dtype).expand(len(parts[0]), -1, -1))
         return torch.cat(parts, dim=1)
 
-    def seen(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+    def mask(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
         """(B, M), False at the tokens of windows that lack the modality; None where nothing is lacking."""
         names = [modality.name for modality in self.modalities if modality.name in contents]
         if all(name not in present or bool(present[name].all()) for name in names):
@@ -221,10 +221,10 @@ class Perceiver(nn.Module):
     def encode(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Latents (B, N, D) after all layers; see `forward`."""
         inputs = self.bytes(contents)
-        seen = self.bytes.seen(contents, present or {})
+        mask = self.bytes.mask(contents, present or {})
         latents = self.latents.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
         for turn in range(self.trunk.cross_attends):
-            latents = self.crosses[min(turn, len(self.crosses) - 1)](latents, inputs, seen)
+            latents = self.crosses[min(turn, len(self.crosses) - 1)](latents, inputs, mask)
             for layer in self.blocks[min(turn, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
                 latents = layer(latents)
         return latents

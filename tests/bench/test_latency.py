@@ -13,7 +13,7 @@ import torch
 from perceiverd.bench import baselines, latency, load, profiling
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.model.geometry import Geometry
-from perceiverd.model.inference import Inference
+from perceiverd.model.inference import Inference, _Factorised
 from tests.support.program import Perceiverd
 
 
@@ -62,9 +62,11 @@ def test_all_that_is_kept_is_counted_once() -> None:
     weights = sum(4 * parameter.numel() for parameter in network.parameters())
     positions = sum(4 * m.tokens * (m.width - m.content) for m in geometry.modalities)
     assert profiling.held(plain) == weights + positions
-    cross = fast._crosses[0]
-    assert cross._fixed and profiling.held(fast) > profiling.held(cross._fixed) + weights - 4 * network.bytes.width * 3
-    assert not hasattr(fast._grids["video"], "spread")
+    ready = fast._score
+    assert isinstance(ready, _Factorised)
+    fixed = ready._crosses[0]._fixed_queries
+    assert fixed and profiling.held(fast) > profiling.held(fixed) + weights - 4 * network.bytes.width * 3
+    assert not hasattr(ready._grids["video"], "basis")
 
 
 def test_work_and_traffic_are_counted() -> None:
