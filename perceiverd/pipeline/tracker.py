@@ -102,6 +102,8 @@ class EventTracker:
         self._start_ns = self._end_ns = None  # type: int | None
         # Of the events that are open, and of those that may come of what holds; a label has one of them at most.
         self._open, self._fading, self._holding = (np.zeros(n, np.bool_) for _ in range(3))
+        self._full = np.zeros(n, np.bool_)
+        """Open events that have reached the maximum duration and wait for a window with which the next one begins."""
         self._from_ns, self._since_ns, self._to_ns, self._told_ns = (np.zeros(n, np.int64) for _ in range(4))
         self._peak, self._sum = np.zeros(n), np.zeros(n)
         self._windows, self._modalities = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -200,16 +202,18 @@ class EventTracker:
         back = self._fading & ~over & keeps
         self.suppressed["merged"] += int(back.sum())
         self._fading &= ~back
-        changes = self._close(over, "faded")
+        changes = self._close(over & ~self._full, "faded") + self._close(over & self._full, "maximum duration")
         goes_on = self._open & ~self._fading
-        cut = goes_on & (end_ns - self._from_ns > rules.max_duration_ns)
+        self._full = self._open & (end_ns - self._from_ns > rules.max_duration_ns) & (goes_on | self._full)
+        # Smoothing may still hold up the score of a sound that is over. No event begins with such a window.
+        cut = goes_on & self._full & self._audible()
         before = {int(i): self._id(i) for i in np.flatnonzero(cut)}
         changes += self._close(cut, "maximum duration")
         self._start(cut, self._to_ns[cut], end_ns)
         self._open |= cut
         self._told_ns[cut] = end_ns
         self._continues |= before
-        self._confirm(goes_on, end_ns, modalities)
+        self._confirm(goes_on & ~self._full, end_ns, modalities)
         return changes + self._changes("begin", before, "split")
 
     def _begin(self, above: Mask, start_ns: int, end_ns: int, modalities: int) -> list[EventChange]:
@@ -217,6 +221,8 @@ class EventTracker:
         rules = self._rules
         may = above & ~self._open & rules.allowed & ~rules.denied & ~self._cooling(start_ns)
         may &= ~(rules.subsume & rules.any_below(self._open))
+        # After a cool-down smoothing may still hold up the score of a sound that is over.
+        may &= self._holding | self._audible()
         self._start(may & ~self._holding, start_ns, end_ns)
         self._holding = may
         self._confirm(may, end_ns, modalities)
@@ -259,6 +265,10 @@ class EventTracker:
         """Where the last event is not long enough ago; a window that shares media with it is never."""
         return start_ns < self._over_ns + self._rules.cooldown_ns
 
+    def _audible(self) -> Mask:
+        """Labels whose own score in this window, not smoothed, is at or above `off`."""
+        return self._rolled >= self._rules.off
+
     def _start(self, which: Mask, from_ns: int | NDArray[np.int64], since_ns: int) -> None:
         """Begin an event, or what may become one, that no window has confirmed yet."""
         self._from_ns[which], self._since_ns[which] = from_ns, since_ns
@@ -277,6 +287,7 @@ class EventTracker:
         self._over_ns[which] = self._to_ns[which]
         self._open &= ~which
         self._fading &= ~which
+        self._full &= ~which
         for change in changes:
             self._continues.pop(change.index, None)
         return changes
@@ -335,6 +346,8 @@ class EventTracker:
         match standing:
             case LabelState.QUIET:
                 return f"{score} is below off, {off}"
+            case LabelState.BELOW_ON if self._smoothed[i] >= rules.on[i]:
+                return f"{score} is at or above on, {on}, but {self._rolled[i]:.3g} in this window is below off, {off}"
             case LabelState.BELOW_ON:
                 return f"{score} is below on, {on}"
             case LabelState.COOL_DOWN:
