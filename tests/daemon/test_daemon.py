@@ -298,6 +298,7 @@ def test_a_signal_amid_the_load_is_not_kept_waiting(
     assert not (tmp_path / "labels").exists()
 
 
+@pytest.mark.long
 def test_a_camera_that_is_not_there_keeps_no_unit_from_starting(start: Any, tiny_model: Path, tmp_path: Path) -> None:
     """READY comes once every stream has been lost, and not before; a reload until then says nothing of its end."""
     path, log = tmp_path / "c.toml", tmp_path / "log"

@@ -80,6 +80,7 @@ def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Itera
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_nothing_is_kept_unless_it_is_asked_for(
     heard: Callable[..., Iterator[Event | Status]], tmp_path: Path, tiny_model: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_nothing_is_kept_unless_it_is_asked_for(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_a_snapshot_of_a_real_clip(heard: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
     """When an event begins its message names a file, in which the clip's own picture is, for nobody else to read."""
     named, kept = set[str](), 0
@@ -151,6 +153,7 @@ def test_snapshots_are_switched_on_while_it_runs(
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.long
 def test_a_folder_that_is_lost(heard: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
     """Where pictures can't be written labels go on, and what is missing is counted and told."""
     folder, failed, events = tmp_path / "kept", 0, 0

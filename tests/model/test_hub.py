@@ -369,6 +369,7 @@ def test_a_wrong_sha256_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     assert shelf(tmp_path) == []
 
 
+@pytest.mark.long
 def test_an_interrupted_download_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     """Where the hub breaks off, or is gone, that is told in a line; later the import goes on and ends well."""
     with hub_of(checkpoint, cut=1000) as endpoint:
@@ -393,6 +394,7 @@ def test_a_repository_of_something_else_is_told(checkpoint: Path, tmp_path: Path
         assert says in told(fetch(tmp_path, endpoint))
 
 
+@pytest.mark.long
 def test_a_repository_that_is_none_is_told(checkpoint: Path, tmp_path: Path) -> None:
     """A name that the hub doesn't know, one that can't be one, and a hub that isn't there are told in a line."""
     with hub_of(checkpoint) as endpoint:

@@ -187,6 +187,7 @@ def chunks(arrivals: list[Arrival]) -> list[Chunk]:
 
 
 @needs_microphone
+@pytest.mark.long
 def test_a_tone_is_heard_as_it_was_played(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pitch and level come out, without a seam, stamped close to when it came; the clock is told of."""
     for name, value in pulse.environment.items():
@@ -221,6 +222,7 @@ LOSSES: dict[str, tuple[Callable[[Pulse], object], Callable[[Pulse], object]]] =
 
 @needs_microphone
 @pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.long
 def test_a_microphone_that_is_lost_is_back_soon(pulse: Pulse, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its loss is told within 6 s, in words; within 10 s of its return it is heard again, and nothing is left over."""
     for name, value in pulse.environment.items():

