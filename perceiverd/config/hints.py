@@ -1,8 +1,7 @@
-"""Options out of plain tables, and what may have been meant where a table is wrong. Knows no particular option."""
+"""Plain tables to structs, with errors that name the place and suggest a fix. Knows no particular option."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -10,44 +9,59 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from perceiverd.core.errors import ConfigError
+from perceiverd.core.errors import ConfigError, did_you_mean
 
 Section = TypeVar("Section")
-SUCH_AS = ', such as sources = [{ kind = "camera" }]'
+SOURCES_EXAMPLE = ', such as sources = [{ kind = "camera" }]'
+IN_TOML = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""TOML's words for the types that msgspec names as JSON does."""
 
 
 def convert(raw: dict[str, Any], section: type[Section], where: str) -> Section:
+    """The struct that this table holds. Raises ConfigError: the place below `where`, the fault, a suggestion."""
     try:
         return msgspec.convert(raw, section)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
-        place = place.rstrip("`")
-        raise ConfigError(f"{where}{_explain(what, place, section, raw)}") from error
+        raise ConfigError(f"{where}{_explain(what, place.rstrip('`'), section, raw)}") from error
 
 
 def _explain(what: str, place: str, section: type, raw: dict[str, Any]) -> str:
-    """What msgspec said, with the offending key at the end of its place, and what may have been meant."""
+    """The place, ending with the key that is at fault, and the message of msgspec in TOML's words."""
     steps: list[str | int] = [int(i) if i else key for key, i in re.findall(r"\.(\w+)|\[(\d+)\]", place)]
+    kind = inspect.type_info(section)
     if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", what):
-        known = _keys(inspect.type_info(section), raw, steps)
-        return f"{place}.{unknown[1]}: no such option; {_meant(unknown[1], known)}"
-    if wrong := re.fullmatch(r"Invalid value '(.*)'", what):  # only a tag is refused with these words
-        known = [str(kind.tag) for kind in _structs(_follow(inspect.type_info(section), raw, steps[:-1])[0])]
-        return f"{place}: {wrong[1]!r} is none; {_meant(wrong[1], known)}"
+        return f"{place}.{unknown[1]}: unknown option; {did_you_mean(unknown[1], _keys(kind, raw, steps))}"
+    if tag := re.fullmatch(r"Invalid value '(.*)'", what):  # only a tag is refused with these words
+        return f"{place}: unknown {steps[-1]} '{tag[1]}'; {did_you_mean(tag[1], _tags(kind, raw, steps[:-1]))}"
+    if value := re.fullmatch(r"Invalid enum value '(.*)'", what):
+        return f"{place}: unknown value '{value[1]}'; {did_you_mean(value[1], _values(kind, raw, steps))}"
     if missing := re.fullmatch(r"Object missing required field `(.*)`", what):
-        said = f"the option `{missing[1]}` is missing"
-        if missing[1] == "kind":
-            kinds = _structs(_follow(inspect.type_info(section), raw, steps)[0])
-            return f"{place}: {said}; there are {', '.join(str(kind.tag) for kind in kinds)}"
-        return f"{place}: {said}{SUCH_AS if missing[1] == 'sources' else ''}"
-    # In TOML's words; msgspec speaks in those of JSON.
-    what = what[:1].lower() + what[1:].replace("`array`", "a list").replace("`object`", "a table")
-    return f"{place}: {what}{SUCH_AS if place.endswith('.sources') else ''}"
+        return f"{place}: {_missing(missing[1], kind, raw, steps)}"
+    return f"{place}: {_in_toml(what)}{SOURCES_EXAMPLE if place.endswith('.sources') else ''}"
 
 
-def _meant(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+def _missing(option: str, kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> str:
+    text = f"the option '{option}' is missing"
+    if option == "kind":
+        return f"{text}; choose from {', '.join(_tags(kind, raw, steps))}"
+    return text + (SOURCES_EXAMPLE if option == "sources" else "")
+
+
+def _in_toml(what: str) -> str:
+    """Turn `Expected `int | null`, got `str`` into `expected an integer, got a string`; our own messages stay."""
+
+    def words(found: re.Match[str]) -> str:
+        return " or ".join(IN_TOML.get(name, name) for name in found[1].split(" | ") if name != "null")
+
+    return re.sub(r"`([^`]*)`", words, f"e{what[1:]}") if what.startswith("Expected ") else what
 
 
 def _keys(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> list[str]:
@@ -56,6 +70,18 @@ def _keys(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> list[str]
     return [field.encode_name for struct in _structs(kind, raw) for field in struct.fields] + [
         struct.tag_field for struct in _structs(kind, raw)[:1] if struct.tag_field
     ]
+
+
+def _tags(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> list[str]:
+    """The kinds of the table to which these steps lead."""
+    return [str(struct.tag) for struct in _structs(_follow(kind, raw, steps)[0])]
+
+
+def _values(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> list[str]:
+    """The words that the option to which these steps lead can be."""
+    kind, _ = _follow(kind, raw, steps)
+    members = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return [str(word) for member in members if isinstance(member, inspect.LiteralType) for word in member.values]
 
 
 def _follow(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> tuple[inspect.Type, Any]:
@@ -73,7 +99,7 @@ def _follow(kind: inspect.Type, raw: Any, steps: Sequence[str | int]) -> tuple[i
 
 
 def _structs(kind: inspect.Type, raw: Any = None) -> list[inspect.StructType]:
-    """The struct that this type is, or those of a union; only the one that is meant, where the value says it."""
+    """The struct that this type is, or those of a union; if the value's tag names one of them, only that one."""
     members = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     structs = [member for member in members if isinstance(member, inspect.StructType)]
     if isinstance(raw, dict) and len(structs) > 1:

@@ -1,8 +1,7 @@
-"""The configuration from its file, its secrets from the environment, and the table that it is written as."""
+"""Reads the configuration from its file and its secrets from the environment, and turns it back into a table."""
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +10,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from perceiverd.config.hints import convert
-from perceiverd.config.schema import Config, StreamConfig
+from perceiverd.config.schema import STREAM_NAME, Config, StreamConfig
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.secrets import look_up, masked
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
 from perceiverd.sources.specs import File, Source, Url
 from perceiverd.sources.specs import secrets_of as secrets_of_source
 
-STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
 
 def load(path: Path, endpoint: str | None = None) -> Config:
-    """The config in this file; relative paths in it are taken from its folder.
-
-    `endpoint`, where it is given, stands in the place of the file's `publish.endpoint`.
+    """Read this file. Relative paths in it start at its folder. `endpoint` replaces the file's `publish.endpoint`.
 
     Raises ConfigError: one line with the file, the place in it (`$.streams.door.sources[0].pth`) and what to do.
     """
@@ -48,7 +43,7 @@ def load(path: Path, endpoint: str | None = None) -> Config:
 
 
 def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:
-    """What the enabled streams refer to, by name. Raises ConfigError where one is missing or makes no URL."""
+    """The secrets of the enabled streams, by name. Raises ConfigError if one is missing or gives an invalid URL."""
     secrets: dict[str, str] = {}
     for name, stream in settings.streams.items():
         for position, source in enumerate(stream.sources if stream.enabled else ()):
@@ -62,7 +57,10 @@ def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, st
 
 
 def table(settings: Config, *, defaults: bool) -> dict[str, Any]:
-    """The config as `load` would read it, with `***` for what passwords it has; without `defaults`, what differs."""
+    """The configuration as `load` would read it, with `***` for passwords; without `defaults`, only what differs.
+
+    Options that are None are left out: TOML has no such value.
+    """
     shown: dict[str, Any] = _shown(settings, defaults=defaults)
     return shown
 
@@ -75,18 +73,18 @@ def _shown(value: Any, *, defaults: bool) -> Any:
     if not isinstance(value, msgspec.Struct):
         return msgspec.to_builtins(value)
     tag_field = value.__struct_config__.tag_field
-    told: dict[str, Any] = {tag_field: value.__struct_config__.tag} if tag_field else {}
+    table: dict[str, Any] = {tag_field: value.__struct_config__.tag} if tag_field else {}
     for field in msgspec.structs.fields(value):
         each = getattr(value, field.name)
         usual = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        if defaults or each != usual:
-            told[field.encode_name] = _shown(each, defaults=defaults)
-    return told | {"url": masked(value.url)} if isinstance(value, Url) else told
+        if each is not None and (defaults or each != usual):
+            table[field.encode_name] = _shown(each, defaults=defaults)
+    return table | {"url": masked(value.url)} if isinstance(value, Url) else table
 
 
 def _parse(table: dict[str, Any]) -> Config:
     _check_references(table, "$")
-    # Streams are converted one by one, because msgspec's places leave out the keys of a dict: `$.streams[...]`.
+    # Streams are converted one by one: in msgspec's places the keys of a dict are missing (`$.streams[...]`).
     streams = table.get("streams", {})
     config = convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
     config = msgspec.structs.replace(config, events=_events(table.get("events", {}), EventOptions, "$.events"))
@@ -94,9 +92,9 @@ def _parse(table: dict[str, Any]) -> Config:
         raise ConfigError("$.streams: expected tables [streams.NAME]")
     for name, stream in streams.items():
         if not STREAM_NAME.fullmatch(name):
-            raise ConfigError(f"$.streams: {name!r} is no name of a stream: up to 64 letters, digits, _ and -")
+            raise ConfigError(f"$.streams: invalid stream name {name!r}; use up to 64 letters, digits, _ and -")
         if not isinstance(stream, dict):
-            raise ConfigError(f"$.streams.{name}: not a setting of all streams; expected a table [streams.NAME]")
+            raise ConfigError(f"$.streams.{name}: unknown option; write a table [streams.NAME] for each stream")
     parsed = {name: _stream(stream, f"$.streams.{name}") for name, stream in streams.items()}
     return msgspec.structs.replace(config, streams=parsed)
 
@@ -111,14 +109,14 @@ Events = TypeVar("Events", EventOptions, StreamOptions)
 
 def _events(raw: Any, section: type[Events], where: str) -> Events:
     if not isinstance(raw, dict) or not isinstance(labels := raw.get("labels", {}), dict):
-        raise ConfigError(f"{where}: expected a table, in it tables [{where.removeprefix('$.')}.labels.NAME]")
+        raise ConfigError(f"{where}: expected a table, with tables [{where.removeprefix('$.')}.labels.NAME] in it")
     options = convert({key: value for key, value in raw.items() if key != "labels"}, section, where)
     parsed = {label: convert(option, LabelOptions, f"{where}.labels.{label}") for label, option in labels.items()}
     return msgspec.structs.replace(options, labels=parsed)
 
 
 def _check_references(raw: Any, where: str) -> None:
-    """A reference that nobody would look up is surely a slip."""
+    """Refuse a `${NAME}` in a place where it would not be replaced."""
     if isinstance(raw, dict):
         for key, value in raw.items():
             _check_references(value, f"{where}.{key}")
@@ -126,11 +124,11 @@ def _check_references(raw: Any, where: str) -> None:
         for position, value in enumerate(raw):
             _check_references(value, f"{where}[{position}]")
     elif isinstance(raw, str) and "${" in raw and not where.endswith("].url"):
-        raise ConfigError(f"{where}: ${{NAME}} is filled in nowhere but in the url of a source")
+        raise ConfigError(f"{where}: ${{NAME}} is replaced only in the url of a source; write the value itself")
 
 
 def _rooted(config: Config, root: Path) -> Config:
-    """The config with its relative paths made absolute."""
+    """The same configuration with absolute paths."""
     model, publish = config.model, config.publish
     if "/" in model.name:
         model = msgspec.structs.replace(model, name=str(root / model.name))

@@ -1,8 +1,10 @@
-"""What the operator decides, read from one TOML file. What the weights decide is in `geometry`.
+"""The options of the TOML file, with their defaults. What the model's weights decide is in `model.geometry`.
 
-Config is data: nothing is opened, logged or read from the environment while it is built; secrets that it refers to are
-looked up in a step of their own (`secrets_of`), and never become part of it. `configs/perceiverd.toml` shows every
-option with its default.
+A configuration is data: building it opens nothing, logs nothing and reads no environment variable. Secrets are looked
+up in a separate step (`reader.secrets_of`) and never stored in it.
+
+The docstrings under the fields are written for operators. They are the comments of `configs/perceiverd.toml` and the
+descriptions in `configs/perceiverd.schema.json`; `configs/build.py` updates both.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.model.card import DEFAULT
 from perceiverd.pipeline.rules import EventOptions, StreamOptions
 from perceiverd.sources.specs import Source
@@ -21,115 +24,129 @@ TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d
 LOOPBACK = re.compile(r"tcp://(127(\.\d{1,3}){3}|localhost|\[::1\]):(?P<port>\*|\d{1,5})")
 HTTP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
 ANYWHERE = {"*", "0.0.0.0", "::"}
+"""Hosts that stand for every address of the machine."""
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[model]`: who listens and looks, and on what."""
+    """`[model]`: which model runs, and on what."""
 
     name: str = DEFAULT
-    """A model that comes with perceiverd or was imported by this user, or a model's folder (with a slash in it)."""
+    """Name of a bundled model or of one that the daemon's user has imported (`perceiverd models list`), or the path of
+    a model's folder. A path has at least one slash."""
     device: str = "auto"
-    """`auto` (the first GPU, else the processor), `cpu`, `cuda` or `cuda:N`."""
+    """Where the network runs: auto (the first GPU, otherwise the CPU), cpu, cuda or cuda:N."""
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
-    """Processor threads for the network; 0 leaves the choice to torch."""
+    """CPU threads for the network; 0 leaves the choice to PyTorch."""
 
     def __post_init__(self) -> None:
         if not DEVICE.fullmatch(self.device):
-            raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {self.device!r}")
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}")
         if not self.name:
-            raise ValueError("name is empty")
+            raise ValueError("name is empty; give a model's name or folder")
 
 
 class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[window]`: how often a stream is looked at, and how patiently."""
+    """`[window]`: how often windows are cut from a stream, and how long they wait for late media."""
 
     hop_s: Annotated[float, Meta(ge=0.001, le=3600)] = 0.5
-    """Seconds from the start of one window to the start of the next."""
+    """Time from the start of one window to the start of the next, in seconds. The model decides how long a window
+    is."""
     wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
-    """Seconds that sound waits for late pictures, or they for it, before a window goes out without."""
+    """How long to wait for late audio or video before a window is cut without it, in seconds."""
     chunk_gap_s: Annotated[float, Meta(gt=0, le=10)] = 0.02
-    """Seconds of missing sound over which no window reaches."""
+    """A window never spans a gap in the audio that is longer than this, in seconds."""
     frame_gap_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
-    """Seconds without a picture over which no window reaches; until then the last picture stands."""
+    """A window never spans a gap between two frames that is longer than this, in seconds. In a shorter gap the last
+    frame is repeated."""
 
 
 class StallsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[stalls]`: what comes and yet is nothing. It counts as missing; files that are replayed are not watched."""
+    """`[stalls]`: when to treat frozen video or silent audio as missing."""
 
     frozen_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
-    """Seconds after which a picture that stays the same to the last bit is frozen, and its source is started again; 0
-    for never."""
+    """Video that is bit-identical for this many seconds counts as frozen, and its source is restarted; 0 for never.
+    Each restart that does not help doubles the time until the next one. Cameras that save bandwidth repeat a still
+    frame until their next key frame: keep this well above the key frame interval, which is rarely longer than 10 s."""
     silent_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
-    """Seconds after which sound that is constant, such as zeros, is dead, which is told; 0 for never."""
+    """Constant audio (zeros, for example) counts as dead after this many seconds; 0 for never. A muted microphone or an
+    unplugged cable gives such audio."""
 
 
 class PublishConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[publish]`: where labels go out."""
+    """`[publish]`: where labels are published, and who may read them."""
 
-    endpoint: str = "ipc:///run/perceiverd/labels"
-    """ZeroMQ endpoint to bind: `ipc://PATH`, `ipc://@ABSTRACT`, `tcp://127.0.0.1:PORT` (port * takes a free one); where
-    other machines can reach it, `tcp://ADDRESS:PORT`, only with the keys below."""
-    top: Annotated[int, Meta(ge=1, le=10_000)] = 10
-    """Labels in a message, best first."""
-    high_water_mark: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
-    """Messages kept for a subscriber that does not read; what comes on top is dropped for it alone."""
-    status_interval_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
-    """Seconds between two statuses of a stream."""
+    endpoint: str = SERVICE_ENDPOINT
+    """The ZeroMQ endpoint that subscribers connect to: ipc://PATH, ipc://@ABSTRACT-NAME or tcp://127.0.0.1:PORT (port *
+    takes a free one). tcp://ADDRESS:PORT that other machines can reach needs the keys below."""
     secret_key: str | None = None
-    """File with the daemon's secret key (`perceiverd keys new`). With it everything is encrypted, and only clients
-    whose keys are in `client_keys` may subscribe."""
+    """File with the daemon's secret key (`perceiverd keys new` makes one). With it all messages are encrypted, and only
+    the clients in client_keys may subscribe."""
     client_keys: str | None = None
-    """Folder with the public keys of the clients, `NAME.key` each; what changes in it is heeded within a second."""
+    """Folder with the public keys of the clients, one file NAME.key each. The daemon reads it every second: a client
+    whose key is added may connect, a client whose key is removed is disconnected."""
     insecure: bool = False
-    """True lets an address be bound that other machines can reach, unencrypted, where everyone may read what is heard.
-    """
+    """true allows an endpoint that other machines can reach without encryption. Everyone on the network can then read
+    all labels."""
+    top: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """Number of labels in a message, best first."""
+    high_water_mark: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    """Number of messages kept for a subscriber that does not read. Further messages are dropped for this subscriber
+    only; it sees a gap in seq."""
+    status_interval_s: Annotated[float, Meta(ge=0.1, le=60)] = 1.0
+    """Time between two status messages of a stream, in seconds."""
 
     def __post_init__(self) -> None:
         if (self.secret_key is None) != (self.client_keys is None):
-            raise ValueError("secret_key and client_keys go together: whose key it is, and who may come in")
+            raise ValueError("secret_key and client_keys belong together; set both or neither")
         if self.insecure and self.secret_key is not None:
             raise ValueError("insecure = true and secret_key contradict each other; remove one of them")
         if self.endpoint.startswith("tcp://"):
-            address = TCP.fullmatch(self.endpoint)
-            if not address:
-                raise ValueError(f"endpoint is tcp://ADDRESS:PORT, such as tcp://127.0.0.1:5555, not {self.endpoint!r}")
-            if address["port"] != "*" and int(address["port"]) > 65535:  # ZeroMQ would take it modulo 65536
-                raise ValueError(f"endpoint {self.endpoint} has a port above 65535")
-            if not (LOOPBACK.fullmatch(self.endpoint) or self.secret_key or self.insecure):
-                raise ValueError(
-                    f"endpoint {self.endpoint} could be reached from other machines, unencrypted; use ipc://PATH or "
-                    "tcp://127.0.0.1:PORT, or set secret_key and client_keys (`perceiverd keys new`), or write "
-                    "insecure = true beside it"
-                )
+            self._check_tcp()
         elif not self.endpoint.startswith("ipc://") or self.endpoint == "ipc://":
-            raise ValueError(f"endpoint is ipc://PATH or tcp://127.0.0.1:PORT, not {self.endpoint!r}")
+            raise ValueError(f"endpoint must be ipc://PATH or tcp://127.0.0.1:PORT, not {self.endpoint!r}")
+
+    def _check_tcp(self) -> None:
+        address = TCP.fullmatch(self.endpoint)
+        if not address:
+            raise ValueError(
+                f"endpoint must be tcp://ADDRESS:PORT, such as tcp://127.0.0.1:5555, not {self.endpoint!r}"
+            )
+        if address["port"] != "*" and int(address["port"]) > 65535:  # ZeroMQ would take it modulo 65536
+            raise ValueError(f"endpoint {self.endpoint} has a port above 65535; use a port from 1 to 65535")
+        if not (LOOPBACK.fullmatch(self.endpoint) or self.secret_key or self.insecure):
+            raise ValueError(
+                f"other machines could reach endpoint {self.endpoint}, unencrypted; use ipc://PATH or "
+                "tcp://127.0.0.1:PORT, or set secret_key and client_keys (`perceiverd keys new`), or set "
+                "insecure = true"
+            )
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[metrics]`: where Prometheus and probes ask."""
+    """`[metrics]`: where Prometheus and health probes connect."""
 
     endpoint: str | None = None
-    """`127.0.0.1:9464`: HOST:PORT where `/metrics`, `/healthz` and `/readyz` are served (port * takes a free one).
-    Without it nothing is served."""
+    """HOST:PORT of an HTTP server with /metrics for Prometheus, and /healthz and /readyz for probes (port * takes a
+    free one). Without it there is no server."""
     insecure: bool = False
-    """True lets an address be bound that other machines can reach, where everyone may read what is heard."""
+    """true allows an endpoint that other machines can reach. Everyone on the network can then read the metrics."""
 
     def __post_init__(self) -> None:
         if self.endpoint is None:
             return
         address = HTTP_ADDRESS.fullmatch(self.endpoint)
         if not address or (address["port"] != "*" and int(address["port"]) > 65535):
-            raise ValueError(f"endpoint is HOST:PORT, such as 127.0.0.1:9464, not {self.endpoint!r}")
+            raise ValueError(f"endpoint must be HOST:PORT, such as 127.0.0.1:9464, not {self.endpoint!r}")
         if not (self.insecure or LOOPBACK.fullmatch(f"tcp://{self.endpoint}")):
             raise ValueError(
-                f"endpoint {self.endpoint} could be read from other machines, unencrypted and by everyone; "
-                "use 127.0.0.1:PORT, or write insecure = true beside it"
+                f"every machine on the network could read endpoint {self.endpoint}; "
+                "use 127.0.0.1:PORT, or set insecure = true"
             )
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port (0 for a free one); None where nothing is served."""
+        """Host and port (0 for a free one); None if there is no server."""
         if self.endpoint is None:
             return None
         host, _, port = self.endpoint.rpartition(":")
@@ -137,43 +154,47 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[streams.NAME]`: one thing that is watched."""
+    """`[streams.NAME]`: one scene to watch. NAME is up to 64 letters, digits, _ and -."""
 
     sources: Annotated[tuple[Source, ...], Meta(min_length=1)]
-    """What it is watched with: one source with sound and pictures, or one of each. Where two give the same, the first
-    of them in the list is heeded."""
+    """One source with audio and video, or one source for each. If two sources give the same kind of media, the first
+    one in the list is used, and the next one while the first is lost or stalled."""
     enabled: bool = True
-    """False leaves the stream out without deleting it."""
-    av_offset_ms: Annotated[float, Meta(ge=-5000, le=5000)] = 0.0
-    """Milliseconds that are added to the times of its pictures. A flash that is seen 80 ms after its clap is heard
-    wants -80, one that is seen 80 ms before wants 80."""
+    """false switches the stream off without deleting it."""
     snapshot_on_event: bool | None = None
-    """Whether pictures of its events are kept; as `[snapshots]` says where None."""
+    """Whether to keep pictures of this stream's events. Without it, on_event in [snapshots] decides."""
+    av_offset_ms: Annotated[float, Meta(ge=-5000, le=5000)] = 0.0
+    """Milliseconds to add to the times of this stream's frames, for devices whose audio and video do not match. Clap in
+    front of the camera: if you see the clap 80 ms after you hear it, set -80.0; if you see it 80 ms before, set
+    80.0."""
     events: StreamOptions = StreamOptions()
-    """What is special about its events."""
+    """Options of [events] that differ for this stream."""
 
 
 class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[snapshots]`: pictures of events, for those who ask. Otherwise nothing is kept of what is seen or heard."""
+    """`[snapshots]`: pictures and clips of events. By default perceiverd stores no audio and no video."""
 
     on_event: bool = False
-    """Whether a picture is kept when an event begins. Each stream may say otherwise."""
+    """Whether to keep a JPEG picture when an event begins. Each stream can override this."""
     directory: str | None = None
-    """Where; in the service's state directory where None. Only the daemon's user may look into it."""
+    """Folder for the pictures; only the daemon's user can read it. Without it, the service's state directory
+    (/var/lib/perceiverd) is used."""
     longest_px: Annotated[int, Meta(ge=16, le=16_384)] = 1280
-    """Of a picture's longer side; what the source takes larger is shrunk."""
+    """Largest length of a picture's longer side, in pixels. Larger pictures are scaled down."""
     before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    """Seconds before the event that a clip beside the picture shows. There is no clip if before_s and after_s are 0. A
+    clip has 5 frames per second, and audio if the same source gives it; a stream without video gets no clip."""
     after_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
-    """Seconds before and after for a clip beside the picture; none is made where both are 0. It is cut by the source
-    that gives the pictures: with its sound where that gives both, and nothing for a stream that only hears."""
+    """Seconds after the start of the event that the clip shows."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
-    """What is older is deleted."""
+    """Age in days after which pictures and clips are deleted."""
     max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000
-    """What is more is deleted, the oldest first."""
+    """Largest total size of pictures and clips, in megabytes; above it the oldest are deleted. Nothing is stored while
+    the disk has less than 100 MB free."""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file. Relative paths start at the file's folder. An unknown option is an error."""
 
     model: ModelConfig = ModelConfig()
     window: WindowConfig = WindowConfig()
@@ -183,12 +204,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     events: EventOptions = EventOptions()
     stalls: StallsConfig = StallsConfig()
     streams: dict[str, StreamConfig] = {}
+    """The streams by name. A stream's name is part of its topics: scores/NAME/, events/NAME/ and status/NAME/."""
 
     def __post_init__(self) -> None:
         labels, metrics = TCP.fullmatch(self.publish.endpoint), self.metrics.address
         if labels and metrics and metrics[1] and labels["port"] == str(metrics[1]):
             hosts = {"127.0.0.1" if host == "localhost" else host for host in (labels[1].strip("[]"), metrics[0])}
             if len(hosts) == 1 or hosts & ANYWHERE:
-                raise ValueError(
-                    f"publish.endpoint and metrics.endpoint are the same port {metrics[1]}; change one of them"
-                )
+                raise ValueError(f"publish.endpoint and metrics.endpoint use the same port {metrics[1]}; change one")

@@ -77,32 +77,40 @@ class EventOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[events]`: when a label has an event."""
 
     on: Share | None = None
-    """Smoothed score from which on an event may begin; without it each label has the model's threshold."""
+    """An event may begin if the smoothed score reaches this threshold, between 0 and 1. Without it, each label has its
+    own threshold from the model."""
     off: Share | None = None
-    """Smoothed score below which it fades; without it, `hysteresis` below `on`."""
+    """An event fades if the smoothed score falls below this threshold, which must be below on. Without it, the
+    threshold follows from on and hysteresis."""
     hysteresis: Logits = 1.0
-    """How far `off` is below `on`, in logits: on 0.5 makes off 0.27, on 0.9 makes it 0.77."""
+    """Distance of off below on, in logits. With 1.0, on = 0.5 gives off = 0.27, and on = 0.9 gives off = 0.77."""
     smoothing_s: Seconds = 0.5
-    """Time constant of the smoothing: after so long a window has lost 63 % of its weight. 0 smooths nothing."""
+    """Time constant of the smoothing, in seconds: after this time a window has lost 63 % of its weight in the smoothed
+    score. 0 switches smoothing off."""
     min_duration_s: Seconds = 0.5
-    """How long the smoothed score must hold at or above `on` before an event begins. With 0 a single window will do."""
+    """An event begins if the smoothed score stays at or above on for this many seconds. With 0 a single window is
+    enough."""
     merge_gap_s: Seconds = 2.0
-    """What comes back so soon after it faded is the same event; its end is told only then."""
+    """If the label comes back within this many seconds after it faded, the same event continues. The end of an event is
+    published only after this time."""
     cooldown_s: Seconds = 0.0
-    """After an event has ended its label has none for so long."""
+    """After an event has ended, its label has no other event for this many seconds."""
     max_duration_s: Length = 3600.0
-    """An event that lasts longer is cut, and goes on as another that names it."""
+    """Longest event, in seconds. A longer one is split: it ends, and a new event begins that names it in continues."""
     update_s: Length = 10.0
-    """How often an event that goes on is told of."""
+    """Time between two update messages of an open event, in seconds."""
     max_gap_s: Seconds = 5.0
-    """Time without a window over which no event reaches."""
+    """An event ends if no window comes for this many seconds."""
     subsume: bool = True
-    """Whether an event of a label below it in the ontology takes the place of a label's own: Bark that of Dog."""
+    """Whether an event of a more specific label replaces the event of a general one, as Bark replaces Dog."""
     allow: tuple[str, ...] = ()
-    """The only labels that have events, by name or mid; all, where the list is empty."""
+    """The only labels that have events, by name or mid. If the list is empty, all labels have events. A label includes
+    the labels below it: with Dog alone in the list, every bark gives an event of Dog."""
     deny: tuple[str, ...] = DENIED
-    """Labels that have no events, and that make no label above them surer."""
+    """Labels that have no events. They do not raise the score of a more general label either. The default labels hold
+    all day at most places."""
     labels: dict[str, LabelOptions] = {}
+    """Options that differ for one label, by its name or mid."""
 
 
 @dataclass(frozen=True, eq=False)

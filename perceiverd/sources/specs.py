@@ -22,12 +22,13 @@ SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
-    """A clip replayed in real time, as if it were live."""
+    """A file that is replayed in real time, as if it were live."""
 
     path: str
-    """Any file FFmpeg can read."""
+    """Any audio or video file that FFmpeg can read."""
     loop: bool = False
-    """Begin again at the end, with time going on; otherwise the source ends."""
+    """true restarts the file at its end, forever. Otherwise the stream ends there; perceiverd ends when all streams
+    have ended."""
 
     def __post_init__(self) -> None:
         if not self.path:
@@ -35,21 +36,23 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
 
 
 class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
-    """A network camera or any other live URL, with pictures, sound or both."""
+    """A network camera or any other live URL, with video, audio or both."""
 
     url: str
-    """`rtsp://user:${CAM1_PASSWORD}@camera/stream`, `https://host/live.m3u8`, `udp://@:5000`, ..."""
+    """Address of the stream: rtsp, rtsps, rtmp, rtmps, http, https, udp, rtp or tcp. ${NAME} stands for an environment
+    variable, ${credential:NAME} for a systemd credential; perceiverd percent-encodes them in the user name, password
+    and query, and never prints them. Write %40 for an @ in the path or query."""
     transport: Literal["tcp", "udp"] = "tcp"
-    """How RTSP carries media; TCP loses no packets."""
+    """How RTSP carries media: tcp loses no packets, udp can."""
     open_timeout_s: float = 10.0
-    """Give up when the URL has not opened after this many seconds."""
+    """Restart the source if the URL has not opened after this many seconds."""
     read_timeout_s: float = 5.0
-    """Give up when no data has come for this many seconds."""
+    """Restart the source if no data comes for this many seconds, or if only the audio or only the video stops."""
     verify: bool = True
-    """Over TLS (rtsps, https, rtmps), whether its certificate must be good; False trusts whoever answers."""
+    """Whether to check the server's TLS certificate (rtsps, https, rtmps). false accepts any server."""
     ca_file: str | None = None
-    """A PEM file with the authorities that may have signed it, or with a self-signed certificate itself; the system's
-    authorities where None."""
+    """PEM file with the authorities that sign the certificate, or with the self-signed certificate itself. Without it,
+    the system's authorities are used."""
 
     def __post_init__(self) -> None:
         # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.
@@ -81,10 +84,12 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
 
 
 class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="synthetic"):
-    """A test source: moving colour bars, and each second a white flash and a beep together; with faults on demand."""
+    """A test source: moving colour bars, and a white flash with a beep each second."""
 
     video: bool = True
+    """Whether it gives the colour bars and the flash."""
     audio: bool = True
+    """Whether it gives the beep."""
     stall_after_s: float | None = None
     """Hang, as a driver does, this many seconds after the start; never where None."""
     crash_after_s: float | None = None
@@ -105,14 +110,17 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     """A camera of this machine (V4L2): USB, built in, or a capture card."""
 
     device: str | int = 0
-    """A path (`/dev/video0`), the number in it, or a stable name from /dev/v4l/by-id or /dev/v4l/by-path."""
+    """A path (/dev/video0), the number in it, or a name from /dev/v4l/by-id or /dev/v4l/by-path, which stays the same
+    after a reboot. `perceiverd devices` lists the cameras."""
     width: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
+    """Width of the frames in pixels. Without it, the camera's smallest size that is large enough for the model is used.
+    If the camera does not support a requested value, the log names the value that it gives."""
     height: Annotated[int, msgspec.Meta(ge=1, le=16384)] | None = None
-    """Size of the picture as the camera takes it; None for the smallest that does the model justice."""
+    """Height of the frames in pixels, as for width."""
     fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
-    """Pictures a second; None for what is enough for the model."""
+    """Frames per second. Without it, the lowest rate that is enough for the model is used."""
     format: str | None = None
-    """How the pictures come, by its four letters: `YUYV`, `MJPG`, ...; None for what suits."""
+    """Pixel format as its four-letter code: YUYV, MJPG and so on. Without it, perceiverd chooses one."""
 
     def __post_init__(self) -> None:
         _check_device(self.device)
@@ -124,12 +132,12 @@ class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     """A microphone of this machine (PortAudio)."""
 
     device: str | int | None = None
-    """A stable name (`hw:CARD=Device,DEV=0`, or one from /dev/snd/by-id), its name or a part of it, or its number; None
-    for the system's default."""
+    """A name that stays the same after a reboot (hw:CARD=Device,DEV=0, or one from /dev/snd/by-id), a part of the
+    microphone's name, or its number. Without it, the system's default. `perceiverd devices` lists the microphones."""
     rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)] | None = None
-    """Samples a second; None for the device's own."""
+    """Sample rate in hertz. Without it, the device's own rate."""
     channel: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
-    """The one to listen to, from 1; None for the mean of its first two."""
+    """The channel to use, from 1. Without it, the mean of the first two channels."""
 
     def __post_init__(self) -> None:
         if self.device is not None:

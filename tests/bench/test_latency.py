@@ -148,7 +148,7 @@ def test_what_is_of_networks_alone_is_refused_with_streams(perceiverd: Perceiver
     """What would do nothing is wrong usage."""
     status, out, err = perceiverd("bench", "--streams", "1", *option)
     assert (status, out) == (2, "")
-    assert f"'{option[0]}': it is of networks alone" in err
+    assert f"'{option[0]}': cannot be combined with --streams" in err
 
 
 def test_a_model_is_found_from_here(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

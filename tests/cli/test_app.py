@@ -12,6 +12,7 @@ import pytest
 
 from perceiverd import __version__
 from perceiverd.cli import app
+from perceiverd.cli.console import EXIT_BROKEN_PIPE, EXIT_CONFIG
 from tests.support.clips import write_clip
 from tests.support.program import Perceiverd
 
@@ -19,7 +20,7 @@ PROGRAM = [sys.executable, "-m", "perceiverd"]
 HELP_S = 0.3
 COMMANDS = [[], ["run"], ["watch"], ["explain"], ["tag"], ["demo"], ["bench"], ["models"]]
 COMMANDS += [["models", name] for name in ("list", "info", "verify", "import")]
-COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["bridge"], ["bridge", "mqtt"]]
+COMMANDS += [["config"], ["config", "check"], ["config", "show"], ["config", "schema"], ["bridge"], ["bridge", "mqtt"]]
 COMMANDS += [["keys"], ["keys", "new"], ["schema"]]
 
 
@@ -150,14 +151,14 @@ def test_a_configuration_is_checked(
         ["note:", f"{tmp_path}/c:"],
     ]
     for text, why in (
-        ("[windw]", "$.windw: no such option"),
+        ("[windw]", "$.windw: unknown option"),
         ("", "$.streams: no stream is enabled"),
         (f'model.name = "no/where"\n{stream}', "no model"),
         (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: the model has no label"),
     ):
         path.write_text(text)
         status, out, err = perceiverd("config", "check", path)
-        assert (status, out) == (app.CONFIG, "")
+        assert (status, out) == (EXIT_CONFIG, "")
         assert err.startswith(f"perceiverd: {path}: {why}")
         assert err.count("\n") == 1
 
@@ -166,7 +167,8 @@ def test_a_configuration_is_shown(perceiverd: Perceiverd, tmp_path: Path) -> Non
     """`config show` prints what differs from the defaults, with --effective all there is; status 78 for a bad file."""
     path = tmp_path / "c.toml"
     path.write_text('window.hop_s = 2\nstreams.door.sources = [{ kind = "url", url = "rtsp://u:hunter2@h/" }]\n')
-    shown = '[window]\nhop_s = 2.0\n\n[[streams.door.sources]]\nkind = "url"\nurl = "rtsp://u:***@h/"\n'
+    source = '{ kind = "url", url = "rtsp://u:***@h/" }'
+    shown = f"[window]\nhop_s = 2.0\n\n[streams.door]\nsources = [\n    {source},\n]\n"
     assert perceiverd("config", "show", path) == (0, shown, "")
     assert perceiverd("config", "show") == (0, "# every option has its default\n", "")
     status, out, err = perceiverd("config", "show", "--effective")
@@ -174,7 +176,7 @@ def test_a_configuration_is_shown(perceiverd: Perceiverd, tmp_path: Path) -> Non
     assert "high_water_mark = 1000\n" in out
     path.write_text("[windw]")
     status, out, err = perceiverd("config", "show", path)
-    assert (status, out, err.count("\n")) == (app.CONFIG, "", 1)
+    assert (status, out, err.count("\n")) == (EXIT_CONFIG, "", 1)
 
 
 def test_keys_are_made(perceiverd: Perceiverd, tmp_path: Path) -> None:
@@ -345,7 +347,7 @@ def test_a_reader_that_leaves_is_no_fault(tiny_model: Path, tmp_path: Path) -> N
         process.stdout.close()
         err = process.stderr.read()
         process.wait(timeout=60)
-    assert (process.returncode, err) == (app.BROKEN_PIPE, "")
+    assert (process.returncode, err) == (EXIT_BROKEN_PIPE, "")
 
 
 def test_a_full_disk_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ def test_a_full_disk_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
     for command in (tag, [*tag, "--output", "/dev/full"]):
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-        assert done.stderr == "perceiverd: the output cannot be written: No space left on device\n"
+        assert done.stderr == "perceiverd: cannot write the output: No space left on device\n"
         assert done.returncode == 1
 
 

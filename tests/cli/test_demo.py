@@ -46,7 +46,7 @@ def test_a_daemon_that_fails_is_told_with_its_last_lines(tmp_path: Path, capsys:
     truth.write_text(HEADER + "0.0\t1.0\tDog\t\tp\ts\n")
     assert demo(path, truth) == 1
     assert "ended with status 78" in (error := capsys.readouterr().err)
-    assert "did you mean `window`?" in error
+    assert "did you mean 'window'?" in error
 
 
 def test_the_bundled_truth_names_labels_that_exist() -> None:

@@ -365,7 +365,7 @@ def status_and_line(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("[windw]", "$.windw: no such option; did you mean `window`?"),
+        ("[windw]", "$.windw: unknown option; did you mean 'window'?"),
         ("", "$.streams: no stream is enabled"),
         ('model.name = "no/where"\nstreams.a.sources = [{kind = "synthetic"}]', "no model"),
     ],

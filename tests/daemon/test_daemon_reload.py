@@ -174,7 +174,7 @@ def test_a_changed_source_begins_anew_within_its_stream(running: Running) -> Non
 
 
 REFUSED = (
-    (KEPT + "[windw]", "$.windw: no such option"),
+    (KEPT + "[windw]", "$.windw: unknown option"),
     ("", "$.streams: no stream is enabled"),
     ('streams.x.sources = [{ kind = "url", url = "rtsp://u:${NOT_SET}@h/" }]', "NOT_SET is not set"),
     (KEPT + "[events.labels.Dgo]\non = 0.5", "the model has no label"),

@@ -29,7 +29,10 @@ def test_streams_are_told_apart() -> None:
 def test_what_can_change_changes_and_the_rest_waits() -> None:
     """The settings to come have what is live of the new ones, and what needs a restart of the old."""
     new = Config(
-        ModelConfig(threads=3), WindowConfig(hop_s=2), PublishConfig("ipc:///x", 3, 9, 4.0), streams=OLD.streams
+        ModelConfig(threads=3),
+        WindowConfig(hop_s=2),
+        PublishConfig("ipc:///x", top=3, high_water_mark=9, status_interval_s=4.0),
+        streams=OLD.streams,
     )
     change = ConfigDiff.between(OLD, new)
     assert change.waiting == ("model.threads", "publish.endpoint", "publish.high_water_mark")

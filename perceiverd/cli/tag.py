@@ -1,0 +1,63 @@
+"""`perceiverd tag`: from options to the settings of `offline.tag`. Does not read files itself."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from perceiverd.config import DEVICE, Config, load
+from perceiverd.core.errors import ConfigError
+from perceiverd.core.media import NS_PER_S
+from perceiverd.model.card import DEFAULT, Card, load_card
+from perceiverd.offline import tag
+from perceiverd.offline.records import FORMATS, FormatName
+from perceiverd.pipeline.rules import Rules, resolve
+from perceiverd.pipeline.tagger import Tagger
+
+
+@dataclass(frozen=True, slots=True)
+class TagCommand:
+    """The options of the command."""
+
+    files: list[str]
+    form: FormatName
+    top: int
+    hop_s: float | None
+    """None for the default: the window's length, or the configuration's `hop_s` if `events`."""
+    summary: bool
+    events: bool
+    config: Path | None
+    model: str | None
+    """None for the default model."""
+    device: str
+    batch: int
+    output: Path | None
+    """None for standard output."""
+
+
+def run(command: TagCommand) -> int:
+    """Tag the files; returns 1 if a file failed, else 0. Raises PerceiverdError, and BadParameter for the device."""
+    if not DEVICE.fullmatch(command.device):
+        raise typer.BadParameter(f"{command.device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
+    logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
+    card = load_card(command.model or DEFAULT)
+    settings = load(command.config) if command.config else Config()
+    usual_ns = round(settings.window.hop_s * NS_PER_S) if command.events else card.geometry.window_ns
+    options = tag.TagOptions(
+        top=command.top,
+        hop_ns=usual_ns if command.hop_s is None else round(command.hop_s * NS_PER_S),
+        batch=command.batch,
+        summary=command.summary,
+        rules=_rules(card, settings, command.config) if command.events else None,
+    )
+    return tag.tag(command.files, Tagger(card, command.device), options, FORMATS[command.form](), command.output)
+
+
+def _rules(card: Card, settings: Config, file: Path | None) -> Rules:
+    try:
+        return resolve(card.labels, card.calibration, settings.events)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
