@@ -220,9 +220,9 @@ def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each finding.")] = False,
 ) -> None:
     """Check devices, permissions, GPU, model, sockets, clock and each stream, and advise on each fault."""
-    from perceiverd.doctor import doctor
+    from perceiverd.doctor import run
 
-    raise typer.Exit(doctor.doctor(config, json=json))
+    raise typer.Exit(run(config, json=json))
 
 
 @app.command()

@@ -1,1 +1,5 @@
-"""Is this machine fit to run perceiverd? Checks and advice; changes nothing. Import the modules."""
+"""`perceiverd doctor`: checks this machine as the daemon would use it, and advises. It does not know how to repair."""
+
+from perceiverd.doctor.doctor import run
+
+__all__ = ["run"]

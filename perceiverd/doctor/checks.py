@@ -1,7 +1,7 @@
-"""What checks find, and checks run so that none can hang, crash or end another. Knows nothing of what is checked.
+"""Findings, and running checks so that none can hang, crash or end another. It does not know what is checked.
 
-Each check runs in a process of its own, forked, with its bound: a driver that hangs and a library that dies are
-findings as well. What a check has found before that counts.
+Each check runs in a forked process with a time limit, so a driver that hangs and a library that crashes become findings
+too. What a check found before that still counts.
 """
 
 from __future__ import annotations
@@ -19,131 +19,141 @@ import msgspec
 
 Verdict = Literal["ok", "warning", "fault"]
 REAP_S = 1.0
-"""What a killed process is given to be gone; one that hangs in a driver may never be."""
+"""Seconds that a killed process gets to end. One that hangs in a driver may never end."""
+POLL_S = 0.01
+"""Seconds between two looks at whether a process has ended."""
+PIPE_BYTES = 65_536
+"""Bytes read from a check's pipe at once: all that a pipe holds on Linux (pipe(7))."""
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """One result of a check."""
 
     check: str
-    """What was looked at: `clock`, `stream door`."""
+    """The name of the check: `clock`, `stream door`."""
     verdict: Verdict
     what: str
-    """What is so, in one line."""
+    """What was found, in one line."""
     do: str = ""
-    """What to do about it, in one line; empty where nothing is."""
+    """What to do about it, in one line; empty if there is nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something to be looked at."""
+    """Something to check."""
 
     name: str
-    look: Callable[[], Iterable[Finding]]
-    bound_s: float
-    """Seconds after which it is given up."""
+    run: Callable[[], Iterable[Finding]]
+    timeout_s: float
+    """Seconds after which the check is killed."""
     alone: bool = False
-    """Whether it measures speed, so that nothing else should run meanwhile."""
-    hint: str = "something below it hangs: the kernel's log may tell (journalctl -k)"
-    """What to do where it gives no answer."""
+    """Whether it measures speed, so that no other check may run at the same time."""
+    hint: str = "a driver or library hangs; look at the kernel's log: journalctl -k"
+    """What to do if the check does not end in time."""
 
 
-def examine(checks: Sequence[Check]) -> Iterator[Finding]:
-    """The findings of all checks, in their order, as they come. Those that are not `alone` run side by side."""
-    running: dict[int, _Running] = {}
+def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
+    """The findings of all checks, in the order of the checks, as they arrive; those that run `alone` come last."""
+    processes: dict[int, _CheckProcess] = {}
     try:
-        running = {i: _Running(check) for i, check in enumerate(checks) if not check.alone}
+        processes = {i: _CheckProcess(check) for i, check in enumerate(checks) if not check.alone}
         for i in sorted(range(len(checks)), key=lambda i: checks[i].alone):
-            if i not in running:
-                running[i] = _Running(checks[i])
-            yield from running[i].findings()
+            if i not in processes:
+                processes[i] = _CheckProcess(checks[i])
+            yield from processes[i].findings()
     finally:
-        for each in running.values():
-            each.end()
+        for process in processes.values():
+            process.close()
 
 
-class _Running:
-    """A check in its process, which writes its findings into a pipe, a line of JSON each."""
+class _CheckProcess:
+    """A check in its process, which writes its findings into a pipe, one line of JSON each."""
 
     def __init__(self, check: Check) -> None:
-        self._check, self._deadline_s = check, time.monotonic() + check.bound_s
-        self._pipe, out = os.pipe()
+        self._check, self._deadline_s = check, time.monotonic() + check.timeout_s
+        self._pipe, write_end = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            _run(check, out)
-        os.close(out)
+            _run_in_child(check, write_end)
+        os.close(write_end)
         self._status: int | None = None
 
     def findings(self) -> Iterator[Finding]:
-        told, complete = self._read()
-        for line in told.splitlines():
-            with contextlib.suppress(msgspec.DecodeError):  # the last one, cut off
+        output, complete = self._read()
+        for line in output.splitlines():
+            with contextlib.suppress(msgspec.DecodeError):  # the last line may be incomplete
                 yield msgspec.json.decode(line, type=Finding)
-        self.end()
+        self.close()
         name = self._check.name
         if not complete:
-            yield Finding(name, "fault", f"no answer within {self._check.bound_s:g} s", self._check.hint)
+            yield Finding(
+                name, "fault", f"the check gave no result within {self._check.timeout_s:g} s", self._check.hint
+            )
         elif self._status and os.WIFSIGNALED(self._status):
-            died_of = signal.Signals(os.WTERMSIG(self._status)).name
-            yield Finding(name, "fault", f"the check died of {died_of}", "a library or driver below it is broken")
+            crash = f"the check crashed with {signal.Signals(os.WTERMSIG(self._status)).name}"
+            yield Finding(name, "fault", crash, "a driver or library that it uses is broken; install it again")
 
-    def end(self) -> None:
-        """The process is no more, and none that it started; at least nobody waits for it."""
+    def close(self) -> None:
+        """Kill the process and all that it started, and wait up to REAP_S for its end."""
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
-        if self._status is not None:
-            return
         until_s = time.monotonic() + REAP_S
-        while True:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                self._status = status
-            # Also after its own end: it is the leader of a group, of which others may be left.
+        while self._status is None:
+            self._reap()
+            # Kill its group even if the process has ended, because processes that it started may still run.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
-            if pid or time.monotonic() >= until_s:
-                return
-            time.sleep(0.01)
+            if self._status is None:
+                if time.monotonic() >= until_s:
+                    return
+                time.sleep(POLL_S)
+
+    def _reap(self) -> None:
+        """Note the exit status if the process has ended."""
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        self._status = status if pid else None
 
     def _read(self) -> tuple[bytes, bool]:
-        """What was written before the deadline, and whether that is all."""
-        told = b""
+        """What the process wrote before the deadline, and whether that is all."""
+        output = b""
         while select.select([self._pipe], [], [], max(0.0, self._deadline_s - time.monotonic()))[0]:
-            more = os.read(self._pipe, 65536)
-            if not more:
-                # It is about to end by itself; killed at once its own status would be lost.
-                until_s = time.monotonic() + REAP_S
-                while self._status is None and time.monotonic() < until_s:
-                    pid, status = os.waitpid(self._pid, os.WNOHANG)
-                    self._status = status if pid else None
-                    time.sleep(0 if pid else 0.005)
-                return told, True
-            told += more
-        return told, False
+            if not (part := os.read(self._pipe, PIPE_BYTES)):
+                self._await_exit()
+                return output, True
+            output += part
+        return output, False
+
+    def _await_exit(self) -> None:
+        """Wait up to REAP_S for a process that has closed its pipe: killed now, it would lose its own exit status."""
+        until_s = time.monotonic() + REAP_S
+        while self._status is None and time.monotonic() < until_s:
+            self._reap()
+            if self._status is None:
+                time.sleep(POLL_S / 2)
 
 
-def _run(check: Check, out: int) -> None:
-    """The life of the forked process; does not return."""
+def _run_in_child(check: Check, pipe: int) -> None:
+    """The whole life of the forked process; does not return."""
     status = 1
     try:
-        # A group of its own, to be killed whole; and what libraries print (ALSA is talkative) is no finding.
-        os.setsid()
+        os.setsid()  # a process group of its own, so that it can be killed with all that it starts
         null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
+        for standard in (0, 1, 2):  # libraries print (ALSA does); that is not a finding
             os.dup2(null, standard)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        for finding in check.look():
-            _write(out, finding)
+        for finding in check.run():
+            _write(pipe, finding)
         status = 0
-    except BaseException as error:  # noqa: BLE001, RUF100 - whatever is broken is what was looked for
+    except BaseException as error:  # noqa: BLE001, RUF100 - any failure of a check is a finding
         what = " ".join(f"the check failed: {type(error).__name__}: {error}".split())
-        _write(out, Finding(check.name, "fault", what, "look at what it names; if that is well, report this line"))
+        do = "check what the message names; if that is in order, report this line as a bug"
+        _write(pipe, Finding(check.name, "fault", what, do))
     finally:
         os._exit(status)
 
 
-def _write(out: int, finding: Finding) -> None:
+def _write(pipe: int, finding: Finding) -> None:
     line = msgspec.json.encode(finding) + b"\n"
     while line:
-        line = line[os.write(out, line) :]
+        line = line[os.write(pipe, line) :]

@@ -1,12 +1,10 @@
-"""Where the daemon is put: its configuration's places, sockets, rights, and the unit. Looks, and changes nothing."""
+"""Checks of the installed service: rights, snapshots, secrets, state and systemd units. They change nothing."""
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 import pwd
-import socket
 import stat
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -18,278 +16,190 @@ from perceiverd.daemon import snapshots
 from perceiverd.doctor.checks import Finding
 from perceiverd.model.card import load_card
 from perceiverd.sources.specs import File, Url
-from perceiverd.wire.keys import AllowList, read_pair
 
-UNIT, USER, LABELS_GROUP = "perceiverd.service", "perceiverd", "perceiverd-labels"
+UNIT, STREAM_UNITS = "perceiverd.service", "perceiverd@*.service"
+"""The unit of the service, and the pattern of the units that run one stream each."""
+USER, LABELS_GROUP = "perceiverd", "perceiverd-labels"
 SECRETS = Path("/etc/perceiverd/secrets.env")
 STATE, RUN = Path("/var/lib/perceiverd"), Path("/run/perceiverd")
 PYTHON = Path("/opt/perceiverd/bin/python")
 SYSTEMD = Path("/run/systemd/system")
-"""There where systemd is at work."""
+"""Exists if systemd runs (sd_booted(3))."""
 HIDDEN = ("/home/", "/root/", "/tmp/")
-"""What a hardened unit does not see."""
-SYSTEMCTL_S = 5.0
-IPC_PATH_BYTES = 107
+"""Folders that the unit's hardening hides from the service."""
+MIN_FREE_MB = 100
+SYSTEMCTL_TIMEOUT_S = 5.0
 CONFIG_STATUS = "78"
-LOG = f"journalctl -u {UNIT} -n 50"
-
-
-def labels_endpoint(settings: Config) -> Iterator[Finding]:
-    """Whether labels could go out where they should."""
-    endpoint, check = settings.publish.endpoint, "labels"
-    scheme, _, address = endpoint.partition("://")
-    if scheme == "tcp":
-        host, _, port = address.rpartition(":")
-        yield _tcp(check, "" if host == "*" else host.strip("[]"), 0 if port == "*" else int(port), endpoint)
-    elif address.startswith(("@", "*")):
-        yield Finding(check, "ok", f"{endpoint} needs no file")
-    else:
-        yield _ipc(check, Path(address))
-    if settings.publish.secret_key and settings.publish.client_keys:
-        try:
-            read_pair(Path(settings.publish.secret_key))
-            AllowList(Path(settings.publish.client_keys))
-        except ConfigError as error:
-            yield Finding(
-                "keys", "fault", str(error), "`perceiverd keys new` makes keys; the service's user reads them"
-            )
-        else:
-            yield Finding("keys", "ok", "the daemon's key and those of its clients can be read")
-
-
-def metrics_endpoint(settings: Config) -> Iterator[Finding]:
-    """Whether metrics could be served where they should."""
-    if address := settings.metrics.address:
-        yield _tcp("metrics", *address, f"http://{settings.metrics.endpoint}")
+"""Exit status of a daemon whose configuration is invalid."""
 
 
 def rights(settings: Config, path: Path | None) -> Iterator[Finding]:
-    """Whether the service's user, or where there is none this one, may read what it has to."""
-    who = _become_the_service() or f"user {_name_of(os.geteuid())}"
-    wanted = [path] if path else []
+    """Whether the service's user may read what it needs; if that user does not exist, whether this user may."""
+    user = f"the service's user {USER}" if _become_service_user() else f"user {_user_name(os.geteuid())}"
+    closed = [str(each) for each in dict.fromkeys(_needed_files(settings, path)) if not _readable(each)]
+    if closed:
+        do = f"chgrp {USER}, then chmod g+r for files and g+rx for folders, also for the folders above"
+        yield Finding("rights", "fault", f"{user} may not read {', '.join(closed)}", do)
+    else:
+        yield Finding("rights", "ok", f"{user} may read the configuration, the model and all files that they name")
+
+
+def _needed_files(settings: Config, path: Path | None) -> Iterator[Path]:
+    if path:
+        yield path
     try:
         folder = load_card(settings.model.name).folder
-        wanted += [folder, *folder.iterdir()]
+        yield from (folder, *folder.iterdir())
     except (ModelError, OSError):
-        pass  # the model's own check tells
-    wanted += [Path(each) for each in (settings.publish.secret_key, settings.publish.client_keys) if each]
-    sources = [source for stream in settings.streams.values() if stream.enabled for source in stream.sources]
-    wanted += [Path(source.path) for source in sources if isinstance(source, File)]
-    wanted += [Path(source.ca_file) for source in sources if isinstance(source, Url) and source.ca_file]
-    closed = [str(each) for each in dict.fromkeys(wanted) if _closed(each)]
-    if closed:
-        do = f"chgrp {USER} and chmod g+r for files, g+rx for folders, on the way to them too"
-        yield Finding("rights", "fault", f"{who} may not read {', '.join(closed)}", do)
-    else:
-        yield Finding("rights", "ok", f"{who} may read the configuration, the model and what else is named")
+        pass  # the check of the model reports it
+    yield from (Path(each) for each in (settings.publish.secret_key, settings.publish.client_keys) if each)
+    for source in (source for stream in settings.streams.values() if stream.enabled for source in stream.sources):
+        if isinstance(source, File):
+            yield Path(source.path)
+        if isinstance(source, Url) and source.ca_file:
+            yield Path(source.ca_file)
 
 
 def snapshots_folder(settings: Config, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether pictures could be kept, where a stream wants it."""
-    if SYSTEMD.is_dir():  # what the unit is given, and whoever looks is not
+    """Whether snapshots can be saved, if a stream saves any."""
+    if SYSTEMD.is_dir():  # the unit gets this variable; this process does not
         environment = {"STATE_DIRECTORY": str(STATE), **environment}
     if settings.snapshots.directory is None and SYSTEMD.is_dir() and not STATE.exists():
-        return  # systemd makes it with the service's first start
-    _become_the_service()
+        return  # systemd makes it when the service starts for the first time
+    _become_service_user()
     try:
-        where = snapshots.check(settings, environment)
+        folder = snapshots.check(settings, environment)
     except ConfigError as error:
-        do = "write snapshots.directory, a folder for the service's user alone (chmod 700), or switch snapshots off"
+        do = "set snapshots.directory to a folder that only the service's user can open (mode 700), or disable them"
         yield Finding("snapshots", "fault", str(error), do)
     else:
-        if where is not None:
-            yield Finding("snapshots", "ok", f"pictures of events can be kept in {where}")
+        if folder is not None:
+            yield Finding("snapshots", "ok", f"snapshots can be saved in {folder}")
 
 
 def secrets_file(path: Path = SECRETS) -> Iterator[Finding]:
-    """Whether the passwords that the service is given are root's alone."""
+    """Whether only root can read the service's passwords."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return
     if mode & 0o077:
-        yield Finding("secrets", "fault", f"{path} can be read by others than its owner", f"chmod 600 {path}")
+        yield Finding("secrets", "fault", f"other users than its owner can read {path}", f"chmod 600 {path}")
     else:
-        yield Finding("secrets", "ok", f"{path} is its owner's alone")
+        yield Finding("secrets", "ok", f"only its owner can read {path}")
 
 
-def state(path: Path = STATE) -> Iterator[Finding]:
-    """Whether what is stored is stored for nobody else, and fits."""
+def state_folder(path: Path = STATE) -> Iterator[Finding]:
+    """Whether only its owner can open the state folder, and whether there is space left."""
     try:
-        there = path.stat()
-        room = os.statvfs(path)
+        mode, disk = path.stat().st_mode, os.statvfs(path)
     except PermissionError:
         return
     except OSError:
-        yield Finding("state", "ok", f"{path} is not there yet; systemd makes it with the service's first start")
+        what = f"{path} does not exist yet; systemd makes it when the service starts for the first time"
+        yield Finding("state", "ok", what)
         return
-    free = room.f_bavail * room.f_frsize >> 20
-    if there.st_mode & 0o077:
-        yield Finding("state", "fault", f"{path} can be looked into by others", f"chmod 700 {path}")
-    elif free < 100:
-        yield Finding("state", "warning", f"{path}: only {free} MB are left on its disk", "make room there")
+    free_mb = disk.f_bavail * disk.f_frsize >> 20
+    if mode & 0o077:
+        yield Finding("state", "fault", f"other users than its owner can open {path}", f"chmod 700 {path}")
+    elif free_mb < MIN_FREE_MB:
+        yield Finding("state", "warning", f"{path}: only {free_mb} MB are free on this disk", "free some space")
     else:
-        yield Finding("state", "ok", f"{path} is its owner's alone, {free} MB are free")
+        yield Finding("state", "ok", f"only its owner can open {path}; {free_mb} MB are free")
 
 
-def service(python: Path = PYTHON) -> Iterator[Finding]:
-    """How systemd sees the service: the unit, and those of one stream that are loaded."""
+def units(python: Path = PYTHON) -> Iterator[Finding]:
+    """What systemd reports about the service: its unit, and the units of one stream that are loaded."""
     if not SYSTEMD.is_dir():
-        yield Finding("service", "ok", "systemd is not at work here")
+        yield Finding("service", "ok", "systemd does not run here")
         return
-    shown = _systemctl("show", UNIT, "--property=LoadState,ActiveState,UnitFileState")
-    if shown is None:
-        yield Finding("service", "warning", f"systemctl gives no answer within {SYSTEMCTL_S:g} s", "systemctl status")
+    properties = _systemctl("show", UNIT, "--property=LoadState,ActiveState,UnitFileState")
+    if properties is None:
+        what = f"systemctl did not answer within {SYSTEMCTL_TIMEOUT_S:g} s"
+        yield Finding("service", "warning", what, "run systemctl status")
         return
-    if shown.get("LoadState") != "loaded":
-        told = shown.get("LoadState", "unknown")
-        yield Finding("service", "ok", f"{UNIT} is not installed ({told}); `make install` does, as root")
+    if (load_state := properties.get("LoadState", "unknown")) != "loaded":
+        yield Finding("service", "ok", f"{UNIT} is not installed ({load_state}); `make install` as root installs it")
         return
-    home = os.path.realpath(python)
-    if home.startswith(HIDDEN):
-        yield Finding(
-            "service", "fault", f"its Python is {home}, which a unit without home folders can't run",
-            "make install PYTHON=/usr/bin/python3, after make uninstall",
-        )  # fmt: skip
+    real_python = os.path.realpath(python)
+    if real_python.startswith(HIDDEN):
+        what = f"its Python is {real_python}, and the unit has no access to that folder"
+        yield Finding("service", "fault", what, "make uninstall, then make install PYTHON=/usr/bin/python3")
     yield _unit(UNIT)
-    listed = _systemctl("list-units", "--plain", "--no-legend", "--all", "perceiverd@*.service") or {}
-    for line in listed:
+    for line in _systemctl("list-units", "--plain", "--no-legend", "--all", STREAM_UNITS) or {}:
         yield _unit(line.split()[0])
 
 
 def _unit(unit: str) -> Finding:
+    """The state of one unit."""
     names = "ActiveState,SubState,Result,ExecMainStatus,NRestarts,StatusText,UnitFileState"
-    shown = _systemctl("show", unit, f"--property={names}") or {}
-    active, sub, restarts = (shown.get(name, "") for name in ("ActiveState", "SubState", "NRestarts"))
-    text, log = shown.get("StatusText", ""), LOG.replace(UNIT, unit)
+    properties = _systemctl("show", unit, f"--property={names}") or {}
+    active, sub, text = (properties.get(name, "") for name in ("ActiveState", "SubState", "StatusText"))
+    log = f"journalctl -u {unit} -n 50"
     if active in ("active", "reloading"):
-        if "refused" in text:
-            return Finding("service", "fault", f"{unit} runs, but: {text}", "mend the file, then systemctl reload")
-        if restarts not in ("", "0"):
-            return Finding("service", "warning", f"{unit} runs, and was started again {restarts} times: {text}", log)
-        return Finding("service", "ok", f"{unit} runs: {text}")
+        return _running_unit(unit, text, properties.get("NRestarts", ""), log)
     if active == "activating" and sub != "auto-restart":
         return Finding("service", "ok", f"{unit} is starting: {text}")
     if active == "inactive":
         do = f"systemctl enable --now {unit}"
-        return Finding("service", "warning", f"{unit} is installed and does not run", do)
-    if shown.get("ExecMainStatus") == CONFIG_STATUS:
-        return Finding(
-            "service", "fault", f"{unit} refused its configuration and waits for you", f"see above, or {log}"
-        )
-    told = f"{shown.get('Result')}, exit status {shown.get('ExecMainStatus')}"
-    return Finding("service", "fault", f"{unit} fails ({told}; {active}, {sub})", log)
+        return Finding("service", "warning", f"{unit} is installed but does not run", do)
+    status = properties.get("ExecMainStatus")
+    if status == CONFIG_STATUS:
+        what = f"{unit} refused its configuration; it stays stopped until you correct the file and start it"
+        return Finding("service", "fault", what, f"see the finding `config`, or {log}")
+    what = f"{unit} fails ({properties.get('Result')}, exit status {status}; {active}, {sub})"
+    return Finding("service", "fault", what, log)
 
 
-def _at_work() -> bool:
-    """Whether the service, or one of its units of one stream, runs or is about to."""
+def _running_unit(unit: str, text: str, restarts: str, log: str) -> Finding:
+    if "refused" in text:
+        do = "correct the file, then run systemctl reload"
+        return Finding("service", "fault", f"{unit} runs, but: {text}", do)
+    if restarts not in ("", "0"):
+        return Finding("service", "warning", f"{unit} runs, but systemd restarted it {restarts} times: {text}", log)
+    return Finding("service", "ok", f"{unit} runs: {text}")
+
+
+def is_running() -> bool:
+    """Whether the service, or one of its units of one stream, runs or is starting."""
     states = "--state=active,activating,reloading"
-    return bool(_systemctl("list-units", "--plain", "--no-legend", states, UNIT, "perceiverd@*.service"))
+    return bool(_systemctl("list-units", "--plain", "--no-legend", states, UNIT, STREAM_UNITS))
 
 
 def _systemctl(*arguments: str) -> dict[str, str] | None:
-    """The properties it prints; of a list the lines as keys. None where it gives no answer."""
+    """The properties that it prints, or the lines of a list as keys; None if it does not answer."""
+    command = ["systemctl", *arguments]
     try:
-        done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=SYSTEMCTL_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return dict(line.partition("=")[::2] for line in done.stdout.splitlines() if line.strip())
 
 
-def _ipc(check: str, path: Path) -> Finding:
-    if len(os.fsencode(path)) > IPC_PATH_BYTES:
-        return Finding(check, "fault", f"{path} is too long for a socket", "set publish.endpoint to a shorter path")
+def _readable(path: Path) -> bool:
+    """Whether this process may read it. A missing file counts as readable: another check reports it."""
     try:
-        mode = path.lstat().st_mode
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
     except PermissionError:
-        do = f"usermod -aG {LABELS_GROUP} USER, and log in anew"
-        return Finding(check, "warning", f"this user may not look into {path.parent}", do)
-    except OSError:
-        return _place(check, path)
-    if not stat.S_ISSOCK(mode):
-        do = "remove it, or set publish.endpoint"
-        return Finding(check, "fault", f"{path} is a file and no socket: labels can't go out there", do)
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(2)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            what = f"{path} was left behind by a daemon that was killed; the next one removes it"
-            return Finding(check, "ok", what)
-        except PermissionError:
-            do = f"usermod -aG {LABELS_GROUP} USER, and log in anew"
-            return Finding(check, "warning", f"a daemon publishes at {path}, and this user may not listen", do)
-        except OSError as error:
-            return Finding(check, "fault", f"{path}: {error.strerror or error}", "end who holds it, or remove it")
-    if _at_work():
-        return Finding(check, "ok", f"a daemon publishes at {path}; a second one would need another publish.endpoint")
-    do = "end it (ss -lxp tells which), or set publish.endpoint"
-    return Finding(check, "fault", f"another daemon, which is not the service, publishes at {path} already", do)
-
-
-def _place(check: str, path: Path) -> Finding:
-    """Whether a socket could be made where there is none yet."""
-    folder = path.parent
-    if not folder.is_dir():
-        if folder == RUN and SYSTEMD.is_dir():
-            return Finding(check, "ok", f"{folder} is not there; systemd makes it when the service starts")
-        if folder == RUN:
-            what = f"{folder} is not there, nor is systemd at work here, which would make it"
-            return Finding(check, "warning", what, f"mkdir {folder}, or set publish.endpoint")
-        do = f"mkdir -p {folder}, or set publish.endpoint"
-        return Finding(check, "fault", f"{folder}, where labels should go out, is missing", do)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        do = "run as the service's user, or set publish.endpoint"
-        return Finding(check, "warning", f"this user may not make {path}", do)
-    return Finding(check, "ok", f"{path} can be made")
-
-
-def _tcp(check: str, host: str, port: int, endpoint: str) -> Finding:
-    try:
-        addresses = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = addresses[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except socket.gaierror as error:
-        return Finding(check, "fault", f"{endpoint}: {error.strerror}", "name an address of this machine")
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            if _at_work():
-                do = f"if it is not the service itself: ss -tlnp 'sport = :{port}' tells who has it"
-                return Finding(check, "warning", f"{endpoint} is taken by a program that runs", do)
-            option = "publish.endpoint" if check == "labels" else "metrics.endpoint"
-            do = f"end it (ss -tlnp 'sport = :{port}' tells which), or set {option}"
-            return Finding(check, "fault", f"{endpoint} is taken by another program than the service", do)
-        do = "use an address of this machine and a port above 1023"
-        return Finding(check, "fault", f"{endpoint} cannot be bound: {error.strerror}", do)
-    return Finding(check, "ok", f"{endpoint} is free")
-
-
-def _closed(path: Path) -> bool:
-    """Whether it may not be read. What is not there may: that it is missing is another check's."""
-    try:
-        folder = stat.S_ISDIR(path.stat().st_mode)
-    except PermissionError:
-        return True
-    except OSError:
         return False
-    return not os.access(path, os.R_OK | (os.X_OK if folder else 0))
+    except OSError:
+        return True
+    return os.access(path, os.R_OK | (os.X_OK if is_folder else 0))
 
 
-def _become_the_service() -> str:
-    """Turn this process, where it is root's, into one of the service's user; empty where that can't be."""
+def _become_service_user() -> bool:
+    """Switch this process to the service's user if it exists and root runs this process; whether it worked."""
     try:
         user = pwd.getpwnam(USER)
         os.setgroups([user.pw_gid, grp.getgrnam(LABELS_GROUP).gr_gid])
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
     except (KeyError, PermissionError):
-        return ""
-    return f"the service's user {USER}"
+        return False
+    return True
 
 
-def _name_of(uid: int) -> str:
+def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""Checks that find, hang, die, fail and write too much, each in a real process."""
+"""Checks that succeed, hang, crash, fail and write much, each in a real process."""
 
 import faulthandler
 import os
@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from perceiverd.doctor.checks import Check, Finding, examine
+from perceiverd.doctor.checks import Check, Finding, run_checks
 
 
-def well() -> Iterator[Finding]:
-    yield Finding("well", "ok", "it is")
+def passes() -> Iterator[Finding]:
+    yield Finding("passes", "ok", "passed")
 
 
-def test_findings_come_in_order_and_alone_where_asked(tmp_path: Path) -> None:
-    """Checks run side by side but for those that measure speed, which come last."""
+def test_findings_keep_the_order_of_the_checks(tmp_path: Path) -> None:
+    """Checks run at the same time, except those that measure speed: they run last and alone."""
 
     def slow() -> Iterator[Finding]:
         time.sleep(0.3)
@@ -26,12 +26,12 @@ def test_findings_come_in_order_and_alone_where_asked(tmp_path: Path) -> None:
     def late() -> Iterator[Finding]:
         yield Finding("late", "ok", str((tmp_path / "done").exists()))
 
-    found = list(examine([Check("late", late, 5, alone=True), Check("slow", slow, 5), Check("well", well, 5)]))
-    assert found == [Finding("slow", "warning", "it was", "wait"), *well(), Finding("late", "ok", "True")]
+    found = list(run_checks([Check("late", late, 5, alone=True), Check("slow", slow, 5), Check("passes", passes, 5)]))
+    assert found == [Finding("slow", "warning", "it was", "wait"), *passes(), Finding("late", "ok", "True")]
 
 
-def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    """What it found before counts; its bound holds, its child is gone, and the others are told."""
+def test_a_hanging_check_is_killed_with_its_children(tmp_path: Path) -> None:
+    """Its earlier findings count, it ends at its time limit, its child is killed, and other checks still report."""
 
     def hangs() -> Iterator[Finding]:
         yield Finding("hangs", "ok", "so far")
@@ -41,24 +41,24 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) ->
         child.wait()
 
     began_s = time.monotonic()
-    found = list(examine([Check("hangs", hangs, 1, hint="unplug it"), Check("well", well, 1)]))
+    found = list(run_checks([Check("hangs", hangs, 1, hint="unplug it"), Check("passes", passes, 1)]))
     assert time.monotonic() - began_s < 5
     assert found == [
         Finding("hangs", "ok", "so far"),
-        Finding("hangs", "fault", "no answer within 1 s", "unplug it"),
-        *well(),
+        Finding("hangs", "fault", "the check gave no result within 1 s", "unplug it"),
+        *passes(),
     ]
     child = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
-    # Killed, it is a zombie at most, until whoever is process 1 has seen to it.
+    # A killed child may stay a zombie until process 1 reaps it.
     while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
         assert time.monotonic() - began_s < 10
         time.sleep(0.01)
 
 
-def test_what_dies_or_fails_is_a_fault_in_one_line() -> None:
-    """A crash in a library tells its signal, an error its kind; no traceback, no other check harmed."""
+def test_a_check_that_crashes_or_fails_is_a_fault() -> None:
+    """A crash is reported with its signal, an exception in one line with its type; other checks still run."""
 
-    def dies() -> Iterator[Finding]:
+    def crashes() -> Iterator[Finding]:
         faulthandler.disable()  # pytest's
         os.kill(os.getpid(), signal.SIGSEGV)
         yield from ()
@@ -68,31 +68,33 @@ def test_what_dies_or_fails_is_a_fault_in_one_line() -> None:
         yield from ()
         raise OSError("two\nlines")
 
-    died, failed, *rest = examine([Check("dies", dies, 5), Check("fails", fails, 5), Check("well", well, 5)])
-    assert (died.verdict, died.what) == ("fault", "the check died of SIGSEGV")
+    crashed, failed, *rest = run_checks(
+        [Check("crashes", crashes, 5), Check("fails", fails, 5), Check("passes", passes, 5)]
+    )
+    assert (crashed.verdict, crashed.what) == ("fault", "the check crashed with SIGSEGV")
     assert (failed.verdict, failed.what) == ("fault", "the check failed: OSError: two lines")
     assert failed.do
-    assert rest == list(well())
+    assert rest == list(passes())
 
 
-def test_many_findings_pass_the_pipe() -> None:
-    """More than a pipe holds comes whole."""
+def test_many_findings_pass_through_the_pipe() -> None:
+    """All findings arrive, even if they are more than a pipe can hold."""
 
     def many() -> Iterator[Finding]:
         for i in range(3000):
             yield Finding("many", "ok", f"{i:0100}")
 
-    assert len(list(examine([Check("many", many, 20)]))) == 3000
+    assert len(list(run_checks([Check("many", many, 20)]))) == 3000
 
 
-def test_who_stops_reading_leaves_nothing_behind() -> None:
-    """Ctrl-C between two findings ends the checks that run."""
+def test_closing_the_iterator_ends_the_checks() -> None:
+    """If the caller stops between two findings, as on Ctrl-C, the running checks end."""
 
     def hangs() -> Iterator[Finding]:
         time.sleep(60)
         yield from ()
 
-    found = examine([Check("well", well, 5), Check("hangs", hangs, 60)])
+    found = run_checks([Check("passes", passes, 5), Check("hangs", hangs, 60)])
     next(found)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     found.close()  # type: ignore[attr-defined]

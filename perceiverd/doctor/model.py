@@ -1,0 +1,143 @@
+"""Checks of the GPU and the model: whether the model loads, and how many streams it can serve in real time."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from perceiverd.config import Config
+from perceiverd.core.errors import ConfigError, ModelError
+from perceiverd.doctor.checks import Finding
+from perceiverd.model.card import Card, load_card
+from perceiverd.pipeline.windower import Window
+
+ROUNDS, BATCH = 3, 4
+"""How often each batch is timed, and the number of windows in the larger batch."""
+NETWORK_SHARE = 0.8
+"""The part of a hop that the network may use; decoding and the rest need the other part."""
+NVIDIA, DISPLAY = "0x10de", "0x03"
+"""PCI vendor, and the beginning of the PCI class of display controllers."""
+PCI_DEVICES = Path("/sys/bus/pci/devices")
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def check(settings: Config) -> Iterator[Finding]:
+    """The GPU, then the model, then how many streams it can serve."""
+    try:
+        card = load_card(settings.model.name)
+    except ModelError as error:
+        do = "set model.name to one of `perceiverd models list`"
+        yield Finding("model", "fault", str(error), do)
+        return
+    yield _gpu(settings.model.device)
+    yield from _load_and_time(card, settings)
+
+
+def _load_and_time(card: Card, settings: Config) -> Iterator[Finding]:
+    from perceiverd.pipeline.tagger import Tagger  # loads torch
+
+    began_s = time.monotonic()
+    try:
+        tagger = Tagger(card, settings.model.device, settings.model.threads)
+    except ModelError as error:
+        yield Finding("model", "fault", str(error), "install perceiverd again, or fetch the model again")
+        return
+    except ConfigError as error:
+        yield Finding("model", "fault", str(error), 'set model.device = "auto"')
+        return
+    one, many = ([_empty_window(card)] * count for count in (1, BATCH))
+    tagger.tag(many)
+    loaded_s = time.monotonic() - began_s
+    what = f"{card.name} is complete (sha256 {card.sha256[:12]}), loads in {loaded_s:.1f} s and runs on {tagger.device}"
+    yield Finding("model", "ok", what)
+    one_s, many_s = (_median_s(partial(tagger.tag, batch)) for batch in (one, many))
+    yield speed(settings, one_s, many_s)
+
+
+def speed(settings: Config, one_s: float, many_s: float) -> Finding:
+    """Whether the model can serve the enabled streams, if one window takes `one_s` and BATCH windows `many_s`."""
+    wanted = max(1, sum(stream.enabled for stream in settings.streams.values()))
+    hop_s = settings.window.hop_s
+    count = servable(one_s, many_s, hop_s)
+    streams = f"about {count} stream{'s' * (count != 1)}" if count else "no stream"
+    what = f"a window takes {one_s * 1e3:.0f} ms of a hop of {hop_s * 1e3:.0f} ms: this machine can serve {streams}"
+    if count >= wanted:
+        return Finding("speed", "ok", what)
+    enough_s = _hop_for(one_s, many_s, wanted)
+    do = f"set window.hop_s = {enough_s:g}, enable fewer streams, or stop other programs; otherwise windows are dropped"
+    return Finding("speed", "warning", f"{what}, but {wanted} {'is' if wanted == 1 else 'are'} enabled", do)
+
+
+def servable(one_s: float, many_s: float, hop_s: float) -> int:
+    """How many streams' windows fit into a hop, if one window takes `one_s` and BATCH windows together `many_s`."""
+    rest_s = hop_s * NETWORK_SHARE - one_s
+    return 0 if rest_s < 0 else 1 + math.floor(rest_s / _next_s(one_s, many_s))
+
+
+def _hop_for(one_s: float, many_s: float, streams: int) -> float:
+    """The hop that so many streams need, rounded up to a tenth of a second."""
+    return math.ceil((one_s + (streams - 1) * _next_s(one_s, many_s)) / NETWORK_SHARE * 10) / 10
+
+
+def _next_s(one_s: float, many_s: float) -> float:
+    """What each further window of a batch takes."""
+    return max((many_s - one_s) / (BATCH - 1), one_s / 1000)
+
+
+def _gpu(device: str) -> Finding:
+    """What torch sees, compared with what the kernel sees."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    if count:
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
+        unused = ", but model.device = cpu does not use it" if device == "cpu" else ""
+        return Finding("gpu", "ok", f"torch {torch.__version__} sees {names}{unused}")
+    if NVIDIA_DRIVER.exists() and not torch.version.cuda:
+        do = f"install the CUDA build of torch {torch.__version__.partition('+')[0]} into this environment"
+        return Finding("gpu", "warning", f"there is an NVIDIA GPU with its driver, but this torch is {build}", do)
+    if NVIDIA_DRIVER.exists():
+        what = f"torch ({build}) cannot use the NVIDIA driver: it is too old, or this user may not open its devices"
+        return Finding("gpu", "warning", what, "compare nvidia-smi and ls -l /dev/nvidia*")
+    if _nvidia_card():
+        return Finding("gpu", "warning", "there is an NVIDIA GPU, but its driver is not loaded", "install the driver")
+    return Finding("gpu", "ok", f"there is no NVIDIA GPU; torch {torch.__version__} ({build}) uses the CPU")
+
+
+def _nvidia_card() -> bool:
+    devices = PCI_DEVICES.iterdir() if PCI_DEVICES.is_dir() else ()
+    return any(_read(device / "vendor") == NVIDIA and _read(device / "class").startswith(DISPLAY) for device in devices)
+
+
+def _empty_window(card: Card) -> Window:
+    audio, video = card.geometry.audio, card.geometry.video
+    return Window(
+        0,
+        card.geometry.window_ns,
+        np.zeros(audio.samples, np.float32) if audio else None,
+        np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
+    )
+
+
+def _median_s(action: Callable[[], object]) -> float:
+    return statistics.median(_seconds(action) for _ in range(ROUNDS))
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began_s = time.perf_counter()
+    action()
+    return time.perf_counter() - began_s
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,56 @@
+"""The check of the model, with models that work and models that are broken."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from perceiverd.config import Config, ModelConfig, StreamConfig, WindowConfig
+from perceiverd.doctor import model
+from perceiverd.sources.specs import Synthetic
+
+
+def test_a_model_that_works_is_timed(tiny_model: Path) -> None:
+    """There is one finding each for the GPU, the model and the number of streams it can serve."""
+    gpu, loaded, speed = model.check(Config(model=ModelConfig(str(tiny_model), threads=1)))
+    assert (gpu.check, loaded.check, speed.check) == ("gpu", "model", "speed")
+    assert (loaded.verdict, speed.verdict) == ("ok", "ok")
+    assert "streams" in speed.what
+
+
+def test_too_many_streams_are_a_warning() -> None:
+    """If the hop is too short for the streams, the advice names a hop that is long enough."""
+    many = {str(i): StreamConfig((Synthetic(),)) for i in range(50)}
+    settings = Config(window=WindowConfig(hop_s=0.5), streams=many)
+    finding = model.speed(settings, one_s=0.1, many_s=0.4)
+    assert (finding.check, finding.verdict) == ("speed", "warning")
+    assert "can serve about 4 streams, but 50 are enabled" in finding.what
+    assert finding.do.startswith("set window.hop_s = 6.3, ")  # (0.1 + 49 * 0.1) / 0.8, rounded up
+    assert model.speed(msgspec.structs.replace(settings, window=WindowConfig(hop_s=6.3)), 0.1, 0.4).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("one_s", "many_s", "hop_s", "count"),
+    [(0.1, 0.4, 0.5, 4), (0.1, 0.1, 0.5, 3001), (0.4, 1.6, 0.5, 1), (0.41, 1.6, 0.5, 0), (0.1, 0.25, 0.5, 7)],
+)
+def test_servable_streams_are_counted(one_s: float, many_s: float, hop_s: float, count: int) -> None:
+    """Streams must fit into 0.8 of a hop; the first costs a batch of one, each other one what a batch grows by."""
+    assert model.servable(one_s, many_s, hop_s) == count
+
+
+def test_broken_models_are_faults(tiny_model: Path, tmp_path: Path) -> None:
+    """A missing model, weights with another sha256, and a GPU that does not exist are faults."""
+    (missing,) = model.check(Config(model=ModelConfig(str(tmp_path / "none"))))
+    assert missing.verdict == "fault"
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    _, found = model.check(Config(model=ModelConfig(str(broken))))
+    assert found.verdict == "fault"
+    assert "sha256" in found.what
+    _, found = model.check(Config(model=ModelConfig(str(tiny_model), device="cuda:99")))
+    assert found.verdict == "fault"
+    assert "cuda:99" in found.what
+    assert found.do
