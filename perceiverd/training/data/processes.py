@@ -1,46 +1,68 @@
-"""Processes that share long work; where one fails the others are ended, and none outlives the one that began them."""
+"""Runs one function in several processes at once.
+
+If one process fails, the others are ended. No process outlives the one that started it. Knows nothing of the work.
+"""
+
+# This is no `concurrent.futures.ProcessPoolExecutor`: in Python 3.11 a pool can wait for ever if a worker is killed while
+# tasks are being submitted.
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
+from typing import TypeVarTuple
 
 from perceiverd.core.errors import MediaError
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, as a shell reports it."""
 END_S = 5.0
-"""What a process has to end once it was told to."""
+"""How long a worker may take to end after SIGTERM; then it gets SIGKILL."""
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+Arguments = TypeVarTuple("Arguments")
 
 
-def run(work: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> None:
-    """Call `work` with each tuple in a process of its own. Raises MediaError where one fails; its words are above."""
+def run(work: Callable[[*Arguments], None], tasks: Sequence[tuple[*Arguments]]) -> None:
+    """Call `work` with each tuple, each in a process of its own. Call this from the main thread.
+
+    Raises MediaError if a worker fails: its traceback is then on standard error.
+    """
     context = multiprocessing.get_context("spawn")
-    running = [context.Process(target=_child, args=(work, one), daemon=True) for one in arguments]
+    running: list[BaseProcess] = [
+        context.Process(target=_work, args=(os.getpid(), work, task), daemon=True) for task in tasks
+    ]
     with _terminable():
         try:
             for process in running:
                 process.start()
             while running:
-                # Without a limit: the work may take hours, and an end is always noticed.
+                # No time limit: the work may take hours, and the end of a process always wakes this call.
                 wait([process.sentinel for process in running])
-                # Each is asked once: between two askings one may end.
+                # We read each exit code once, because a process may end between two reads.
                 codes = [process.exitcode for process in running]
-                if any(codes):
-                    raise MediaError("a process failed; its last words are above")
+                for code in filter(None, codes):
+                    raise MediaError(_failure(code))
                 running = [process for process, code in zip(running, codes, strict=True) if code is None]
         finally:
             _end([process for process in running if process.pid])
 
 
-def _end(running: Sequence[multiprocessing.process.BaseProcess]) -> None:
+def _failure(code: int) -> str:
+    """What an exit code other than 0 means: negative ones are signals."""
+    if code == -signal.SIGKILL:
+        return "a worker process was killed; check that there is enough memory"
+    return "a worker process failed; its traceback is above"
+
+
+def _end(running: Sequence[BaseProcess]) -> None:
     for process in running:
         process.terminate()
     for process in running:
@@ -49,22 +71,23 @@ def _end(running: Sequence[multiprocessing.process.BaseProcess]) -> None:
             process.kill()
 
 
-def _child(work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    threading.Thread(target=_with_parent, daemon=True).start()
-    work(*arguments)
+def _work(parent: int, work: Callable[[*Arguments], None], task: tuple[*Arguments]) -> None:
+    """Do one task in a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then ends its workers
+    _end_with(parent)
+    work(*task)
 
 
-def _with_parent() -> None:
-    """End with the process that began this one, however that ended."""
-    parent = multiprocessing.parent_process()
-    assert parent
-    wait([parent.sentinel])
-    os._exit(1)
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent's main thread ends, however that ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before the line above
+        os._exit(1)
 
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM is an exception meanwhile, so that what has begun is ended."""
+    """Make SIGTERM an exception, so that the workers are ended before this process ends."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
