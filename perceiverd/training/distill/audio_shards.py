@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from perceiverd.model.encoding import log_mel
 from perceiverd.training.data import mixtures, processes
+from perceiverd.training.data.augment import WINDOW
 from perceiverd.training.data.corpus import HOP, Clip, Corpus
-from perceiverd.training.data.mixtures import WINDOW, Labels, Mixtures
+from perceiverd.training.data.mixtures import Mixtures
+from perceiverd.training.data.truth import TruthBuilder
 from perceiverd.training.teachers import yamnet
 
 log = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ def validation(corpus: Path, out: Path, *, wheel: Path, splits: tuple[str, ...] 
     """
     out.mkdir(parents=True, exist_ok=True)
     sounds, teacher = Corpus(corpus), yamnet.YamnetTeacher(wheel)
-    labels = Labels(mixtures.everyday(sounds.clips))
+    truth_of = TruthBuilder(mixtures.everyday(sounds.clips))
     for split in splits:
         clips = [clip for clip in sounds.clips if clip.split == split]
         rows = [(at, start, below) for at, clip in enumerate(clips) for start, below in _windows(sounds, clip)]
@@ -131,8 +133,8 @@ def validation(corpus: Path, out: Path, *, wheel: Path, splits: tuple[str, ...] 
         for first in range(0, len(rows), BATCH):
             batch = [_window(sounds, clips[at], start) for at, start, _ in rows[first : first + BATCH]]
             seen.add(np.stack(batch))
-        truth = [_clip_truth(labels, clip) for clip in clips]
-        main = [labels.index[clip.labels[0]] if clip.labels else -1 for clip in clips]
+        truth = [_clip_truth(truth_of, clip) for clip in clips]
+        main = [truth_of.index[clip.labels[0]] if clip.labels else -1 for clip in clips]
         which = [at for at, _, _ in rows]
         more: dict[str, NDArray[np.generic]] = {
             "truth": np.stack(truth)[which],
@@ -167,6 +169,6 @@ def _window(sounds: Corpus, clip: Clip, start: int) -> NDArray[np.float32]:
     return np.pad(pcm, (0, WINDOW - len(pcm)))
 
 
-def _clip_truth(labels: Labels, clip: Clip) -> NDArray[np.int8]:
+def _clip_truth(truth_of: TruthBuilder, clip: Clip) -> NDArray[np.int8]:
     exclusive = clip.group == "environmental" and bool(clip.labels)
-    return labels.truth(clip.labels, (), exclusive)
+    return truth_of.of(clip.labels, (), exclusive)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.labels import ontology
-from perceiverd.training.data.mixtures import OFTEN_TOGETHER, VOUCHED_DB
+from perceiverd.training.data.mixtures import VOUCHED_DB
+from perceiverd.training.data.truth import OFTEN_TOGETHER
 from perceiverd.training.evaluation.metrics import Facts
 
 FEWEST = 3  # recordings of a class: fewer tell little, and a bootstrap of them nothing

@@ -14,7 +14,7 @@ from perceiverd.core.labels import ontology
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.encoding import mel_tokens, video_tokens
-from perceiverd.training.data.mixtures import WINDOW
+from perceiverd.training.data.augment import WINDOW
 from perceiverd.training.distill.audio_shards import dequantise
 
 BATCH = 32
