@@ -3,8 +3,8 @@
 If one process fails, the others are ended. No process outlives the one that started it. Knows nothing of the work.
 """
 
-# This is no `concurrent.futures.ProcessPoolExecutor`: in Python 3.11 a pool can wait for ever if a worker is killed while
-# tasks are being submitted.
+# Plain processes, not a `concurrent.futures.ProcessPoolExecutor`: in Python 3.11 a pool can wait for ever if a worker
+# is killed while tasks are being submitted.
 
 from __future__ import annotations
 
