@@ -110,7 +110,8 @@ install:
 	@for unit in $(UNITS); do $(PLACE) "systemd/$$unit" >'$(UNITDIR)'/$$unit && chmod 644 '$(UNITDIR)'/$$unit || exit 1; done
 	@$(PLACE) systemd/perceiverd.sysusers >'$(SYSUSERS)' && chmod 644 '$(SYSUSERS)'
 	@$(PLACE) systemd/perceiverd.tmpfiles >'$(TMPFILES)' && chmod 644 '$(TMPFILES)'
-	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md LICENSE configs/perceiverd.toml '$(DOC)'
+	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE configs/perceiverd.toml '$(DOC)'
+	@find docs \( -name '*.md' -o -name '*.svg' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
 	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@[ -e '$(DESTDIR)$(ETC)/perceiverd.toml' ] || install -m 644 configs/perceiverd.toml '$(DESTDIR)$(ETC)/perceiverd.toml'
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-sysusers >/dev/null || systemd-sysusers '$(SYSUSERS)'

@@ -17,7 +17,7 @@ from perceiverd.wire.messages import Message
 KINDS: tuple[type, ...] = get_args(Message)
 COMMON = ("model", "boot_id", "seq", "schema")
 """Keys of every message; described once."""
-PEER = messages.Scores
+PEER = messages.Hello
 """The struct whose docstrings describe the common keys."""
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import commands, log_events, messages, metrics, options
+from docs.generate import commands, log_events, messages, metrics, models, options
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -18,6 +18,7 @@ PAGES: Mapping[str, Callable[[], dict[str, str]]] = {
     "metrics.md": metrics.contents,
     "cli.md": commands.contents,
     "log-events.md": log_events.contents,
+    "model-folder.md": models.contents,
 }
 """Each page with the function that returns its parts."""
 

@@ -57,12 +57,14 @@ def type_of(kind: inspect.Type) -> str:
             return " or ".join(f"`{json.dumps(value)}`" for value in values)
         case inspect.VarTupleType(item_type=item):
             return f"list of {type_of(item)}"
+        case inspect.TupleType(item_types=items):
+            return f"list of {len(items)}: {type_of(items[0])}"
         case inspect.DictType(value_type=value):
             return f"table of {type_of(value)}"
         case inspect.UnionType(types=types):
             return " or ".join(type_of(each) for each in types if not isinstance(each, inspect.NoneType))
-        case inspect.StructType(cls=cls, tag=tag):
-            return f"`{tag}`" if tag else cls.__name__
+        case inspect.StructType(tag=tag):
+            return f"`{tag}`" if tag else "table"
         case _:
             raise TypeError(f"the documentation has no words for {kind}")
 
@@ -83,7 +85,9 @@ def _number(kind: inspect.IntType | inspect.FloatType) -> str:
     word = "integer" if isinstance(kind, inspect.IntType) else "number"
     low = next((f"{sign}{_digits(at)}" for sign, at in (("above ", kind.gt), ("", kind.ge)) if at is not None), "")
     high = next((f"{sign}{_digits(at)}" for sign, at in (("below ", kind.lt), ("", kind.le)) if at is not None), "")
-    return f"{word}, {low} to {high}" if low and high else word
+    if low and high:
+        return f"{word}, {low} to {high}"
+    return f"{word}, {low if kind.ge is None else f'at least {low}'}" if low else word
 
 
 def _digits(number: float) -> str:

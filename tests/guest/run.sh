@@ -25,7 +25,7 @@ trap 'rm -rf "$folder"' EXIT
 chmod 755 "$folder"
 "$VENV/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$folder" .
 mkdir "$folder/src"
-cp -r Makefile README.md ARCHITECTURE.md CHANGELOG.md LICENSE pyproject.toml configs perceiverd systemd tests "$folder/src"
+cp -r Makefile README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE docs pyproject.toml configs perceiverd systemd tests "$folder/src"
 ln -s "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$folder/deps"
 cat >"$folder/start" <<'SH'
 #!/bin/sh
