@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,15 +81,20 @@ def wav(tmp_path: Path) -> Callable[[float], Path]:
     return write
 
 
+PROGRAM = (sys.executable, "-m", "perceiverd")
+
+
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    """Starts `perceiverd ARGUMENTS` as a process; what still runs at the end of the module is killed."""
+    """Starts `perceiverd ARGUMENTS`, or another program, as a process; kills what still runs after the module."""
     started: list[subprocess.Popen[str]] = []
 
-    def popen(*arguments: str, log: Path, **environment: str) -> subprocess.Popen[str]:
+    def popen(
+        *arguments: str, log: Path, program: Sequence[str] = PROGRAM, **environment: str
+    ) -> subprocess.Popen[str]:
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "perceiverd", *arguments],
+                [*program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -39,8 +39,9 @@ from perceiverd.pipeline import stalls
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
-from perceiverd.sources.process.restart import State
-from perceiverd.sources.process.supervisor import Arrival, Discontinuity, Modality, StateChange, Supervisor
+from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Modality, StateChange
+from perceiverd.sources.process.restart import RunState
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import File, name_of
 from perceiverd.wire import messages
 from perceiverd.wire.auth import Authenticator
@@ -145,7 +146,7 @@ class Daemon:
             sources,
             card.geometry.media_format,
             secrets=secrets,
-            keeps=self._keeps,
+            snapshots=self._keeps,
             runtime_dir=Path(runtime_dir) if runtime_dir else None,
         )
         self._runner = opened.enter_context(runner)
@@ -250,7 +251,7 @@ class Daemon:
                 break
             timeout_ms = 0
         for name, stream in self._streams.items():
-            if not stream.flushed and state_of(self._runner.state(name)) is State.ENDED:
+            if not stream.flushed and state_of(self._runner.state(name)) is RunState.ENDED:
                 stream.take(stream.windower.flush())
                 stream.flushed = True
 
@@ -272,7 +273,7 @@ class Daemon:
             case Discontinuity(modalities=modalities):
                 for modality in modalities:
                     stream.torn(modality, arrival.position)
-            case StateChange(state=State.STALLED | State.BACKING_OFF | State.ENDED):
+            case StateChange(state=RunState.STALLED | RunState.BACKING_OFF | RunState.ENDED):
                 stream.lost(arrival.position)
             case StateChange():
                 pass  # logged by the runner, and told with the next status
@@ -305,7 +306,7 @@ class Daemon:
         middle_ns = (window.start_ns + window.end_ns) // 2
         # By the clock of the source, which knows nothing of what was added to it.
         ask = snapshots.ask(stream.name, begun, middle_ns - stream.av_offset_ns, utc(middle_ns))
-        if not self._runner.ask(stream.name, ask):
+        if not self._runner.request_snapshot(stream.name, ask):
             return events
         path = snapshots.path(keep, ask)
         stream.snapshots |= {event.id: path for event in begun}
@@ -377,7 +378,7 @@ class Daemon:
         states = {name: state_of(self._runner.state(name)) for name in self._streams}
         counts = Counter(map(str, states.values()))
         told = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-        lags = [s.lag_s for name, s in self._streams.items() if states[name] is State.UP and s.lag_s is not None]
+        lags = [s.lag_s for name, s in self._streams.items() if states[name] is RunState.UP and s.lag_s is not None]
         lag = f"lag {max(lags):.2f} s" if lags else "no lag known"
         tagged = sum(stream.tagged for stream in self._streams.values())
         dropped = sum(stream.dropped for stream in self._streams.values())

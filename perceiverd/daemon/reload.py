@@ -14,7 +14,7 @@ from perceiverd.config import Config, StreamConfig
 from perceiverd.core.errors import ConfigError
 from perceiverd.model.card import Card, load_card
 from perceiverd.pipeline.rules import Rules, resolve
-from perceiverd.sources.process.supervisor import Key
+from perceiverd.sources.process.arrivals import Key
 from perceiverd.sources.specs import Source
 
 LIVE = frozenset({"streams", "window", "stalls", "events", "publish.top", "publish.status_interval_s"})

@@ -25,8 +25,8 @@ from perceiverd.pipeline import stalls
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Skew, Window, Windower
-from perceiverd.sources.process.restart import Reason, State
-from perceiverd.sources.process.supervisor import Arrival, Modality, SourceState
+from perceiverd.sources.process.arrivals import Arrival, Modality, SourceState
+from perceiverd.sources.process.restart import Reason, RunState
 from perceiverd.wire import messages
 from perceiverd.wire.messages import Event, Explain, Explanation, Scores, SourceStatus, Status, best
 
@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 DROPS_LOGGED_EVERY_NS = 60 * NS_PER_S
 LATELY = 20
 """Windows over which is told how far the hop is stretched."""
-WORST_FIRST = (State.BACKING_OFF, State.STALLED, State.STARTING, State.UP)
+WORST_FIRST = (RunState.BACKING_OFF, RunState.STALLED, RunState.STARTING, RunState.UP)
 
 
-def state_of(sources: Sequence[SourceState]) -> State:
+def state_of(sources: Sequence[SourceState]) -> RunState:
     """A stream's state: the worst of its sources'; those that have ended count only when all have."""
     there = {source.state for source in sources}
-    return next((state for state in WORST_FIRST if state in there), State.ENDED)
+    return next((state for state in WORST_FIRST if state in there), RunState.ENDED)
 
 
 def known_down(sources: Sequence[SourceState]) -> bool:
     """Whether each of its sources has been lost already, or is over: no window can be hoped for soon."""
-    return all(source.losses or source.state in (State.STALLED, State.ENDED) for source in sources)
+    return all(source.losses or source.state in (RunState.STALLED, RunState.ENDED) for source in sources)
 
 
 @dataclass(slots=True)
@@ -207,7 +207,7 @@ class StreamState:
 
     def _gives(self, source: SourceState) -> bool:
         """Whether something comes of it that isn't nothing."""
-        if source.state is not State.UP:
+        if source.state is not RunState.UP:
             return False
         given = {modality for modality, givers in self.givers.items() if source.position in givers}
         return not given or any((source.position, modality) not in self.stalled for modality in given)
@@ -244,12 +244,12 @@ class StreamState:
             return None
         return self.windower.hop_ns / NS_PER_S * (1 + sum(self.overtaken) / len(self.overtaken))
 
-    def note(self, state: State, now: int) -> None:
+    def note(self, state: RunState, now: int) -> None:
         """Hear how its sources are, in every turn."""
         stalls = any(givers and (self._heeded(each), each) in self.stalled for each, givers in self.givers.items())
         if stalls or self.windower.counts.gaps != self._gaps:
             self._gaps, self.excused_ns = self.windower.counts.gaps, now
-        if state is not State.UP:
+        if state is not RunState.UP:
             self.up_ns = None
         elif self.up_ns is None:
             self.up_ns = now
@@ -286,7 +286,7 @@ class StreamState:
         """The ends of all events, where the stream is lost or has ended, and its last window is out."""
         if self.due or not self.tracker.tracking or any(self._gives(source) for source in sources):
             return []
-        return self.end_events("stream ended" if state_of(sources) is State.ENDED else "stream lost", model)
+        return self.end_events("stream ended" if state_of(sources) is RunState.ENDED else "stream lost", model)
 
     def end_events(self, reason: str, model: messages.Model) -> list[Event]:
         return self._events(self.tracker.end(reason), model)
@@ -401,8 +401,8 @@ class StreamState:
                     None if each.timing is None else each.timing.drift_ppm,
                     None if each.timing is None else round(each.timing.jitter_ms, 3),
                     0 if each.timing is None else each.timing.steps,
-                    each.kept,
-                    each.unkept,
+                    each.snapshots,
+                    each.snapshots_failed,
                     0 if each.timing is None else each.timing.overflows,
                 )
                 for each in sources
@@ -461,8 +461,8 @@ def disabled(name: str, sources: Sequence[str], now: int, up_since: datetime, mo
     return Status(
         stream=name,
         time=utc(now),
-        state=State.DISABLED,
-        sources=tuple(SourceStatus(source, State.DISABLED, None, {}, 0) for source in sources),
+        state=RunState.DISABLED,
+        sources=tuple(SourceStatus(source, RunState.DISABLED, None, {}, 0) for source in sources),
         data_age_s=None,
         windows=0,
         dropped=0,

@@ -10,8 +10,9 @@ from perceiverd.core.errors import ConfigError, PerceiverdError
 from perceiverd.core.media import Chunk, Frame, MediaFormat
 from perceiverd.core.secrets import CREDENTIAL, look_up
 from perceiverd.doctor.checks import Finding
-from perceiverd.sources.process.restart import State
-from perceiverd.sources.process.supervisor import StateChange, Supervisor
+from perceiverd.sources.process.arrivals import StateChange
+from perceiverd.sources.process.restart import RunState
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import SCHEMES, Source, name_of, secrets_of
 
 OTHER_MODALITY_S = 1.5
@@ -79,9 +80,9 @@ def _try_source(
                         received.add("video")
                     case Chunk():
                         received.add("audio")
-                    case StateChange(state=State.BACKING_OFF | State.STALLED, detail=detail) if not received:
+                    case StateChange(state=RunState.BACKING_OFF | RunState.STALLED, detail=detail) if not received:
                         return _lost(check, name_of(source), detail)
-                    case StateChange(state=State.ENDED):
+                    case StateChange(state=RunState.ENDED):
                         until_s = 0.0
                     case _:
                         pass

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
+from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, Frame, MediaFormat, Timing, VideoFormat
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.devices import v4l2
@@ -26,7 +27,7 @@ from perceiverd.sources.devices.usage import told
 from perceiverd.sources.devices.v4l2 import READABLE, Mode
 from perceiverd.sources.specs import Camera
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.sources")
 
 SILENT_S = 2
 """A camera that gives no picture for so long is given up, in words, before the runner kills the process."""
@@ -108,7 +109,7 @@ class Capture:
         self.times = PictureTimes(self.mode.fps)
         self._damaged = 0
         self._first_ns: int | None = None
-        self._tell_size()
+        self._log_size()
 
     def close(self) -> None:
         self._capture.release()
@@ -126,7 +127,7 @@ class Capture:
         if self._first_ns is None:
             self._first_ns = taken_ns
         elif self._grabbed == MEASURED:
-            self._tell_rate((MEASURED - 1) * NS_PER_S / (taken_ns - self._first_ns))
+            self._log_rate((MEASURED - 1) * NS_PER_S / (taken_ns - self._first_ns))
         return taken_ns
 
     def picture(self) -> NDArray[np.uint8] | None:
@@ -158,18 +159,23 @@ class Capture:
         fps = float(get(cv2.CAP_PROP_FPS))
         return Mode(fourcc, width, height, fps if fps > 0 else v4l2.USUAL_FPS)
 
-    def _tell_size(self) -> None:
-        """What the operator asked for and did not get is worth a line."""
+    def _log_size(self) -> None:
+        """Log if the camera delivers another size than the configuration sets."""
         spec, mode = self._spec, self.mode
         if (spec.width or mode.width, spec.height or mode.height) != (mode.width, mode.height):
             asked = f"{spec.width or 'any'}x{spec.height or 'any'}"
-            log.warning("%s: gives %s where %s was asked for", *(self.path, mode, asked))
+            log_event(
+                *(logger, logging.WARNING, "video-format-changed"), camera=self.path, asked=asked, got=str(mode)
+            )
 
-    def _tell_rate(self, fps: float) -> None:
+    def _log_rate(self, fps: float) -> None:
+        """Log if the camera delivers fewer frames a second than the configuration sets."""
         if self._spec.fps and fps < self._spec.fps * SLOW:
-            log.warning(
-                "%s: gives %.1f pictures a second, not %g; a dim room slows cameras down, other formats may be faster",
-                *(self.path, fps, self._spec.fps),
+            log_event(
+                *(logger, logging.WARNING, "video-rate-low"),
+                camera=self.path,
+                asked_fps=self._spec.fps,
+                got_fps=f"{fps:.1f}",
             )
 
     def _fault(self, otherwise: str) -> MediaError:

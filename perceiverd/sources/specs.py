@@ -90,16 +90,6 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     """Whether it gives the colour bars and the flash."""
     audio: bool = True
     """Whether it gives the beep."""
-    stall_after_s: float | None = None
-    """Hang, as a driver does, this many seconds after the start; never where None."""
-    crash_after_s: float | None = None
-    """Die without a word this many seconds after the start; never where None."""
-    freeze_after_s: float | None = None
-    """Give the same picture again and again from so many seconds on; never where None."""
-    mute_after_s: float | None = None
-    """Give nothing but zeros for sound from so many seconds on; never where None."""
-    step_after_s: float | None = None
-    """Lose half a second of the clock, as an overrun does, so many seconds after the start; never where None."""
 
     def __post_init__(self) -> None:
         if not (self.video or self.audio):

@@ -1,21 +1,18 @@
-"""A test source: moving colour bars, and each second a white flash and a beep that begin together. Faults on demand.
+"""A test source: moving colour bars, and each second a white flash and a beep that begin together.
 
-All of them show the same world: flash and beep begin at the whole seconds of CLOCK_MONOTONIC, whichever process asks.
+All synthetic sources show the same world: flash and beep begin at whole seconds of CLOCK_MONOTONIC in each process.
 """
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing
-from perceiverd.sources.devices.clock_fit import ClockFit
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
 from perceiverd.sources.specs import Synthetic
 
 TICKS_HZ = 25
@@ -28,67 +25,29 @@ BARS = np.array(
 )
 
 
-STEP_NS = NS_PER_S // 2
-TOLD_EVERY_NS = 5 * NS_PER_S
-
-
-def media(spec: Synthetic, wanted: MediaFormat) -> Iterator[Media | Timing | None]:
-    """Yield 25 pictures and 25 chunks a second, stamped on CLOCK_MONOTONIC, for ever."""
-    ticks = _ticks(spec, wanted)
-    yield from ticks if spec.step_after_s is None else _laid(ticks)
-
-
-def _laid(items: Iterator[Media | None]) -> Iterator[Media | Timing | None]:
-    """The same by a clock of which nothing is known, as a device's is."""
-    line, held, told_ns = ClockFit(), list[Media](), now_ns()
-    for item in items:
-        if item is None:
-            yield None
-            continue
-        at_ns = now_ns()
-        if stepped := line.note(item.end_ns if isinstance(item, Chunk) else item.start_ns, at_ns):
-            held.clear()  # which side of the step it was on can't be told
-        held.append(item)
-        if stepped or at_ns - told_ns >= TOLD_EVERY_NS:
-            told_ns = at_ns
-            yield line.timing
-        if not line.suspect:
-            yield from (replace(each, start_ns=line.at(each.start_ns)) for each in held)
-            held.clear()
-
-
-def _ticks(spec: Synthetic, wanted: MediaFormat) -> Iterator[Media | None]:
-    begin = tick = now_ns() // TICK_NS
+def media(spec: Synthetic, wanted: MediaFormat) -> Iterator[Media | None]:
+    """Yield 25 frames and 25 chunks a second, stamped on CLOCK_MONOTONIC, for ever."""
     stills = None
     if wanted.stills:
-        from perceiverd.sources.snapshots.jpeg import JpegEncoder  # FFmpeg takes a second to load, and few ask for it
+        from perceiverd.sources.snapshots.jpeg import JpegEncoder  # FFmpeg takes a second to load; few streams need it
 
         stills = JpegEncoder(wanted.stills)
     video = wanted.video if spec.video else None
     rate_hz = wanted.audio_rate_hz if spec.audio else None
+    tick = now_ns() // TICK_NS
     while True:
-        elapsed_s = (tick - begin) / TICKS_HZ
-        if spec.crash_after_s is not None and elapsed_s >= spec.crash_after_s:
-            signal.raise_signal(signal.SIGKILL)  # like a crash, but leaves no core behind
-        while spec.stall_after_s is not None and elapsed_s >= spec.stall_after_s:
-            time.sleep(1)
-        tick += 1
-        # A device delivers what it has taken when the tick is over.
-        lost_ns = STEP_NS if spec.step_after_s is not None and elapsed_s >= spec.step_after_s else 0
-        time.sleep(max(0, lost_ns + tick * TICK_NS - now_ns()) / NS_PER_S)
+        # Like a device, we deliver what was captured during a tick when the tick is over.
+        time.sleep(max(0, (tick + 1) * TICK_NS - now_ns()) / NS_PER_S)
         if video:
-            last = tick - 1 if spec.freeze_after_s is None else begin + round(spec.freeze_after_s * TICKS_HZ)
-            pixels = picture(min(tick - 1, last), video.height, video.width)
-            start_ns = (tick - 1) * TICK_NS
+            pixels, start_ns = picture(tick, video.height, video.width), tick * TICK_NS
             still = stills.of_pixels(start_ns, pixels) if stills else None
             yield Frame(start_ns, pixels, still)
         if rate_hz:
-            first, end = (n * rate_hz // TICKS_HZ for n in (tick - 1, tick))
-            mute = spec.mute_after_s is not None and elapsed_s >= spec.mute_after_s
-            heard = np.zeros(end - first, np.float32) if mute else sound(first, end, rate_hz)
-            yield Chunk(first * NS_PER_S // rate_hz, heard, rate_hz)
+            first, end = (n * rate_hz // TICKS_HZ for n in (tick, tick + 1))
+            yield Chunk(first * NS_PER_S // rate_hz, sound(first, end, rate_hz), rate_hz)
         if not video and not rate_hz:
             yield None
+        tick += 1
 
 
 def picture(tick: int, height: int, width: int) -> NDArray[np.uint8]:

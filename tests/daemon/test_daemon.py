@@ -30,12 +30,14 @@ from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.pipeline.rules import EventOptions, resolve
 from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.pipeline.windower import Window, Windower
-from perceiverd.sources.process.restart import State
-from perceiverd.sources.process.supervisor import Arrival, Discontinuity, StateChange, Supervisor
+from perceiverd.sources.process.arrivals import Arrival, Discontinuity, StateChange
+from perceiverd.sources.process.restart import RunState
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import File, Synthetic
 from perceiverd.wire import messages
 from perceiverd.wire.client import Subscription, subscribe
 from perceiverd.wire.messages import Event, Explain, Hello, Message, Scores, Status
+from tests.support.faults import Fault, program
 
 DEADLINE_S = 90
 """A loaded machine takes half a minute to load torch and the model."""
@@ -306,12 +308,17 @@ def test_a_camera_that_is_not_there_keeps_no_unit_from_starting(start: Any, tiny
         model = {{ name = "{tiny_model}", threads = 1 }}
         publish.endpoint = "ipc://labels"
         streams.one.sources = [{{ kind = "file", path = "missing.mp4" }}]
-        streams.two.sources = [{{ kind = "synthetic", stall_after_s = 0.0 }}]
+        streams.two.sources = [{{ kind = "synthetic" }}]
     """)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(DEADLINE_S)
-        process = start("run", "--config", str(path), log=log, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        process = start(
+            *("run", "--config", str(path)),
+            log=log,
+            program=program(Fault("hang")),
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+        )
         told = [systemd.recv(4096).decode()]
         while told[-1] != "READY=1":
             told.append(systemd.recv(4096).decode())
@@ -564,7 +571,7 @@ def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert stream.windower.counts.gaps == 1
     assert [record.message for record in caplog.records] == ["given-twice stream=a modality=video sources=0,1 heeded=0"]
     stream.due.clear()
-    watching._take(Arrival("a", 0, StateChange(State.BACKING_OFF, "unplugged")))
+    watching._take(Arrival("a", 0, StateChange(RunState.BACKING_OFF, "unplugged")))
     for at_ms in range(5_000, 6_000, 40):
         see(1, at_ms)
     assert stream.due[-1].video is not None and np.unique(stream.due[-1].video).tolist() == [1]

@@ -19,9 +19,11 @@ from perceiverd.daemon.daemon import Daemon
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
+from perceiverd.sources.process import source_process
 from perceiverd.sources.specs import Source, Synthetic
 from perceiverd.wire.client import subscribe
 from perceiverd.wire.messages import Message, Scores, Status
+from tests.support.faults import Fault, worker_command
 
 DEADLINE_S = 90
 RATE_HZ, FPS = 16_000, 25
@@ -152,8 +154,9 @@ def test_a_stream_goes_on_by_what_it_still_has(
     gone: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without its camera it hears, without its microphone it sees, and it has both again when both are back."""
-    camera = Synthetic(audio=False, crash_after_s=1.5 if gone == "video" else None)
-    microphone = Synthetic(video=False, crash_after_s=1.5 if gone == "audio" else None)
+    camera, microphone = Synthetic(audio=False), Synthetic(video=False)
+    fault = Fault("crash", 1.5, camera if gone == "video" else microphone)
+    monkeypatch.setattr(source_process, "WORKER", worker_command(fault))
     left = ("audio",) if gone == "video" else ("video",)
 
     def there_and_back(look: Look) -> bool:
@@ -176,7 +179,8 @@ def test_a_frozen_picture_is_masked_told_and_mended(
 ) -> None:
     """The stream goes on by ear while the source is started again, and sees when it moves; then it is patient."""
     # It moves for less than is waited before it is started a second time: no cure, and so patience.
-    streams = {"door": config.StreamConfig((Synthetic(freeze_after_s=0.5),))}
+    monkeypatch.setattr(source_process, "WORKER", worker_command(Fault("freeze", 0.5)))
+    streams = {"door": config.StreamConfig((Synthetic(),))}
 
     def mended(look: Look) -> bool:
         told = [each.modalities for each in look.scores]

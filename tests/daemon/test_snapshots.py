@@ -169,7 +169,7 @@ def test_a_folder_that_is_lost(heard: Callable[..., Iterator[Event | Status]], t
         if failed >= 2:
             break
     assert events > failed >= 2
-    assert "snapshot_failed" in (tmp_path / "log").read_text()
+    assert "snapshot-failed " in (tmp_path / "log").read_text()
 
 
 def settings(more: str) -> config.Config:
@@ -202,10 +202,10 @@ def test_no_place_is_an_error() -> None:
 
 
 def test_a_folder_for_all_eyes_is_an_error(tmp_path: Path) -> None:
-    """A folder into which others may look is refused, and left as it is."""
+    """A folder that other users may read is refused and stays as it is."""
     folder = tmp_path / "open"
     folder.mkdir(mode=0o755)
     told = settings(f"[snapshots]\non_event = true\ndirectory = '{folder}'")
-    with pytest.raises(ConfigError, match="others may look into it; chmod 700"):
+    with pytest.raises(ConfigError, match="other users may read it; chmod 700"):
         snapshots.prepare(snapshots.keeps_of(told, {}))
     assert folder.stat().st_mode & 0o777 == 0o755

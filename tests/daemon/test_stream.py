@@ -18,8 +18,8 @@ from perceiverd.pipeline.rules import EventOptions, resolve
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
-from perceiverd.sources.process.restart import State
-from perceiverd.sources.process.supervisor import Arrival, SourceState
+from perceiverd.sources.process.arrivals import Arrival, SourceState
+from perceiverd.sources.process.restart import RunState
 from perceiverd.wire.messages import Event, Model
 
 GEOMETRY = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
@@ -42,7 +42,7 @@ def window(number: int) -> Window:
     return Window(start_ns, start_ns + NS_PER_S // 2, np.zeros(8_000, np.float32), None)
 
 
-def source(state: State) -> SourceState:
+def source(state: RunState) -> SourceState:
     return SourceState("door", 0, "a.mp4", state, "", None, 0.1, {}, 0, 0)
 
 
@@ -103,13 +103,13 @@ def test_events_that_begin_are_counted_once() -> None:
 @pytest.mark.parametrize(
     ("states", "reason"),
     [
-        ((State.UP, State.BACKING_OFF), None),
-        ((State.STALLED, State.BACKING_OFF), "stream lost"),
-        ((State.BACKING_OFF, State.ENDED), "stream lost"),
-        ((State.ENDED, State.ENDED), "stream ended"),
+        ((RunState.UP, RunState.BACKING_OFF), None),
+        ((RunState.STALLED, RunState.BACKING_OFF), "stream lost"),
+        ((RunState.BACKING_OFF, RunState.ENDED), "stream lost"),
+        ((RunState.ENDED, RunState.ENDED), "stream ended"),
     ],
 )
-def test_events_end_with_their_stream(states: tuple[State, ...], reason: str | None) -> None:
+def test_events_end_with_their_stream(states: tuple[RunState, ...], reason: str | None) -> None:
     """Once none of its sources is up and its last window is out, and then once; one source less is no end."""
     watched, sources = stream(), [source(state) for state in states]
     assert watched.events_over(sources, MODEL) == []
@@ -210,7 +210,7 @@ def test_the_next_is_heeded_while_the_first_is_lost(caplog: pytest.LogCaptureFix
         sound(watched, 1, begin_s + 5, begin_s + 10)
     assert heard_s(watched) == [n / 2 for n in range(1, 41)]
     assert watched.windower.counts.gaps == 3
-    assert watched.events_over([source(State.BACKING_OFF), replace(source(State.UP), position=1)], MODEL) == []
+    assert watched.events_over([source(RunState.BACKING_OFF), replace(source(RunState.UP), position=1)], MODEL) == []
     assert [record.message for record in caplog.records] == [
         "given-twice stream=door modality=audio sources=0,1 heeded=0"
     ]
@@ -222,7 +222,7 @@ def test_the_next_is_heeded_while_the_first_is_dead() -> None:
     watched.limits = StallLimits(2 * NS_PER_S, 2 * NS_PER_S)
     for n in range(10):
         sound(watched, 0, n, n + 1, loud=0.0 if n < 6 else 1.0)
-        watched.note(State.UP, n * NS_PER_S)
+        watched.note(RunState.UP, n * NS_PER_S)
         sound(watched, 1, n, n + 1)
     assert watched.stalls_of(0) == ()
     heard = heard_s(watched)
@@ -236,7 +236,7 @@ def test_events_end_where_all_that_comes_stands_still() -> None:
     watched = stream()
     watched.limits = StallLimits(2 * NS_PER_S, 2 * NS_PER_S)
     watched.events(window(0), SURE, MODEL)
-    sources = [source(State.UP), replace(source(State.UP), position=1)]
+    sources = [source(RunState.UP), replace(source(RunState.UP), position=1)]
     for n in range(10):
         for position in (0, 1):
             sound(watched, position, n, n + 1, loud=0.0)
@@ -261,10 +261,10 @@ def test_a_stream_that_gives_nothing_but_stalls_is_no_fault_of_the_loop() -> Non
     watched.events(window(0), SURE, MODEL)
     watched.due.clear()
     watched.up_ns = watched.sent_ns = 0
-    watched.note(State.UP, 100 * NS_PER_S)
+    watched.note(RunState.UP, 100 * NS_PER_S)
     assert watched.progressing(101 * NS_PER_S, 10 * NS_PER_S)
     assert watched.frozen_due(0, 100 * NS_PER_S) and not watched.frozen_due(0, 101 * NS_PER_S)
-    ended = watched.events_over([source(State.UP)], MODEL)
+    ended = watched.events_over([source(RunState.UP)], MODEL)
     assert ended and {event.explanation.reason for event in ended} == {"stream lost"}
 
 
@@ -275,9 +275,9 @@ def test_a_camera_that_is_slow_at_night_keeps_the_watchdog_fed() -> None:
     for second in range(4, 60, 2):
         item = Frame(second * NS_PER_S, CHANCE.integers(0, 255, (3, 5, 3), np.uint8))
         watched.hear("video", Arrival("door", 0, item), item)
-        watched.note(State.UP, second * NS_PER_S)
+        watched.note(RunState.UP, second * NS_PER_S)
     assert watched.progressing(60 * NS_PER_S, 10 * NS_PER_S)
-    watched.note(State.UP, 80 * NS_PER_S)
+    watched.note(RunState.UP, 80 * NS_PER_S)
     assert not watched.progressing(80 * NS_PER_S, 10 * NS_PER_S)
 
 

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from perceiverd.config import StreamConfig
 from perceiverd.core.media import MediaFormat, VideoFormat
 from perceiverd.doctor import streams
 from perceiverd.doctor.checks import Finding
+from perceiverd.sources.process import source_process
 from perceiverd.sources.specs import Camera, File, Synthetic, Url
+from tests.support.faults import Fault, worker_command
 
 WANTED = MediaFormat(16_000, VideoFormat(16, 24, 8.0))
 
@@ -27,7 +31,7 @@ def test_working_sources_are_ok(wav: Callable[[float], Path]) -> None:
     assert ": video, " in second.what
 
 
-def test_sources_without_data_are_faults(tmp_path: Path) -> None:
+def test_sources_without_data_are_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing file, a refused connection, a missing camera, a crash and a hang are faults with one message."""
     (missing,) = tried(File(str(tmp_path / "none.mp4")))
     assert missing.verdict == "fault"
@@ -40,9 +44,11 @@ def test_sources_without_data_are_faults(tmp_path: Path) -> None:
     (unplugged,) = tried(Camera("/dev/video99"))
     assert unplugged.what.startswith("camera /dev/video99: there is no such device; ")
     assert unplugged.what.count("/dev/video99") == 1
-    (dies,) = tried(Synthetic(crash_after_s=0.0))
+    monkeypatch.setattr(source_process, "WORKER", worker_command(Fault("crash")))
+    (dies,) = tried(Synthetic())
     assert dies.do
-    (hangs,) = tried(Synthetic(stall_after_s=0.0), timeout_s=3)
+    monkeypatch.setattr(source_process, "WORKER", worker_command(Fault("hang")))
+    (hangs,) = tried(Synthetic(), timeout_s=3)
     assert hangs.verdict == "fault"
     assert "no data within 3 s" in hangs.what
 

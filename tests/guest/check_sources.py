@@ -26,8 +26,9 @@ from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources.camera import Capture
 from perceiverd.sources.devices import alsa, v4l2
-from perceiverd.sources.process.restart import State, Timeouts
-from perceiverd.sources.process.supervisor import Arrival, StateChange, Supervisor
+from perceiverd.sources.process.arrivals import Arrival, StateChange
+from perceiverd.sources.process.restart import RunState, Timeouts
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import Camera, Microphone, Source
 
 VIDEO = VideoFormat(160, 160, 3.125)
@@ -84,7 +85,7 @@ def media(arrivals: list[Arrival]) -> list[Frame | Chunk]:
 
 
 def lost(arrivals: list[Arrival]) -> bool:
-    return any(isinstance(each.what, StateChange) and each.what.state is State.BACKING_OFF for each in arrivals)
+    return any(isinstance(each.what, StateChange) and each.what.state is RunState.BACKING_OFF for each in arrivals)
 
 
 def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
@@ -162,7 +163,7 @@ def test_unplugged_and_back() -> None:
         time.sleep(3)
         plug("bind")
         _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
-        assert running.state("room")[0].state is State.UP
+        assert running.state("room")[0].state is RunState.UP
     assert took_s < 4 and back_s < BACK_S + 2 * start_s
     print(told(took_s, detail, back_s, start_s))
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, MediaFormat, Timing
 from perceiverd.sources.microphone import AudioTimeline, Block, Device, find
-from perceiverd.sources.process.restart import State, Timeouts
-from perceiverd.sources.process.supervisor import Arrival, Discontinuity, StateChange, Supervisor
+from perceiverd.sources.process.arrivals import Arrival, Discontinuity, StateChange
+from perceiverd.sources.process.restart import RunState, Timeouts
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import Microphone
 from tests.support.pulse import FAKE, RATE_HZ, SINK, Pulse, microphone, needs_microphone
 
@@ -246,6 +247,6 @@ def test_a_microphone_that_is_lost_is_back_soon(pulse: Pulse, loss: str, monkeyp
         state = running.state("room")[0]
     assert took_s < 6
     assert back_s < 10
-    assert state.state is State.UP and sum(state.losses.values()) >= 1
+    assert state.state is RunState.UP and sum(state.losses.values()) >= 1
     changes = [each.what for each in arrivals if isinstance(each.what, StateChange)]
     assert "Traceback" not in changes[-1].detail and changes[-1].detail

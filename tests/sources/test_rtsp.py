@@ -19,7 +19,8 @@ import pytest
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources import url
-from perceiverd.sources.process.supervisor import Discontinuity, Supervisor
+from perceiverd.sources.process.arrivals import Discontinuity
+from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import Url
 from tests.support.network_camera import NEEDS, Camera, Network, available, cuttable
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError, Refused
+from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
 from perceiverd.sources.decode.audio import Resampler
 from perceiverd.sources.decode.decimate import Decimator
@@ -29,7 +30,7 @@ from perceiverd.sources.decode.video import Sizer
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import shown
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.sources")
 
 _Packet: TypeAlias = "av.Packet[av.AudioStream] | av.Packet[av.VideoStream]"
 
@@ -103,9 +104,12 @@ def read(
             raise MediaError(f"{name}: nothing in it can be decoded; {hint}")
         said_ns = (container.duration or 0) * (NS_PER_S // av.time_base)
         if not live and (counts.corrupt_packets or end_ns < said_ns - CUT_SHORT_NS):
-            log.warning(
-                "%s: is damaged: %.1f of %.1f s could be read, %d packets were skipped",
-                *(name, end_ns / NS_PER_S, said_ns / NS_PER_S, counts.corrupt_packets),
+            log_event(
+                *(logger, logging.WARNING, "file-damaged"),
+                file=name,
+                read_s=f"{end_ns / NS_PER_S:.1f}",
+                length_s=f"{said_ns / NS_PER_S:.1f}",
+                skipped_packets=counts.corrupt_packets,
             )
 
 

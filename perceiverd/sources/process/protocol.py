@@ -1,6 +1,7 @@
-"""The messages between a source's process and the daemon: one order down, then a header and raw bytes for each item up.
+"""The messages between a source's worker process and the daemon.
 
-Pure: bytes in, values out. Knows no socket and no process.
+One request goes down; a header and raw bytes come up for each item. Pure: bytes in, values out. Knows no socket and no
+process.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from perceiverd.core.media import Chunk, Frame, Media, MediaFormat, Timing
 from perceiverd.sources.snapshots.requests import SnapshotOptions
 from perceiverd.sources.specs import Source
 
-CHILD_QUEUED, RUNNER_QUEUED = 192, 64
-"""Messages of one source that may wait on either side: at 50 a second 5 s, which outlasts the tagging of a batch. The
-larger share is the child's, for the burst in which a network camera's first seconds come. Frames of 224 x 224 are then
-39 MB at the worst."""
+WORKER_QUEUED, SUPERVISOR_QUEUED = 192, 64
+"""Messages of one source that may wait on either side. At 50 a second this is 5 s, longer than a batch takes to tag.
+The worker has the larger share, because the first seconds of a network camera come in a burst. Frames of 224 x 224
+then need at most 39 MB."""
 
 
 class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a child is to do: a line of JSON on its standard input, so that no list of processes shows a password."""
+    """What a worker must do: a line of JSON on its standard input, so that no list of processes shows a password."""
 
     source: Source
-    """As it is configured, with references in place of secrets."""
+    """As configured, with references in place of secrets."""
     wanted: MediaFormat
     endpoint: str
-    """Where to connect a PUSH socket."""
+    """Where the worker connects its PUSH socket."""
     token: str
-    """Names the source; comes back in each header."""
+    """Names the source; returned in each header."""
     incarnation: int
-    """Which try this is; comes back in each header."""
+    """The number of this try; returned in each header."""
     secrets: dict[str, str] = {}
     """What the source refers to, by name."""
-    keep: SnapshotOptions | None = None
-    """None where nothing is ever to be kept."""
+    snapshots: SnapshotOptions | None = None
+    """None if nobody will request a snapshot."""
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -47,21 +48,21 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     token: str
     incarnation: int
-    kind: Literal["frame", "chunk", "timing", "kept", "alive", "ended", "failed"]
+    kind: Literal["frame", "chunk", "timing", "snapshot", "alive", "ended", "failed"]
     dropped: int
-    """Items that this child has thrown away so far because the queue was full."""
+    """Items that this worker has dropped so far because the queue was full."""
     start_ns: int = 0
     shape: tuple[int, ...] = ()
     """(height, width, 3) or (samples,)."""
     rate_hz: int = 0
     message: str = ""
-    """Why it failed, or why there is no picture of those that were to be `kept` (empty where there is); one line."""
+    """Why the source failed, in one line; or why a requested snapshot was not written, empty if it was."""
     refused: Refused = ""
-    """Whether another try can't mend soon why it failed."""
+    """Whether the device refused, so that another try will not help soon."""
     steps: int = 0
-    """Steps of the device's clock found so far. In every header, as a message may find no room and be lost."""
+    """Steps of the device's clock found so far. In every header, because any single message may be dropped."""
     overflows: int = 0
-    """How many of them were this machine's doing; told with a timing."""
+    """How many of them this machine caused because it was too slow; only with a timing."""
     drift_ppm: float | None = None
     jitter_ms: float = 0.0
 
@@ -72,9 +73,9 @@ Item = Media | Timing
 _decoder = msgspec.json.Decoder(Header)
 
 
-def packed(order: StartRequest, dropped: int, item: Item | None, steps: int = 0) -> list[bytes | memoryview]:
-    """The parts of one message; `steps` are those that the source has told of so far."""
-    header = Header(order.token, order.incarnation, "alive", dropped, steps=steps)
+def packed(request: StartRequest, dropped: int, item: Item | None, steps: int = 0) -> list[bytes | memoryview]:
+    """The parts of one message; `steps` is how many steps the source has reported so far."""
+    header = Header(request.token, request.incarnation, "alive", dropped, steps=steps)
     data: NDArray[np.uint8] | NDArray[np.float32] | None = None
     match item:
         case Frame():
@@ -93,7 +94,7 @@ def packed(order: StartRequest, dropped: int, item: Item | None, steps: int = 0)
 
 
 def unpacked(parts: list[bytes]) -> tuple[Header, Item | None]:
-    """The header and what it heads; None where it heads nothing. Raises WireError where they aren't ours."""
+    """The header and its item; None if it has none. Raises WireError if the parts are not a message of ours."""
     try:
         header = _decoder.decode(parts[0])
     except msgspec.MsgspecError as error:
@@ -104,11 +105,11 @@ def unpacked(parts: list[bytes]) -> tuple[Header, Item | None]:
         return header, None
     kind: type[np.uint8 | np.float32] = np.uint8 if header.kind == "frame" else np.float32
     if len(parts) != 2 or min(header.shape, default=0) < 1 or len(parts[1]) != math.prod(header.shape) * kind().nbytes:
-        raise WireError(f"a source's {header.kind} of shape {header.shape} came with other bytes")
+        raise WireError(f"a source's {header.kind} of shape {header.shape} came with a wrong number of bytes")
     data = np.frombuffer(parts[1], kind).reshape(header.shape)
     try:
         if header.kind == "frame":
-            return header, Frame(header.start_ns, data)  # type: ignore[arg-type]  # its dtype is checked there
-        return header, Chunk(header.start_ns, data, header.rate_hz)  # type: ignore[arg-type]  # the same
+            return header, Frame(header.start_ns, data)  # type: ignore[arg-type]  # Frame checks its dtype
+        return header, Chunk(header.start_ns, data, header.rate_hz)  # type: ignore[arg-type]  # so does Chunk
     except ValueError as error:
-        raise WireError(f"a source's {header.kind} is none: {error}") from None
+        raise WireError(f"a source's {header.kind} is invalid: {error}") from None

@@ -1,7 +1,7 @@
-"""One source in a process of its own: `python -m perceiverd.sources.child`, with an order on standard input.
+"""One source in a process of its own: `python -m perceiverd.sources.process.worker`, with a request on standard input.
 
-It may hang, leak or crash inside a driver or FFmpeg; the runner sees its data grow old, kills it and starts another.
-It ends when it is told to (SIGTERM), when its parent dies or closes its standard input, and when its source does.
+It may hang, leak or crash inside a driver or FFmpeg: the supervisor then kills it and starts another. It ends on
+SIGTERM, when its parent dies or closes its standard input, and when its source ends.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 import zmq
 
-from perceiverd.core.errors import MediaError
+from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import Media, MediaFormat, Timing
 from perceiverd.core.secrets import redacted
-from perceiverd.sources.process.protocol import CHILD_QUEUED, Header, Item, StartRequest, packed
+from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, packed
 from perceiverd.sources.snapshots.requests import SnapshotRequest
 from perceiverd.sources.specs import Source, Url, name_of
 
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 CONNECT_MS = 5000
 LINGER_MS = 2000
-"""How long what is queued at the end may take to be fetched."""
+"""At the end, how long to wait until the supervisor has read what is queued."""
 
 
 class Sender:
-    """A PUSH socket that never blocks: what finds no room is dropped, counted, and told in the next header."""
+    """A PUSH socket that never blocks: if the queue is full, an item is dropped, and the next header counts it."""
 
-    def __init__(self, order: StartRequest) -> None:
-        self._order, self._dropped, self._steps = order, 0, 0
+    def __init__(self, request: StartRequest) -> None:
+        self._request, self._dropped, self._steps = request, 0, 0
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, CHILD_QUEUED)
+        self._socket.setsockopt(zmq.SNDHWM, WORKER_QUEUED)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # without a connection there is no queue that hides it
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # do not queue without a connection: that would hide its absence
 
     def __enter__(self) -> Self:
-        self._socket.connect(self._order.endpoint)
+        self._socket.connect(self._request.endpoint)
         self._socket.poll(CONNECT_MS, zmq.POLLOUT)
         return self
 
@@ -61,32 +61,33 @@ class Sender:
         self._context.term()
 
     def send(self, item: Item | None) -> None:
-        """Send an item, or with None a sign of life, or drop it."""
+        """Send an item, or a sign of life for None; drop it if the queue is full."""
         if isinstance(item, Timing):
             self._steps = item.steps
         try:
-            self._socket.send_multipart(packed(self._order, self._dropped, item, self._steps), zmq.NOBLOCK)
+            self._socket.send_multipart(packed(self._request, self._dropped, item, self._steps), zmq.NOBLOCK)
         except zmq.Again:
             if isinstance(item, Media):
                 self._dropped += 1
 
-    def say(self, header: Header) -> None:
-        """Send a word without media, where there is room for it."""
+    def send_header(self, header: Header) -> None:
+        """Send a header without media, if there is room for it."""
         header = msgspec.structs.replace(header, dropped=self._dropped, steps=self._steps)
         with contextlib.suppress(zmq.Again):
             self._socket.send(msgspec.json.encode(header), zmq.NOBLOCK)
 
-    def last(self, header: Header) -> None:
-        """Send the last word, for which there is time."""
+    def send_last(self, header: Header) -> None:
+        """Send the last header; waits a while for room."""
         self._socket.setsockopt(zmq.SNDTIMEO, LINGER_MS)
-        with contextlib.suppress(zmq.Again):  # the exit status says the same, less exactly
+        with contextlib.suppress(zmq.Again):  # the exit status carries the same news, less exactly
             self._socket.send(msgspec.json.encode(msgspec.structs.replace(header, dropped=self._dropped)))
 
 
 def media(source: Source, wanted: MediaFormat) -> Iterator[Item | None]:
-    """What this source delivers, from the module that is named like its kind.
+    """What this source delivers, from the module whose name is its kind.
 
-    A sign of life before that is loaded and after: on a slow board that takes longer than a source may be silent.
+    Yields a sign of life before and after it loads that module: on a slow board this takes longer than a source may
+    be silent.
     """
     yield None
     module = importlib.import_module(f"perceiverd.sources.{type(source).__struct_config__.tag}")
@@ -95,75 +96,86 @@ def media(source: Source, wanted: MediaFormat) -> Iterator[Item | None]:
 
 
 def main() -> int:
-    """Deliver until the end; 0 where a file has ended, 1 where the source failed."""
-    # The daemon decides when to stop; a Ctrl-C in its terminal is for it alone.
+    """Deliver media until the end. Returns 0 if a file has ended, 1 if the source failed."""
+    # The daemon decides when to stop; a Ctrl-C in its terminal is for the daemon alone.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The default action ends the process even while it hangs in foreign code. Both may be inherited otherwise.
+    # The default action ends the process even while it hangs in foreign code. A parent may have set something else.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    order = msgspec.json.decode(_line(), type=StartRequest)
-    keeper, wanted = None, order.wanted
-    if order.keep is not None:
-        from perceiverd.sources.snapshots.recorder import (  # only who keeps pictures has their encoder
-            Recorder,
-            stills_of,
-        )
+    request = msgspec.json.decode(_first_line(), type=StartRequest)
+    recorder, wanted = None, request.wanted
+    if request.snapshots is not None:
+        # Loads FFmpeg's encoder, which only snapshots need.
+        from perceiverd.sources.snapshots.recorder import Recorder, stills_of
 
-        keeper, wanted = Recorder(order.keep), replace(order.wanted, stills=stills_of(order.keep))
-    threading.Thread(target=_heed_parent, args=(keeper,), daemon=True).start()
-    with Sender(order) as sender:
-        source = order.source
+        recorder = Recorder(request.snapshots)
+        wanted = replace(wanted, stills=stills_of(request.snapshots))
+    threading.Thread(target=_watch_input, args=(recorder,), daemon=True).start()
+    with Sender(request) as sender:
+        source = request.source
         try:
             if isinstance(source, Url):
-                source = source.filled(order.secrets)
+                source = source.filled(request.secrets)
             for item in media(source, wanted):
                 sender.send(item)
-                if keeper:
-                    if isinstance(item, Media):
-                        keeper.see(item)
-                    while keeper.said:
-                        sender.say(Header(order.token, order.incarnation, "kept", 0, message=keeper.said.popleft()))
+                if recorder:
+                    _record(recorder, item, sender, request)
         except MediaError as error:
-            message = _fit(str(error), source, order)
-            sender.last(Header(order.token, order.incarnation, "failed", 0, message=message, refused=error.refused))
+            message = _without_secrets(str(error), source, request)
+            sender.send_last(_header(request, "failed", message=message, refused=error.refused))
             return 1
-        except Exception:  # a fault of ours; its words may quote the URL
-            sys.stderr.write(_fit(traceback.format_exc(), source, order))
+        except Exception:  # a bug of ours; its text may quote the URL
+            sys.stderr.write(_without_secrets(traceback.format_exc(), source, request))
             return 1
-        sender.last(Header(order.token, order.incarnation, "ended", 0))
+        sender.send_last(_header(request, "ended"))
         return 0
 
 
-def _fit(text: str, source: Source, order: StartRequest) -> str:
-    """The text without secrets. Where the whole URL is one, errors name a part of it that `redacted` would not know."""
-    return redacted(text.replace(name_of(source), name_of(order.source)), order.secrets)
+def _record(recorder: Recorder, item: Item | None, sender: Sender, request: StartRequest) -> None:
+    """Give the recorder the item, and report its finished snapshots."""
+    if isinstance(item, Media):
+        recorder.add(item)
+    while recorder.results:
+        sender.send_header(_header(request, "snapshot", message=recorder.results.popleft()))
 
 
-def _line() -> bytes:
-    """The first line of standard input, and not a byte of what follows: no buffer may hold that back."""
+def _header(
+    request: StartRequest, kind: Literal["snapshot", "ended", "failed"], message: str = "", refused: Refused = ""
+) -> Header:
+    return Header(request.token, request.incarnation, kind, 0, message=message, refused=refused)
+
+
+def _without_secrets(text: str, source: Source, request: StartRequest) -> str:
+    """The text without secrets. If a secret is a whole URL, errors quote a part of it that `redacted` would miss."""
+    return redacted(text.replace(name_of(source), name_of(request.source)), request.secrets)
+
+
+def _first_line() -> bytes:
+    """The first line of standard input, and no byte after it: a buffer would hold those back."""
     line = bytearray()
     while not line.endswith(b"\n") and (byte := os.read(0, 1)):
         line += byte
     return bytes(line)
 
 
-def _heed_parent(keeper: Recorder | None) -> None:
-    """Pass on what is asked. Exit when standard input closes: the parent may have died before the kernel could tell.
+def _watch_input(recorder: Recorder | None) -> None:
+    """Pass on requests for snapshots, and exit when standard input closes.
 
-    A daemon thread, since the other one may hang where nothing but the end of the process gets it out.
+    The parent may have died before the kernel could send us its signal. Runs as a daemon thread, because the main
+    thread may hang in a place that only the end of the process leaves.
     """
     rest = b""
     while data := os.read(0, 4096):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if keeper:
-                keeper.ask(msgspec.json.decode(line, type=SnapshotRequest))
+            if recorder:
+                recorder.request(msgspec.json.decode(line, type=SnapshotRequest))
     os._exit(0)
 
 
 if __name__ == "__main__":
     status = main()
     sys.stderr.flush()
-    # Without the exit handlers of libraries: PortAudio's waits for ever for a sound server that is gone.
+    # Skips the exit handlers of libraries: PortAudio's waits for ever for a sound server that is gone.
     os._exit(status)

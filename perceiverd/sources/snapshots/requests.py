@@ -1,4 +1,4 @@
-"""What the daemon asks of a worker process about pictures: how to keep them, and which."""
+"""What the daemon asks of a worker process about snapshots: how to keep them, and which to write."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import msgspec
 
 
 class SnapshotOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where and how a child is to keep pictures that it will be asked for."""
+    """Where and how a worker keeps the snapshots that will be requested."""
 
     directory: str
     longest_px: int
+    """Of the longer side; larger pictures are shrunk."""
     before_s: float
     after_s: float
-    """A clip reaches from so many seconds before to so many after; none is made where both are 0."""
+    """A clip starts this long before the requested time and ends this long after it; none is made if both are 0."""
     max_age_s: float
     max_bytes: int
 
+    @property
+    def has_clips(self) -> bool:
+        """Whether each snapshot has a clip beside it."""
+        return bool(self.before_s or self.after_s)
+
 
 class SnapshotRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Keep a picture: a line of JSON on a child's standard input, after its order."""
+    """Write a snapshot: a line of JSON on a worker's standard input, after its StartRequest."""
 
     name: str
     """Of the file, without its ending."""
     at_ns: int
-    """When it was to be seen, on CLOCK_MONOTONIC."""
+    """The time that it shows, on CLOCK_MONOTONIC."""

@@ -1,6 +1,7 @@
-"""A folder of snapshots: only its owner may look into it, and what is too old, or too much, goes.
+"""A folder of snapshots that only its owner may read. Removes files that are too old or too many.
 
-It touches no file but those that it names itself. Whoever calls it waits for the disk: never the daemon's loop.
+It touches only files with names that it gave itself. Its functions wait for the disk, so the daemon's loop must not
+call them.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 RESERVE_BYTES = 100_000_000
-"""So much is left free on the disk, for those who need it more."""
+"""We leave this much free on the disk for other programs."""
 NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_[A-Za-z0-9_-]+\.(jpg|mkv)(\.part)?")
 LABEL_LETTERS = 40
 
 
 def name_of(stream: str, label: str, at: datetime) -> str:
-    """`20260131T235959.123Z_door_Dog`: sorts by time, and holds nothing that a shell or a file system could mind."""
+    """`20260131T235959.123Z_door_Dog`: sorts by time, and holds nothing that is special to a shell or a file system."""
     safe = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")[:LABEL_LETTERS] or "label"
     at = at.astimezone(UTC)
     return f"{at:%Y%m%dT%H%M%S}.{at.microsecond // 1000:03d}Z_{stream}_{safe}"
 
 
 def prepare(directory: Path) -> None:
-    """Make the folder. Raises OSError where it can't be, or where others may look into it."""
+    """Make the folder. Raises OSError if it cannot be made, or if other users may read it."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     check(directory)
 
 
 def check(directory: Path) -> None:
-    """See whether `prepare` could do it, and make nothing. Raises OSError where it couldn't."""
+    """Check that `prepare` would succeed, without making anything. Raises OSError if it would not."""
     try:
         info = directory.stat()
     except FileNotFoundError:
@@ -46,21 +47,21 @@ def check(directory: Path) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     if stat.S_IMODE(info.st_mode) & 0o077:
-        raise PermissionError(errno.EPERM, f"others may look into it; chmod 700 {directory}", str(directory))
+        raise PermissionError(errno.EPERM, f"other users may read it; chmod 700 {directory}", str(directory))
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "may not be written by this user", str(directory))
+        raise PermissionError(errno.EACCES, "this user may not write to it", str(directory))
 
 
 @dataclass(frozen=True)
 class SnapshotStore:
-    """What is kept there, and for how long."""
+    """The files in one folder, and how long they stay."""
 
     directory: Path
     max_age_s: float
     max_bytes: int
 
     def add(self, name: str, data: bytes) -> None:
-        """Keep this under this name; whoever sees the file sees all of it. Raises OSError, ENOSPC for a full disk."""
+        """Write a file; a reader never sees a part of it. Raises OSError, with ENOSPC if the disk is full."""
         prepare(self.directory)
         disk = os.statvfs(self.directory)
         if disk.f_bavail * disk.f_frsize < RESERVE_BYTES + len(data):
@@ -75,18 +76,18 @@ class SnapshotStore:
             raise
 
     def prune(self, now_s: float) -> None:
-        """Let go of what is older than `max_age_s` at this time, and of the oldest of what is more than `max_bytes`."""
-        kept = sorted(self._files())  # by name is by time
+        """Remove files older than `max_age_s`, and the oldest ones while all together exceed `max_bytes`."""
+        kept = sorted(self._files())  # sorted by name is sorted by time
         total = sum(size for _, size, _ in kept)
         for path, size, written_s in kept:
             if total <= self.max_bytes and written_s >= now_s - self.max_age_s:
                 continue
-            with contextlib.suppress(FileNotFoundError):  # another stream's process was quicker
+            with contextlib.suppress(FileNotFoundError):  # another stream's process has removed it
                 path.unlink()
             total -= size
 
     def _files(self) -> Iterator[tuple[Path, int, float]]:
-        """Path, bytes, and time of each file that is ours."""
+        """Path, bytes and modification time of each file that is ours."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):

@@ -249,7 +249,7 @@ def test_a_truncated_file_gives_what_it_has(clip: Clip, caplog: pytest.LogCaptur
         frames, chunks = split(path)
     assert 1 < frames[-1].start_ns / NS_PER_S < 5
     assert 1 < chunks[-1].end_ns / NS_PER_S < 5
-    assert "is damaged: " in caplog.text
+    assert "file-damaged file=" in caplog.text
 
 
 def test_damage_in_the_middle_is_passed(clip: Clip, capfd: pytest.CaptureFixture[str]) -> None:

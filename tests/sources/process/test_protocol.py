@@ -1,4 +1,4 @@
-"""The messages between child and runner, as values."""
+"""The messages between worker and supervisor, as values."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from perceiverd.core.media import Chunk, Frame, MediaFormat, Timing, VideoFormat
 from perceiverd.sources.process.protocol import Header, StartRequest, packed, unpacked
 from perceiverd.sources.specs import File, Source, Synthetic, Url, name_of, shown
 
-ORDER = StartRequest(Synthetic(), MediaFormat(16000, VideoFormat(3, 5, 6.25)), "ipc:///x", "token", 7)
+REQUEST = StartRequest(Synthetic(), MediaFormat(16000, VideoFormat(3, 5, 6.25)), "ipc:///x", "token", 7)
 
 
 def sent(item: Frame | Chunk | None, dropped: int = 0) -> list[bytes]:
-    return [bytes(part) for part in packed(ORDER, dropped, item)]
+    return [bytes(part) for part in packed(REQUEST, dropped, item)]
 
 
 def test_a_frame_comes_through() -> None:
-    """A frame keeps its pixels and its time; the header names child and try and counts what was dropped."""
+    """A frame keeps its pixels and its time; the header names source and try and counts dropped items."""
     pixels = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
     header, item = unpacked(sent(Frame(-123, pixels), dropped=9))
     assert isinstance(item, Frame)
@@ -28,7 +28,7 @@ def test_a_frame_comes_through() -> None:
 
 
 def test_a_chunk_comes_through() -> None:
-    """A chunk keeps its samples, its rate and its time, a view of other memory too."""
+    """A chunk keeps its samples, its rate and its time, even if the samples are a view of other memory."""
     samples = np.linspace(-1, 1, 22, dtype=np.float32)[::2]
     _, item = unpacked(sent(Chunk(5, samples, 16000)))
     assert isinstance(item, Chunk)
@@ -37,7 +37,7 @@ def test_a_chunk_comes_through() -> None:
 
 
 def test_a_sign_of_life_carries_nothing() -> None:
-    """None is a header alone."""
+    """None is sent as a header without data."""
     header, item = unpacked(sent(None))
     assert header.kind == "alive"
     assert item is None
@@ -45,11 +45,11 @@ def test_a_sign_of_life_carries_nothing() -> None:
 
 @pytest.mark.parametrize("drift_ppm", [None, -12.5])
 def test_a_timing_comes_through(drift_ppm: float | None) -> None:
-    """What is known of a device's clock comes as it went; the count of its steps is in every later header."""
+    """A Timing arrives unchanged; every later header has the count of its steps."""
     timing = Timing(drift_ppm, 1.5, 3)
-    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, timing, timing.steps)])
+    header, item = unpacked([bytes(part) for part in packed(REQUEST, 0, timing, timing.steps)])
     assert (header.kind, item) == ("timing", timing)
-    header, item = unpacked([bytes(part) for part in packed(ORDER, 0, None, timing.steps)])
+    header, item = unpacked([bytes(part) for part in packed(REQUEST, 0, None, timing.steps)])
     assert (header.kind, header.steps, item) == ("alive", 3, None)
 
 
@@ -68,19 +68,17 @@ def test_a_timing_comes_through(drift_ppm: float | None) -> None:
     ],
     ids=range(9),
 )
-def test_what_is_not_ours_is_refused(parts: list[bytes]) -> None:
-    """A message that cannot be ours raises WireError and nothing else."""
+def test_a_foreign_message_is_refused(parts: list[bytes]) -> None:
+    """A message that cannot be ours raises WireError and no other exception."""
     with pytest.raises(WireError):
         unpacked(parts)
 
 
-@pytest.mark.parametrize(
-    "source", [File("/a b.mp4", loop=True), Url("rtsp://u:p@h/x", "udp"), Synthetic(stall_after_s=1.5)]
-)
-def test_an_order_comes_through(source: Source) -> None:
-    """Every kind of source survives the line of JSON that gives the order."""
-    order = msgspec.structs.replace(ORDER, source=source)
-    assert msgspec.json.decode(msgspec.json.encode(order), type=StartRequest) == order
+@pytest.mark.parametrize("source", [File("/a b.mp4", loop=True), Url("rtsp://u:p@h/x", "udp"), Synthetic(video=False)])
+def test_a_request_comes_through(source: Source) -> None:
+    """Each kind of source survives the line of JSON that carries the request."""
+    request = msgspec.structs.replace(REQUEST, source=source)
+    assert msgspec.json.decode(msgspec.json.encode(request), type=StartRequest) == request
 
 
 @pytest.mark.parametrize(
@@ -97,19 +95,19 @@ def test_an_order_comes_through(source: Source) -> None:
     ],
 )
 def test_a_wrong_specification_is_refused(text: str) -> None:
-    """What no source can be is a validation error, as the configuration shows it."""
+    """An impossible specification is a validation error, as in the configuration."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(text, type=Source)
 
 
 def test_names_hold_no_secret() -> None:
-    """A URL is named without user, password and query."""
+    """The name of a URL has no user, password or query."""
     assert name_of(Url("rtsp://admin:hunter2@10.0.0.7:554/live?token=abc")) == "rtsp://10.0.0.7:554/live"
 
 
 @pytest.mark.parametrize("sign", "/?#")
 def test_a_password_that_looks_like_a_port_is_refused_and_not_shown(sign: str) -> None:
-    """Digits before / ? or # in a password pass for a port: no source is made of that, written out or as a secret."""
+    """Digits before / ? or # in a password look like a port: such a URL is refused, written out or as a secret."""
     url = f"rtsp://admin:2024{sign}cam@10.0.0.5/stream"
     assert shown(url) == "rtsp://..."
     with pytest.raises(ValueError, match="an @ after its host and port") as written:

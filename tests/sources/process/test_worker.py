@@ -1,4 +1,4 @@
-"""The real process `python -m perceiverd.sources.process.worker`, its socket, its signals and its death."""
+"""The real process `python -m perceiverd.sources.process.worker`: its socket, its signals and its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,27 +18,28 @@ import zmq
 
 from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, VideoFormat
 from perceiverd.sources.process.protocol import Header, Item, StartRequest, unpacked
+from perceiverd.sources.process.source_process import WORKER
 from perceiverd.sources.process.worker import Sender
 from perceiverd.sources.specs import File, Source, Synthetic, Url
+from tests.support.faults import Fault, worker_command
 
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
-COMMAND = [sys.executable, "-m", "perceiverd.sources.process.worker"]
 
 
-class Line:
-    """A child on a socket of the test's own."""
+class Worker:
+    """A worker that sends to a socket of this test."""
 
-    def __init__(self, source: Source, directory: Path, wanted: MediaFormat) -> None:
+    def __init__(self, source: Source, directory: Path, command: Sequence[str]) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.PULL)
         endpoint = f"ipc://{directory}/s"
         self.socket.bind(endpoint)
-        self.process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         assert self.process.stdin
-        self.process.stdin.write(msgspec.json.encode(StartRequest(source, wanted, endpoint, "t", 3)) + b"\n")
+        self.process.stdin.write(msgspec.json.encode(StartRequest(source, WANTED, endpoint, "t", 3)) + b"\n")
 
     def next(self, timeout_s: float = 20) -> tuple[Header, Item | None]:
-        """What comes next and is more than a sign of life."""
+        """The next message that is more than a sign of life."""
         self.alive = 0
         while True:
             assert self.socket.poll(round(timeout_s * 1000)), "nothing came"
@@ -47,56 +48,56 @@ class Line:
                 return header, item
             self.alive += 1
 
-    def words(self) -> str:
+    def stderr(self) -> str:
         assert self.process.stderr
         return self.process.stderr.read().decode()
 
 
 @contextmanager
-def child(source: Source, directory: Path, wanted: MediaFormat = WANTED) -> Iterator[Line]:
-    line = Line(source, directory, wanted)
+def working(source: Source, directory: Path, command: Sequence[str] = WORKER) -> Iterator[Worker]:
+    worker = Worker(source, directory, command)
     try:
-        yield line
+        yield worker
     finally:
-        line.process.kill()
-        line.process.communicate()
-        line.socket.close(0)
-        line.context.term()
+        worker.process.kill()
+        worker.process.communicate()
+        worker.socket.close(0)
+        worker.context.term()
 
 
 def grey(_: float) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.full((60, 84, 3), 128, np.uint8)
 
 
-def test_media_come_and_the_end_is_told(clip: Callable[..., Path], tmp_path: Path) -> None:
-    """A clip's media come live-stamped, then the word that it has ended, and the exit status is 0."""
+def test_media_come_and_the_end_is_reported(clip: Callable[..., Path], tmp_path: Path) -> None:
+    """A clip's media come live-stamped, then a message that it has ended, and the exit status is 0."""
     path = clip("a.mp4", picture=grey, sound=lambda t: 0.1 * np.sin(t), seconds=1.0)
     kinds = list[str]()
-    with child(File(str(path)), tmp_path) as line:
+    with working(File(str(path)), tmp_path) as worker:
         while not kinds or kinds[-1] != "ended":
-            header, item = line.next()
+            header, item = worker.next()
             kinds.append(header.kind)
             assert (header.token, header.incarnation, header.dropped) == ("t", 3, 0)
             if isinstance(item, Media):
                 assert abs(time.monotonic_ns() - item.start_ns) < 5 * NS_PER_S
-        assert line.process.wait(10) == 0
-        assert line.words() == ""
+        assert worker.process.wait(10) == 0
+        assert worker.stderr() == ""
     assert {"frame", "chunk"} < set(kinds)
 
 
-def test_a_failure_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_failure_is_reported_in_one_line(tmp_path: Path) -> None:
     """A MediaError becomes a last message with its line, exit status 1 and no traceback."""
-    with child(File("/no/such.mp4"), tmp_path) as line:
-        header, _ = line.next()
-        assert line.alive == 2, "before its module was loaded and after: that may take long"
+    with working(File("/no/such.mp4"), tmp_path) as worker:
+        header, _ = worker.next()
+        assert worker.alive == 2, "one before its module was loaded and one after: loading may take long"
         assert header.kind == "failed"
         assert header.message.startswith("/no/such.mp4: ")
-        assert line.process.wait(10) == 1
-        assert line.words() == ""
+        assert worker.process.wait(10) == 1
+        assert worker.stderr() == ""
 
 
-def test_a_fault_of_ours_shows_no_password(tmp_path: Path) -> None:
-    """The traceback of what nobody foresaw has references in place of secrets."""
+def test_a_traceback_shows_no_password(tmp_path: Path) -> None:
+    """The traceback of an unexpected exception has references in place of secrets."""
     code = (
         "import sys\n"
         "from perceiverd.sources.process import worker\n"
@@ -105,48 +106,48 @@ def test_a_fault_of_ours_shows_no_password(tmp_path: Path) -> None:
         "worker.media = broken\n"
         "sys.exit(worker.main())\n"
     )
-    order = StartRequest(Url("http://u:${PW}@h/${PW}"), WANTED, f"ipc://{tmp_path}/s", "t", 0, {"PW": "hunter/2"})
+    request = StartRequest(Url("http://u:${PW}@h/${PW}"), WANTED, f"ipc://{tmp_path}/s", "t", 0, {"PW": "hunter/2"})
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
-        socket.bind(order.endpoint)
+        socket.bind(request.endpoint)
         with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdin
             assert process.stderr
-            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            process.stdin.write(msgspec.json.encode(request) + b"\n")
             process.stdin.flush()
-            said = process.stderr.read().decode()
+            printed = process.stderr.read().decode()
     assert process.returncode == 1
-    assert said.endswith("LookupError: http://u:${PW}@h/${PW}\n")
-    assert "hunter" not in said
+    assert printed.endswith("LookupError: http://u:${PW}@h/${PW}\n")
+    assert "hunter" not in printed
 
 
 def test_sigterm_ends_it_and_sigint_does_not(tmp_path: Path) -> None:
-    """A Ctrl-C is for the parent to act on; SIGTERM ends the child at once, even one that hangs."""
-    with child(Synthetic(stall_after_s=0.4), tmp_path) as line:
-        line.next()
-        line.process.send_signal(signal.SIGINT)
+    """A Ctrl-C is for the parent to act on; SIGTERM ends the worker at once, even one that hangs."""
+    with working(Synthetic(), tmp_path, worker_command(Fault("hang", 0.4))) as worker:
+        worker.next()
+        worker.process.send_signal(signal.SIGINT)
         time.sleep(0.8)
-        assert line.process.poll() is None
-        line.process.terminate()
-        assert line.process.wait(5) == -signal.SIGTERM
+        assert worker.process.poll() is None
+        worker.process.terminate()
+        assert worker.process.wait(5) == -signal.SIGTERM
 
 
-def test_the_closing_of_its_input_ends_it(tmp_path: Path) -> None:
-    """A child whose standard input closes exits by itself, though it hangs."""
-    with child(Synthetic(stall_after_s=0.1), tmp_path) as line:
-        line.next()
-        assert line.process.stdin
-        line.process.stdin.close()
-        assert line.process.wait(10) == 0
-        line.process.stdin = None
+def test_it_ends_when_its_input_closes(tmp_path: Path) -> None:
+    """A worker whose standard input closes exits by itself, even if it hangs."""
+    with working(Synthetic(), tmp_path, worker_command(Fault("hang", 0.1))) as worker:
+        worker.next()
+        assert worker.process.stdin
+        worker.process.stdin.close()
+        assert worker.process.wait(10) == 0
+        worker.process.stdin = None
 
 
 def test_it_dies_with_its_parent(tmp_path: Path) -> None:
-    """A child whose parent is killed by SIGKILL is gone soon after, though somebody else holds its input open."""
-    order = msgspec.json.encode(StartRequest(Synthetic(), WANTED, f"ipc://{tmp_path}/nobody", "t", 0)).decode()
+    """A worker whose parent is killed by SIGKILL ends soon, even if another process holds its input open."""
+    request = msgspec.json.encode(StartRequest(Synthetic(), WANTED, f"ipc://{tmp_path}/nobody", "t", 0)).decode()
     parent = (
         "import subprocess, sys, time\n"
-        f"child = subprocess.Popen({COMMAND!r}, stdin=int(sys.argv[1]))\n"
-        "print(child.pid, flush=True)\n"
+        f"worker = subprocess.Popen({WORKER!r}, stdin=int(sys.argv[1]))\n"
+        "print(worker.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
     reading, writing = os.pipe()
@@ -155,16 +156,16 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout
         pid = int(process.stdout.readline())
-        os.write(writing, order.encode() + b"\n")
-        until = time.monotonic() + 60
+        os.write(writing, request.encode() + b"\n")
+        until_s = time.monotonic() + 60
         while b"SigIgn" not in (status := Path(f"/proc/{pid}/status").read_bytes()) or not _ignores_sigint(status):
-            assert time.monotonic() < until
+            assert time.monotonic() < until_s
             time.sleep(0.05)
         time.sleep(0.3)
         process.kill()
-    until = time.monotonic() + 60
+    until_s = time.monotonic() + 60
     while _runs(pid):
-        assert time.monotonic() < until
+        assert time.monotonic() < until_s
         time.sleep(0.05)
     os.close(reading)
     os.close(writing)
@@ -176,49 +177,49 @@ def _ignores_sigint(status: bytes) -> bool:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process lives; where no init reaps orphans a zombie is left, which is dead enough."""
+    """Whether a process lives; without an init that reaps orphans a zombie is left, which counts as dead."""
     try:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
-    """While nobody reads, sending never blocks; what is dropped is told in the next header."""
+def test_dropped_items_are_counted(tmp_path: Path) -> None:
+    """While nobody reads, sending never blocks; the next header says how many items were dropped."""
     endpoint = f"ipc://{tmp_path}/s"
-    order = StartRequest(Synthetic(), WANTED, endpoint, "t", 0)
+    request = StartRequest(Synthetic(), WANTED, endpoint, "t", 0)
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
         socket.setsockopt(zmq.RCVHWM, 2)
         socket.bind(endpoint)
-        with Sender(order) as sender:
-            frame = Frame(0, np.zeros((480, 640, 3), np.uint8))  # 0.9 MB, so that no buffer of the kernel's hides it
-            began = time.monotonic()
+        with Sender(request) as sender:
+            frame = Frame(0, np.zeros((480, 640, 3), np.uint8))  # 0.9 MB, too much for the kernel's buffers
+            began_s = time.monotonic()
             for _ in range(1000):
                 sender.send(frame)
-            assert time.monotonic() - began < 10
-            got = 0
+            assert time.monotonic() - began_s < 10
+            received = 0
             while socket.poll(500):
                 assert unpacked(socket.recv_multipart())[0].dropped <= 1000
-                got += 1
+                received += 1
             sender.send(None)
             assert socket.poll(5000)
             header, _ = unpacked(socket.recv_multipart())
-            assert header.dropped == 1000 - got > 500
+            assert header.dropped == 1000 - received > 500
 
 
 def test_it_starts_fast_and_without_torch(tmp_path: Path) -> None:
-    """Children load no torch, and the first item of a source comes soon."""
+    """A worker loads no torch, and the first item of a source comes soon."""
     names = ("process.worker", "file", "url", "synthetic", "process.supervisor")
     modules = ", ".join(f"perceiverd.sources.{name}" for name in names)
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert 'torch' not in sys.modules"], check=True)
     began_s = time.monotonic()
-    with child(Synthetic(), tmp_path) as line:
-        line.next()
+    with working(Synthetic(), tmp_path) as worker:
+        worker.next()
         assert time.monotonic() - began_s < 10
 
 
 @pytest.mark.parametrize("text", [b"", b"{}\n"])
-def test_without_an_order_it_does_nothing(text: bytes) -> None:
+def test_without_a_request_it_exits(text: bytes) -> None:
     """Started by hand, it exits with an error instead of hanging."""
-    done = subprocess.run(COMMAND, input=text, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(WORKER, input=text, capture_output=True, timeout=30, check=False)
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""What a source holds at hand, and what becomes of it: pictures, clips, and a disk that hangs."""
+"""What the recorder holds of a source, and what it writes to disk, even if the disk hangs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, StillFormat
-from perceiverd.sources.snapshots import recorder, store
+from perceiverd.sources.snapshots import store
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
-from perceiverd.sources.snapshots.recorder import Recorder
+from perceiverd.sources.snapshots.recorder import HELD_BYTES, NEAR_NS, QUEUED_REQUESTS, Recorder
 from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
 
 NAME = "20260131T235959.123Z_door_Dog"
 
 
-def keep(directory: Path, before_s: float = 0, after_s: float = 0) -> SnapshotOptions:
+def options(directory: Path, before_s: float = 0, after_s: float = 0) -> SnapshotOptions:
     return SnapshotOptions(str(directory), 640, before_s, after_s, 60, 10**9)
 
 
@@ -38,67 +38,67 @@ def until(done: object, within_s: float = 20) -> None:
         time.sleep(0.02)
 
 
-def test_the_picture_of_that_time(tmp_path: Path) -> None:
-    """Of those at hand the nearest in time is kept; one that was never taken is told of."""
-    kept = Recorder(keep(tmp_path / "kept"))
-    kept.ask(SnapshotRequest("20260101T000000.000Z_a_b", 0))
-    until(lambda: kept.said)
-    assert kept.said.popleft() == "no picture has come lately"
+def test_the_nearest_picture_is_written(tmp_path: Path) -> None:
+    """Of the held pictures the one nearest in time is written; if there is none, the result says so."""
+    recorder = Recorder(options(tmp_path / "kept"))
+    recorder.request(SnapshotRequest("20260101T000000.000Z_a_b", 0))
+    until(lambda: recorder.results)
+    assert recorder.results.popleft() == "the source has sent no picture recently"
     for second in range(8):
-        kept.see(frame(second * NS_PER_S, second * 30))
-    kept.ask(SnapshotRequest(NAME, 4 * NS_PER_S + 400_000_000))
-    until(lambda: kept.said)
-    assert kept.said.popleft() == ""
+        recorder.add(frame(second * NS_PER_S, second * 30))
+    recorder.request(SnapshotRequest(NAME, 4 * NS_PER_S + 400_000_000))
+    until(lambda: recorder.results)
+    assert recorder.results.popleft() == ""
     with av.open(str(tmp_path / f"kept/{NAME}.jpg")) as shown:
         assert next(shown.decode(video=0)).to_ndarray(format="rgb24").mean() == pytest.approx(120, abs=3)
 
 
-def test_a_picture_of_another_time_is_none(tmp_path: Path) -> None:
-    """When pictures have ceased to come, the last of them is not kept under an event's time."""
-    kept = Recorder(keep(tmp_path / "kept"))
-    kept.see(frame(0, 90))
-    kept.ask(SnapshotRequest(NAME, recorder.NEAR_NS + 1))
-    until(lambda: kept.said)
-    assert kept.said.popleft() == "there is no picture of that time"
+def test_a_picture_of_another_time_is_not_written(tmp_path: Path) -> None:
+    """After the video has stopped, its last picture does not stand for a later event."""
+    recorder = Recorder(options(tmp_path / "kept"))
+    recorder.add(frame(0, 90))
+    recorder.request(SnapshotRequest(NAME, NEAR_NS + 1))
+    until(lambda: recorder.results)
+    assert recorder.results.popleft() == "there is no picture of that time"
     assert not list((tmp_path / "kept").glob("*.jpg"))
-    kept.ask(SnapshotRequest(NAME, recorder.NEAR_NS))
-    until(lambda: kept.said)
-    assert kept.said.popleft() == ""
+    recorder.request(SnapshotRequest(NAME, NEAR_NS))
+    until(lambda: recorder.results)
+    assert recorder.results.popleft() == ""
 
 
 def test_the_pixels_of_the_model_are_not_held(tmp_path: Path) -> None:
-    """Of a frame that passed only its still is at hand."""
-    kept = Recorder(keep(tmp_path / "kept"))
+    """Of a frame, only its still is held."""
+    recorder = Recorder(options(tmp_path / "kept"))
     passing = frame(0, 9)
     pixels = weakref.ref(passing.pixels)
-    kept.see(passing)
+    recorder.add(passing)
     del passing
     assert pixels() is None
-    assert len(kept._held) == 1
+    assert len(recorder._held) == 1
 
 
-def test_no_more_is_held_than_is_needed(tmp_path: Path) -> None:
-    """An hour of pictures leaves ten seconds of them, and without clips no sound at all."""
-    kept = Recorder(keep(tmp_path / "kept"))
+def test_the_held_media_are_bounded(tmp_path: Path) -> None:
+    """After an hour, ten seconds of pictures are held, and no audio if there are no clips."""
+    recorder = Recorder(options(tmp_path / "kept"))
     still = frame(0, 9).still
     for second in range(3600):
-        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), still))
-        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8)))
-        kept.see(Chunk(second * NS_PER_S, np.zeros(160, np.float32), 16_000))
-    assert [item.start_ns // NS_PER_S for item in kept._held] == list(range(3589, 3600))
-    large = b"-" * (recorder.HELD_BYTES // 4)
+        recorder.add(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), still))
+        recorder.add(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8)))
+        recorder.add(Chunk(second * NS_PER_S, np.zeros(160, np.float32), 16_000))
+    assert [item.start_ns // NS_PER_S for item in recorder._held] == list(range(3589, 3600))
+    large = b"-" * (HELD_BYTES // 4)
     for second in range(3600, 3608):
-        kept.see(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), large))
-    assert kept._bytes <= recorder.HELD_BYTES
-    assert len(kept._held) == 4
+        recorder.add(Frame(second * NS_PER_S, np.zeros((2, 2, 3), np.uint8), large))
+    assert recorder._bytes <= HELD_BYTES
+    assert len(recorder._held) == 4
 
 
-def test_stills_are_upright_and_no_larger_than_asked() -> None:
-    """Shrunk to the limit, never enlarged; pixels that are wider than high become square; two are made a second."""
+def test_stills_have_the_right_size_and_rate() -> None:
+    """Stills are shrunk to the limit, never enlarged; wide pixels become square; two stills are made a second."""
     wide = av.VideoFrame.from_ndarray(np.full((90, 200, 3), 50, np.uint8), "rgb24")
     made = JpegEncoder(StillFormat(100, 2))
-    told = [made.of(number * 100_000_000, wide) for number in range(20)]
-    assert [place for place, each in enumerate(told) if each] == [0, 5, 10, 15]
+    stills = [made.of(number * 100_000_000, wide) for number in range(20)]
+    assert [place for place, each in enumerate(stills) if each] == [0, 5, 10, 15]
     for longest, aspect, size in ((100, None, (100, 44)), (1000, None, (200, 90)), (1000, 2, (400, 90))):
         data = JpegEncoder(StillFormat(longest, 2)).of(0, wide, aspect)  # type: ignore[arg-type]
         assert data
@@ -107,8 +107,8 @@ def test_stills_are_upright_and_no_larger_than_asked() -> None:
         assert (shown.width, shown.height) == size
 
 
-def test_pixels_are_looked_at_only_where_a_still_is_due() -> None:
-    """What FFmpeg would not take passes unseen between two stills, and so costs no copy."""
+def test_pixels_are_read_only_if_a_still_is_due() -> None:
+    """Between two stills the pixels are not read, so they cost no copy: FFmpeg would refuse these."""
     stills, pixels = JpegEncoder(StillFormat(100, 2)), np.zeros((48, 64, 3), np.uint8)
     made = [stills.of_pixels(number * 100_000_000, pixels[..., : 0 if number % 5 else 3]) for number in range(20)]
     assert [place for place, each in enumerate(made) if each] == [0, 5, 10, 15]
@@ -116,7 +116,7 @@ def test_pixels_are_looked_at_only_where_a_still_is_due() -> None:
 
 @pytest.fixture
 def frozen_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk on which nothing can be written until the test is over."""
+    """A disk on which every write hangs until the test is over."""
     image, place = tmp_path / "image", tmp_path / "disk"
     image.write_bytes(bytes(8_000_000))
     place.mkdir()
@@ -137,18 +137,18 @@ def frozen_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Media go on at their pace, pictures that find no room in the queue are refused at once, and all is well after."""
+    """While the disk hangs, media are not delayed and surplus requests fail at once; after it, the rest is written."""
     monkeypatch.setattr(store, "RESERVE_BYTES", 0)
-    kept = Recorder(keep(frozen_disk / "kept"))
+    recorder = Recorder(options(frozen_disk / "kept"))
     began_s = time.monotonic()
     for second in range(20):
-        kept.see(frame(second * NS_PER_S // 4, second * 10))
-        kept.ask(SnapshotRequest(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S // 4))
+        recorder.add(frame(second * NS_PER_S // 4, second * 10))
+        recorder.request(SnapshotRequest(NAME.replace("23", f"{second:02}", 1), second * NS_PER_S // 4))
         time.sleep(0.01)
     assert time.monotonic() - began_s < 2
-    assert set(kept.said) == {"the disk is too slow"}
-    refused = len(kept.said)
-    assert 20 - recorder.ASKED - 1 <= refused < 20
+    assert set(recorder.results) == {"the disk is too slow"}
+    refused = len(recorder.results)
+    assert 20 - QUEUED_REQUESTS - 1 <= refused < 20
     subprocess.run(["fsfreeze", "-u", str(frozen_disk)], check=True)
-    until(lambda: len(kept.said) == 20)
-    assert list(kept.said)[refused:] == [""] * (20 - refused)
+    until(lambda: len(recorder.results) == 20)
+    assert list(recorder.results)[refused:] == [""] * (20 - refused)

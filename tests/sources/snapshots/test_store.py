@@ -1,4 +1,4 @@
-"""A folder of snapshots: names, rights, age, size and a full disk."""
+"""The folder of snapshots: names, permissions, age, size and a full disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_names() -> None:
 
 
 def test_only_the_owner_reads(tmp_path: Path) -> None:
-    """Folder and files are the owner's alone, whatever the umask says."""
+    """Only the owner can read folder and files, whatever the umask is."""
     before = os.umask(0)
     try:
         SnapshotStore(tmp_path / "kept", 60, 1000).add("a.jpg", b"1234")
@@ -40,8 +40,8 @@ def test_only_the_owner_reads(tmp_path: Path) -> None:
     assert (tmp_path / "kept/a.jpg").read_bytes() == b"1234"
 
 
-def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
-    """Nobody can have a picture written elsewhere by laying out a link."""
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    """A symbolic link in the folder cannot redirect a snapshot to another place."""
     (tmp_path / "kept").mkdir(mode=0o700)
     (tmp_path / "kept/a.jpg.part").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="exists"):
@@ -49,8 +49,8 @@ def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_what_is_old_or_too_much_goes(tmp_path: Path) -> None:
-    """By age first, then the oldest; what isn't a snapshot stays."""
+def test_old_and_surplus_files_are_removed(tmp_path: Path) -> None:
+    """Files that are too old go, then the oldest of too many; a file that is no snapshot stays."""
     kept = SnapshotStore(tmp_path / "kept", 3600, 250)
     names = [name_of("a", "x", AT + timedelta(seconds=second)) + ".jpg" for second in range(5)]
     for number, name in enumerate(names):
@@ -78,7 +78,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What finds no room leaves nothing behind; and the last of a disk is left to others."""
+    """A snapshot that does not fit leaves nothing behind; the last 100 MB of a disk stay free."""
     kept = SnapshotStore(small_disk, 60, 10**9)
     with pytest.raises(OSError, match="100 MB are free") as caught:
         kept.add("a.jpg", b"1")
