@@ -8,5 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 EVENTS: Mapping[str, str] = {
+    # core
     "notify-failed": "systemd's notification socket refused a message. Logged once until one gets through again.",
+    # sources
+    "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",
+    "file-damaged": "A media file is cut short, or has packets that cannot be decoded; the rest of it was read.",
+    "snapshot-failed": "A snapshot of an event could not be written; `reason` says why.",
+    "source-ended": "A file without `loop` is over.",
+    "source-leaving": "A reload stops this source, because its stream was removed or it was changed.",
+    "source-lost": "A source failed, exited, stalled or froze; it restarts after `retry_s` seconds.",
+    "source-state": "A source entered another state. Logged at debug level.",
+    "source-up": "A source delivers its first data after its start or restart.",
+    "video-format-changed": "A camera delivers another size than the configuration sets.",
+    "video-rate-low": "A camera delivers fewer frames a second than configured: the room is dark, or the format slow.",
+    "worker-unkillable": "A source's worker process did not end when it was killed: its driver hangs in the kernel.",
 }

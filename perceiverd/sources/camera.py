@@ -164,15 +164,15 @@ class Capture:
         spec, mode = self._spec, self.mode
         if (spec.width or mode.width, spec.height or mode.height) != (mode.width, mode.height):
             asked = f"{spec.width or 'any'}x{spec.height or 'any'}"
-            log_event(
-                *(logger, logging.WARNING, "video-format-changed"), camera=self.path, asked=asked, got=str(mode)
-            )
+            log_event(logger, logging.WARNING, "video-format-changed", camera=self.path, asked=asked, got=str(mode))
 
     def _log_rate(self, fps: float) -> None:
         """Log if the camera delivers fewer frames a second than the configuration sets."""
         if self._spec.fps and fps < self._spec.fps * SLOW:
             log_event(
-                *(logger, logging.WARNING, "video-rate-low"),
+                logger,
+                logging.WARNING,
+                "video-rate-low",
                 camera=self.path,
                 asked_fps=self._spec.fps,
                 got_fps=f"{fps:.1f}",

@@ -105,7 +105,9 @@ def read(
         said_ns = (container.duration or 0) * (NS_PER_S // av.time_base)
         if not live and (counts.corrupt_packets or end_ns < said_ns - CUT_SHORT_NS):
             log_event(
-                *(logger, logging.WARNING, "file-damaged"),
+                logger,
+                logging.WARNING,
+                "file-damaged",
                 file=name,
                 read_s=f"{end_ns / NS_PER_S:.1f}",
                 length_s=f"{said_ns / NS_PER_S:.1f}",

@@ -206,16 +206,16 @@ class SourceProcess:
         detail = self.supervision.detail if state in (RunState.STALLED, RunState.BACKING_OFF) else ""
         self._emit(StateChange(state, detail))
         # A recovery is logged if the loss was; the loss itself is logged in `_lost`.
-        level = logging.INFO if self._loss_logged else logging.DEBUG
+        stream, loud = self.key[0], self._loss_logged
         match state:
             case RunState.UP:
-                log_event(logger, level, "source-up", stream=self.key[0], source=self.name)
+                log_event(logger, logging.INFO if loud else logging.DEBUG, "source-up", stream=stream, source=self.name)
             case RunState.ENDED:
-                log_event(logger, level, "source-ended", stream=self.key[0], source=self.name)
-            case _:
                 log_event(
-                    *(logger, logging.DEBUG, "source-state"), stream=self.key[0], source=self.name, state=str(state)
+                    logger, logging.INFO if loud else logging.DEBUG, "source-ended", stream=stream, source=self.name
                 )
+            case _:
+                log_event(logger, logging.DEBUG, "source-state", stream=stream, source=self.name, state=str(state))
 
     def state(self, now_ns: int) -> SourceState:
         """Its condition now."""
@@ -259,7 +259,9 @@ class SourceProcess:
         self._loss_logged = suppressed is not None
         if suppressed is not None:
             log_event(
-                *(logger, logging.WARNING, "source-lost"),
+                logger,
+                logging.WARNING,
+                "source-lost",
                 stream=self.key[0],
                 source=self.name,
                 reason=reason,
@@ -274,7 +276,9 @@ class SourceProcess:
         new, self._steps.now = steps - self._steps.now, steps
         if (suppressed := self._log_limit.admit(now_ns)) is not None:
             log_event(
-                *(logger, logging.WARNING, "clock-stepped"),
+                logger,
+                logging.WARNING,
+                "clock-stepped",
                 stream=self.key[0],
                 source=self.name,
                 steps=new,
@@ -289,7 +293,9 @@ class SourceProcess:
         self._snapshots_failed += 1
         if (suppressed := self._log_limit.admit(now_ns)) is not None:
             log_event(
-                *(logger, logging.WARNING, "snapshot-failed"),
+                logger,
+                logging.WARNING,
+                "snapshot-failed",
                 stream=self.key[0],
                 source=self.name,
                 reason=fault,
