@@ -8,12 +8,13 @@ from pathlib import Path
 
 import typer
 
-from perceiverd.config import DEVICE, Config, load
+from perceiverd.config import Config, load
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.offline import tag
 from perceiverd.offline.records import FORMATS, FormatName
+from perceiverd.pipeline.device import DEVICE
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 

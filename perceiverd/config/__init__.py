@@ -2,7 +2,6 @@
 
 from perceiverd.config.reader import load, secrets_of, table
 from perceiverd.config.schema import (
-    DEVICE,
     Config,
     MetricsConfig,
     ModelConfig,
@@ -14,7 +13,6 @@ from perceiverd.config.schema import (
 )
 
 __all__ = [
-    "DEVICE",
     "Config",
     "MetricsConfig",
     "ModelConfig",

@@ -15,9 +15,13 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from perceiverd.core.media import NS_PER_S
 from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.model.card import DEFAULT
+from perceiverd.pipeline.device import DEVICE
 from perceiverd.pipeline.rules import EventOptions, StreamOptions
+from perceiverd.pipeline.stalls import StallLimits
+from perceiverd.pipeline.windower import Tolerance
 from perceiverd.sources.specs import Source
 
 TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{1,5})")
@@ -26,7 +30,6 @@ HTTP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\*|\d{
 ANYWHERE = {"*", "0.0.0.0", "::"}
 """Hosts that stand for every address of the machine."""
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +64,15 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A window never spans a gap between two frames that is longer than this, in seconds. In a shorter gap the last
     frame is repeated."""
 
+    @property
+    def tolerance(self) -> Tolerance:
+        """The same for the windower, which has no defaults of its own."""
+        return Tolerance(
+            wait_ns=round(self.wait_s * NS_PER_S),
+            chunk_gap_ns=round(self.chunk_gap_s * NS_PER_S),
+            frame_gap_ns=round(self.frame_gap_s * NS_PER_S),
+        )
+
 
 class StallsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[stalls]`: when to treat frozen video or silent audio as missing."""
@@ -72,6 +84,11 @@ class StallsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silent_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0
     """Constant audio (zeros, for example) counts as dead after this many seconds; 0 for never. A muted microphone or an
     unplugged cable gives such audio."""
+
+    @property
+    def limits(self) -> StallLimits:
+        """The same for the detectors, which have no defaults of their own."""
+        return StallLimits(round(self.frozen_s * NS_PER_S), round(self.silent_s * NS_PER_S))
 
 
 class PublishConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

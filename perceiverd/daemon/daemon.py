@@ -15,13 +15,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from perceiverd import __version__, config
 from perceiverd.config import Config
@@ -35,10 +35,9 @@ from perceiverd.daemon.http import Server
 from perceiverd.daemon.stream import StreamState, disabled, known_down, state_of
 from perceiverd.daemon.telemetry import Telemetry, TelemetryFrame, inferences
 from perceiverd.model.card import Card, load_card
-from perceiverd.pipeline import stalls
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tracker import EventTracker
-from perceiverd.pipeline.windower import Tolerance, Window, Windower
+from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Modality, StateChange
 from perceiverd.sources.process.restart import RunState
 from perceiverd.sources.process.supervisor import Supervisor
@@ -429,7 +428,9 @@ class Daemon:
 
     def _stream(self, name: str, rules: Rules) -> StreamState:
         window = self._settings.window
-        stream = StreamState(name, Windower(self._card.geometry, _ns(window.hop_s)), EventTracker(rules))
+        stream = StreamState(
+            name, Windower(self._card.geometry, _ns(window.hop_s), window.tolerance), EventTracker(rules)
+        )
         self._tune(name, stream)
         return stream
 
@@ -442,13 +443,9 @@ class Daemon:
             stream.av_offset_ns = offset_ns
             stream.windower.gap("video")
         stream.replayed = frozenset(i for i, source in enumerate(options.sources) if isinstance(source, File))
-        stream.limits = stalls.StallLimits(_ns(settings.stalls.frozen_s), _ns(settings.stalls.silent_s))
-        patience = Tolerance(
-            # What is stamped earlier or later by so much comes so much later or earlier by its stamp.
-            wait_ns=_ns(window.wait_s) + abs(offset_ns),
-            chunk_gap_ns=_ns(window.chunk_gap_s),
-            frame_gap_ns=_ns(window.frame_gap_s),
-        )
+        stream.limits = settings.stalls.limits
+        # What is stamped earlier or later by so much comes so much later or earlier by its stamp.
+        patience = replace(window.tolerance, wait_ns=window.tolerance.wait_ns + abs(offset_ns))
         stream.windower.tune(_ns(window.hop_s), patience)
 
     def _load(self, card: Card) -> None:
@@ -463,7 +460,7 @@ class Daemon:
         self._card, self._labels = card, card.labels
         self._window_ns = card.geometry.window_ns
         self._tagger: Tagger = Tagger(card, model.device, model.threads)
-        self._tagger.tag([_nothing_to_see(card)])
+        self._tagger.warm_up()
         # Torch's countless objects are here to stay. Looking through them for garbage would hold up the loop now and
         # then, and the exit by a second.
         gc.freeze()
@@ -517,13 +514,3 @@ def _door(publish: config.PublishConfig) -> Authenticator | None:
     if publish.secret_key is None or publish.client_keys is None:
         return None
     return Authenticator(Path(publish.secret_key), Path(publish.client_keys))
-
-
-def _nothing_to_see(card: Card) -> Window:
-    audio, video = card.geometry.audio, card.geometry.video
-    return Window(
-        0,
-        card.geometry.window_ns,
-        np.zeros(audio.samples, np.float32) if audio else None,
-        np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
-    )

@@ -62,7 +62,7 @@ class StreamState:
     """Is added to the times of pictures."""
     replayed: frozenset[int] = frozenset()
     """The positions of files, which may hold still as they like."""
-    limits: stalls.StallLimits = field(default_factory=stalls.StallLimits)
+    limits: stalls.StallLimits = field(default_factory=lambda: stalls.StallLimits(0, 0))
     stalled: set[tuple[int, Modality]] = field(default_factory=set)
     """Sources, by their positions, of which that comes and yet is nothing."""
     due: list[Window] = field(default_factory=list)
@@ -105,7 +105,7 @@ class StreamState:
     _watches: dict[tuple[int, Modality], stalls.FrozenVideoDetector | stalls.DeadAudioDetector] = field(
         default_factory=dict
     )
-    _remedies: dict[int, stalls.Remedy] = field(default_factory=dict)
+    _remedies: dict[int, stalls.RestartSchedule] = field(default_factory=dict)
     _log_limit: LogLimit = field(default_factory=LogLimit)
     _gaps: int = 0
 
@@ -176,9 +176,9 @@ class StreamState:
             self._watches[key] = stalls.FrozenVideoDetector() if modality == "video" else stalls.DeadAudioDetector()
         match self._watches[key], item:
             case (stalls.FrozenVideoDetector() as picture, Frame()):
-                stands = picture.stands(item, self.limits)
+                stands = picture.stalls(item, self.limits)
             case (stalls.DeadAudioDetector() as sound, Chunk()):
-                stands = sound.stands(item, self.limits)
+                stands = sound.stalls(item, self.limits)
             case _:
                 raise AssertionError(f"{modality} is no {type(item).__name__}")
         if stands != (key in self.stalled):
@@ -202,7 +202,7 @@ class StreamState:
 
     def frozen_due(self, position: int, now: int) -> bool:
         """Whether this source, whose picture is frozen, is to be started again now; to be asked in every turn."""
-        remedy = self._remedies.setdefault(position, stalls.Remedy())
+        remedy = self._remedies.setdefault(position, stalls.RestartSchedule())
         return remedy.due(now, self.limits, frozen=(position, "video") in self.stalled)
 
     def _gives(self, source: SourceState) -> bool:

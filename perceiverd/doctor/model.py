@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from perceiverd.config import Config
 from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.doctor.checks import Finding
@@ -51,7 +49,7 @@ def _load_and_time(card: Card, settings: Config) -> Iterator[Finding]:
     except ConfigError as error:
         yield Finding("model", "fault", str(error), 'set model.device = "auto"')
         return
-    one, many = ([_empty_window(card)] * count for count in (1, BATCH))
+    one, many = ([Window.empty(card.geometry)] * count for count in (1, BATCH))
     tagger.tag(many)
     loaded_s = time.monotonic() - began_s
     what = f"{card.name} is complete (sha256 {card.sha256[:12]}), loads in {loaded_s:.1f} s and runs on {tagger.device}"
@@ -114,16 +112,6 @@ def _gpu(device: str) -> Finding:
 def _nvidia_card() -> bool:
     devices = PCI_DEVICES.iterdir() if PCI_DEVICES.is_dir() else ()
     return any(_read(device / "vendor") == NVIDIA and _read(device / "class").startswith(DISPLAY) for device in devices)
-
-
-def _empty_window(card: Card) -> Window:
-    audio, video = card.geometry.audio, card.geometry.video
-    return Window(
-        0,
-        card.geometry.window_ns,
-        np.zeros(audio.samples, np.float32) if audio else None,
-        np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
-    )
 
 
 def _median_s(action: Callable[[], object]) -> float:

@@ -32,7 +32,7 @@ from perceiverd.sources.decode import container
 from perceiverd.sources.specs import shown
 from perceiverd.wire.messages import best
 
-PATIENCE = Tolerance(wait_ns=10 * NS_PER_S)
+PATIENCE = Tolerance(wait_ns=10 * NS_PER_S, chunk_gap_ns=NS_PER_S // 50, frame_gap_ns=NS_PER_S)
 """A file waits: sound and pictures may be written this far apart in it, and a window still gets both."""
 
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 30.0

@@ -1,7 +1,7 @@
-"""Stalls that still deliver: a picture that is frozen, a sound that is dead. Pure: it goes by the times of media.
+"""Finds media that arrives but carries nothing: frozen video and dead audio. Pure: it uses media times only.
 
-Either comes from a device that has failed behind a part that has not: a sensor that hangs while the encoder goes on,
-a microphone whose cable is out. No world looks or sounds like that: every sensor has noise.
+Both come from a device that has failed behind a part that has not: a sensor that hangs while the encoder continues, a
+microphone whose cable is unplugged. No working sensor gives such media, because every sensor has noise.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from numpy.typing import NDArray
 from perceiverd.core.media import NS_PER_S, Chunk, Frame
 
 FLAT = 1e-6
-"""Sound that varies by less, of 1, is constant: less than the last bit of 20, and more than a resampler's ripple."""
+"""Audio that varies by less than this, of 1, is constant: less than the last of 20 bits, more than a resampler's
+ripple."""
 LEAST_FRAMES = 5
-"""A camera that gives a picture a minute may give the same one twice."""
-PATIENCE_MOST_NS = 3600 * NS_PER_S
+"""A camera that gives one frame a minute may give the same one twice."""
+LONGEST_PAUSE_NS = 3600 * NS_PER_S
+"""The longest time between two restarts of a source whose video stays frozen."""
 FROZEN, DEAD = "frozen picture", "dead silence"
+"""How statuses, metrics and logs name the two."""
 
 
 @dataclass(frozen=True, slots=True)
 class StallLimits:
-    """For how long all must be the same; 0 for what is not watched."""
+    """How long media must stay the same before it counts as stalled; 0 switches the check off."""
 
-    frozen_ns: int = 60 * NS_PER_S
-    silent_ns: int = 60 * NS_PER_S
+    frozen_ns: int
+    silent_ns: int
 
 
 class FrozenVideoDetector:
-    """Whether the pictures of one source are frozen."""
+    """Finds frozen video of one source."""
 
     name = FROZEN
 
@@ -38,8 +41,8 @@ class FrozenVideoDetector:
         self._pixels: NDArray[np.uint8] | None = None
         self._since_ns = self._frames = 0
 
-    def stands(self, frame: Frame, limits: StallLimits) -> bool:
-        """Take the next picture; True where it has been the same, to the last bit, for too long."""
+    def stalls(self, frame: Frame, limits: StallLimits) -> bool:
+        """Add the next frame; True if all frames have been bit-identical for too long."""
         if self._pixels is None or not np.array_equal(self._pixels, frame.pixels):
             self._pixels, self._since_ns, self._frames = frame.pixels, frame.start_ns, 1
             return False
@@ -49,7 +52,7 @@ class FrozenVideoDetector:
 
 
 class DeadAudioDetector:
-    """Whether the sound of one source is dead."""
+    """Finds dead audio of one source."""
 
     name = DEAD
 
@@ -57,8 +60,8 @@ class DeadAudioDetector:
         self._least = self._most = 0.0
         self._since_ns: int | None = None
 
-    def stands(self, chunk: Chunk, limits: StallLimits) -> bool:
-        """Take what comes next; True where it has been constant, as zeros are, for too long."""
+    def stalls(self, chunk: Chunk, limits: StallLimits) -> bool:
+        """Add the next chunk; True if all samples have been constant (zeros, for example) for too long."""
         least, most = float(chunk.samples.min()), float(chunk.samples.max())
         if self._since_ns is not None:
             self._least, self._most = min(self._least, least), max(self._most, most)
@@ -69,27 +72,27 @@ class DeadAudioDetector:
         return False
 
 
-class Remedy:
-    """When a source whose picture is frozen is started again: soon, and then ever more rarely if that does not help."""
+class RestartSchedule:
+    """When to restart a source whose video is frozen: at once, then after ever longer pauses while it does not help."""
 
     def __init__(self) -> None:
-        self._patience_ns = 0
-        self._tried_ns = self._moves_ns = 0
+        self._pause_ns = 0
+        self._restarted_ns = self._moves_ns = 0
         self._frozen = False
 
     def due(self, now_ns: int, limits: StallLimits, *, frozen: bool) -> bool:
-        """Whether to start it again now; counts it as done. To be asked in every turn."""
+        """Whether to restart the source now; True counts as done. Call it in every turn."""
         if not frozen:
             if self._frozen:
                 self._moves_ns = now_ns
             self._frozen = False
-            # Only what has moved for as long as would be waited is well again.
-            if self._patience_ns and now_ns - self._moves_ns >= self._patience_ns:
-                self._patience_ns = 0
+            # The source is well again only after it has moved for as long as the pause.
+            if self._pause_ns and now_ns - self._moves_ns >= self._pause_ns:
+                self._pause_ns = 0
             return False
         self._frozen = True
-        if self._patience_ns and now_ns - self._tried_ns < self._patience_ns:
+        if self._pause_ns and now_ns - self._restarted_ns < self._pause_ns:
             return False
-        self._tried_ns = now_ns
-        self._patience_ns = min(PATIENCE_MOST_NS, 2 * (self._patience_ns or limits.frozen_ns))
+        self._restarted_ns = now_ns
+        self._pause_ns = min(LONGEST_PAUSE_NS, 2 * (self._pause_ns or limits.frozen_ns))
         return True

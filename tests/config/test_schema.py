@@ -8,6 +8,7 @@ import pytest
 from perceiverd import config
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.paths import SERVICE_ENDPOINT
+from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Tolerance
 from tests.support.configs import refusal, write_config
 
@@ -17,12 +18,11 @@ def test_the_default_endpoint_is_the_services() -> None:
     assert config.Config().publish.endpoint == SERVICE_ENDPOINT
 
 
-def test_tolerance_has_one_default() -> None:
-    """The defaults of [window] and of the windower are the same."""
-    window, tolerance = config.WindowConfig(), Tolerance()
-    assert (window.wait_s, window.chunk_gap_s, window.frame_gap_s) == pytest.approx(
-        (tolerance.wait_ns / 1e9, tolerance.chunk_gap_ns / 1e9, tolerance.frame_gap_ns / 1e9)
-    )
+def test_the_windower_gets_the_options_of_the_file() -> None:
+    """`[window]` and `[stalls]` become the windower's tolerance and the detectors' limits, in nanoseconds."""
+    window = config.WindowConfig(wait_s=1.5, chunk_gap_s=0.25, frame_gap_s=2.0)
+    assert window.tolerance == Tolerance(wait_ns=1_500_000_000, chunk_gap_ns=250_000_000, frame_gap_ns=2_000_000_000)
+    assert config.StallsConfig(frozen_s=3.5, silent_s=0.0).limits == StallLimits(frozen_ns=3_500_000_000, silent_ns=0)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "*", "192.0.2.7", "[::]", "eth0", "host.example"])

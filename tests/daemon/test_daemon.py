@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from perceiverd import config
-from perceiverd.config import Config, ModelConfig, PublishConfig
+from perceiverd.config import Config, ModelConfig, PublishConfig, WindowConfig
 from perceiverd.core.clock import SuspendDetector, now_ns
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import ontology
@@ -39,6 +39,7 @@ from perceiverd.wire.client import Subscription, subscribe
 from perceiverd.wire.messages import Event, Explain, Hello, Message, Scores, Status
 from tests.support.faults import Fault, program
 
+TOLERANCE = WindowConfig().tolerance
 DEADLINE_S = 90
 """A loaded machine takes half a minute to load torch and the model."""
 
@@ -409,7 +410,7 @@ def settings(model: Path, endpoint: str, hop_s: float = 0.25, **streams: File | 
     return Config(
         model=ModelConfig(name=str(model), threads=1),
         events=EventOptions(on=0.001, allow=("Speech",)),
-        window=config.WindowConfig(hop_s=hop_s),
+        window=WindowConfig(hop_s=hop_s),
         publish=PublishConfig(endpoint=endpoint, status_interval_s=0.1),
         streams={name: config.StreamConfig((source,)) for name, source in streams.items()},
     )
@@ -471,7 +472,7 @@ def test_windows_that_are_overtaken_are_dropped_and_counted(
 def test_only_the_newest_window_is_kept_until_the_end() -> None:
     """A stream that is live keeps one; one that has ended keeps all that are left."""
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
-    stream = StreamState("a", Windower(geometry, NS_PER_S), tracker())
+    stream = StreamState("a", Windower(geometry, NS_PER_S, TOLERANCE), tracker())
     windows = [Window(i, i + 1, None, None) for i in range(5, 9)]
     stream.take(windows)
     stream.drop_overtaken()
@@ -513,7 +514,7 @@ def test_the_watchdog_is_fed_by_progress_alone(tmp_path: Path) -> None:
     """A stream that is up and gives no windows any more stops it; one that is down, or never gave one, does not."""
     watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
-    stream = StreamState("a", Windower(geometry, NS_PER_S), tracker())
+    stream = StreamState("a", Windower(geometry, NS_PER_S, TOLERANCE), tracker())
     watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
     now, long_ago = now_ns(), now_ns() - 600 * NS_PER_S
     assert watched._progressing(now)
@@ -534,7 +535,7 @@ def test_a_stream_that_was_down_between_two_statuses_was_down(tmp_path: Path) ->
     watched = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
     long_ago = now_ns() - 600 * NS_PER_S
-    stream = StreamState("a", Windower(geometry, NS_PER_S), tracker(), up_ns=long_ago, sent_ns=long_ago)
+    stream = StreamState("a", Windower(geometry, NS_PER_S, TOLERANCE), tracker(), up_ns=long_ago, sent_ns=long_ago)
     watched._streams, watched._window_ns = {"a": stream}, geometry.window_ns
     watched._model = messages.Model("tiny", "")
     watched._runner = Supervisor({("a", 0): Synthetic()}, geometry.media_format)  # none has started
@@ -549,7 +550,7 @@ def test_two_cameras_are_not_mixed(tmp_path: Path, caplog: pytest.LogCaptureFixt
     """Where two sources of a stream give the same, the first that is there is heeded, and the log says so once."""
     watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
-    stream = StreamState("a", Windower(geometry, NS_PER_S // 2), tracker())
+    stream = StreamState("a", Windower(geometry, NS_PER_S // 2, TOLERANCE), tracker())
     watching._streams = {"a": stream}
 
     def see(position: int, at_ms: int) -> None:
@@ -581,7 +582,9 @@ def test_a_suspend_tears_every_stream(tmp_path: Path, caplog: pytest.LogCaptureF
     """A line of the log tells of it, and it is counted."""
     watching = Daemon(settings(tmp_path, "ipc://x", a=Synthetic()))
     geometry = Geometry(527, Trunk(4, 16, 1, 1, 2), video=Video(4, 8.0, 2, 3, (1, 2, 3), 2))
-    watching._streams = {name: StreamState(name, Windower(geometry, NS_PER_S // 2), tracker()) for name in "ab"}
+    watching._streams = {
+        name: StreamState(name, Windower(geometry, NS_PER_S // 2, TOLERANCE), tracker()) for name in "ab"
+    }
     watching._model = messages.Model("tiny", "")
     asleep = iter([0, 0, 90 * NS_PER_S, 90 * NS_PER_S])
     watching._wakes = SuspendDetector(lambda: next(asleep))

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from perceiverd.config import WindowConfig
 from perceiverd.core import clock
 from perceiverd.core.labels import ontology
 from perceiverd.core.media import NS_PER_S, Chunk, Frame
@@ -17,13 +18,14 @@ from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.pipeline.rules import EventOptions, resolve
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.tracker import EventTracker
-from perceiverd.pipeline.windower import Tolerance, Window, Windower
+from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.process.arrivals import Arrival, SourceState
 from perceiverd.sources.process.restart import RunState
 from perceiverd.wire.messages import Event, Model
 
 GEOMETRY = Geometry(527, Trunk(4, 16, 1, 1, 2), Audio(16_000, 8_000, "raw", (160,), 2))
 LABELS = ontology().labels
+TOLERANCE = WindowConfig().tolerance
 MODEL = Model("tiny", "ab")
 DOG = ontology().find("Dog")
 BEGAN_NS = clock.now_ns()
@@ -33,7 +35,7 @@ SURE = np.eye(len(LABELS), dtype=np.float32)[DOG.index]
 def stream(**changes: float) -> StreamState:
     options = msgspec.structs.replace(EventOptions(min_duration_s=0, allow=("Dog",)), **changes)
     rules = resolve(LABELS, (Calibration(),) * len(LABELS), options)
-    return StreamState("door", Windower(GEOMETRY, NS_PER_S // 2), EventTracker(rules))
+    return StreamState("door", Windower(GEOMETRY, NS_PER_S // 2, TOLERANCE), EventTracker(rules))
 
 
 def window(number: int) -> Window:
@@ -147,7 +149,10 @@ def seeing(*, offset_ms: float = 0, freeze_s: float = 1e9, mute_s: float = 1e9, 
     """A stream that has watched and heard for a while, with limits of 2 s."""
     rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions(min_duration_s=0))
     watched = StreamState(
-        "door", Windower(BOTH, NS_PER_S // 2), EventTracker(rules), av_offset_ns=round(offset_ms * 1e6)
+        "door",
+        Windower(BOTH, NS_PER_S // 2, TOLERANCE),
+        EventTracker(rules),
+        av_offset_ns=round(offset_ms * 1e6),
     )
     watched.limits = StallLimits(2 * NS_PER_S, 2 * NS_PER_S)
     pass_on(watched, 0.0, until_s, freeze_s, mute_s)
@@ -248,7 +253,9 @@ def test_events_end_where_all_that_comes_stands_still() -> None:
 def test_a_clip_may_hold_still() -> None:
     """Files that are replayed are not watched."""
     rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions())
-    watched = StreamState("door", Windower(BOTH, NS_PER_S // 2), EventTracker(rules), replayed=frozenset({0}))
+    watched = StreamState(
+        "door", Windower(BOTH, NS_PER_S // 2, TOLERANCE), EventTracker(rules), replayed=frozenset({0})
+    )
     watched.limits = StallLimits(NS_PER_S, NS_PER_S)
     pass_on(watched, 0, 5, freeze_s=0, mute_s=0)
     assert watched.stalls_of(0) == ()
@@ -285,7 +292,7 @@ def test_a_camera_that_is_slow_at_night_keeps_the_watchdog_fed() -> None:
 def test_the_offset_moves_pictures_beside_sound(offset_ms: float) -> None:
     """Pictures are stamped so much later, and skew is told by the corrected times."""
     rules = resolve(LABELS, (Calibration(),) * len(LABELS), EventOptions())
-    patience = Tolerance(wait_ns=NS_PER_S // 2 + round(abs(offset_ms) * 1e6))
+    patience = replace(TOLERANCE, wait_ns=NS_PER_S // 2 + round(abs(offset_ms) * 1e6))
     watched = StreamState(
         "door", Windower(BOTH, NS_PER_S // 2, patience), EventTracker(rules), av_offset_ns=round(offset_ms * 1e6)
     )

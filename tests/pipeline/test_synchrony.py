@@ -114,7 +114,7 @@ def arrived(device: Device, seconds: float) -> Iterator[Item]:
 def windows(*sources: Iterator[Item], hop_s: float) -> Iterator[Window]:
     """What the windower makes of them, a gap at each step."""
     windower = Windower(
-        GEOMETRY, round(hop_s * NS_PER_S), Tolerance(wait_ns=2 * NS_PER_S, frame_gap_ns=3 * NS_PER_S // 2)
+        GEOMETRY, round(hop_s * NS_PER_S), Tolerance(wait_ns=2 * NS_PER_S, chunk_gap_ns=20 * MS, frame_gap_ns=1500 * MS)
     )
     tagged = [((at, number, who, what) for at, number, what in source) for who, source in enumerate(sources)]
     for _, _, who, what in heapq.merge(*tagged, key=lambda item: item[:2]):

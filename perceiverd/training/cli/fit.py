@@ -73,7 +73,7 @@ def distil(
     from perceiverd.training.distill.output import claimed, write
     from perceiverd.training.distill.task import Lesson, mix_of
     from perceiverd.training.fitting import loop
-    from perceiverd.training.fitting.distributed import device_of, is_leader, process_count
+    from perceiverd.training.fitting.distributed import is_leader, own_device, process_count
     from perceiverd.training.fitting.settings import FitSettings
 
     if (minutes is None) == (batches is None):
@@ -103,7 +103,7 @@ def distil(
         again="the same command",
     )
     made = state / "model.sha256"  # of the model that this fit wrote last, which it may write again
-    where = device_of(device)
+    where = own_device(device)
     torch.set_num_threads(threads)
     with claimed(out, origin, made):
         try:
@@ -226,7 +226,7 @@ def fit(
 
     New labels on a model that there is, all of it, or a new one. Alone or, under torchrun, in company.
     """
-    from perceiverd.config import DEVICE
+    from perceiverd.pipeline.device import DEVICE
     from perceiverd.training.finetune import job
     from perceiverd.training.fitting.loop import StoppedError
 

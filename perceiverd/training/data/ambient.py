@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiverd.config import WindowConfig
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.windower import Window, Windower
@@ -268,7 +269,7 @@ def streams(geometry: Geometry, scenes: Sequence[Picture], seed: int, hours: flo
 
 def cut(geometry: Geometry, stream: Stream) -> Iterator[Window]:
     """The windows that the daemon would cut."""
-    windower = Windower(geometry, round(HOP_S * NS_PER_S))
+    windower = Windower(geometry, round(HOP_S * NS_PER_S), WindowConfig().tolerance)
     for item in heapq.merge(_chunks(stream), _frames(stream), key=lambda item: item.start_ns):
         yield from windower.push(item)
     yield from windower.flush()

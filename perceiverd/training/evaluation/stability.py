@@ -18,6 +18,7 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
+from perceiverd.config import WindowConfig
 from perceiverd.core.errors import MediaError
 from perceiverd.core.labels import ontology
 from perceiverd.core.media import NS_PER_S, Chunk
@@ -108,7 +109,7 @@ class ComparedModels:
         for at in range(skip, len(samples), size):
             chunks += resampler.feed(samples[at : at + size], rate_hz, at * NS_PER_S // rate_hz)
         chunks += resampler.flush()
-        windower = Windower(self._tagger.card.geometry, round(hop_s * NS_PER_S))
+        windower = Windower(self._tagger.card.geometry, round(hop_s * NS_PER_S), WindowConfig().tolerance)
         cut = [window for chunk in chunks for window in windower.push(chunk)] + windower.flush()
         return [window.audio for window in cut if window.audio is not None]
 

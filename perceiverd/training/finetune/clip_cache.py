@@ -13,7 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from perceiverd.config import WindowConfig
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
 from perceiverd.model.geometry import Geometry
-from perceiverd.pipeline.windower import Tolerance, Window, Windower
+from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.decode import container
 from perceiverd.training.finetune.manifest import ManifestRow
 
-PATIENCE = Tolerance(wait_ns=3600 * NS_PER_S)
+PATIENCE = replace(WindowConfig().tolerance, wait_ns=3600 * NS_PER_S)
 """All of a clip is there before a window of it is cut: nothing is waited for."""
 FULL = 32_768
 """int16 of a sample of 1.0."""

@@ -19,7 +19,7 @@ from perceiverd.training.finetune import settings as plans
 from perceiverd.training.finetune.finetune import Part, Task
 from perceiverd.training.finetune.manifest import Manifest, ManifestFormat
 from perceiverd.training.finetune.settings import FinetuneSettings
-from perceiverd.training.fitting.distributed import device_of, is_leader
+from perceiverd.training.fitting.distributed import is_leader, own_device
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Wish:
 
 def run(wish: Wish) -> str:
     """Fit and write the model; what it makes of held-out clips, as Markdown, empty where there are none."""
-    device = device_of(wish.device)
+    device = own_device(wish.device)
     if wish.threads:
         torch.set_num_threads(wish.threads)
     task, held = _task(wish, device)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed, nn
 
-from perceiverd.config import DEVICE
 from perceiverd.core.errors import ConfigError
+from perceiverd.pipeline.tagger import device_of
 
 
 def is_leader() -> bool:
@@ -81,18 +81,15 @@ class ProcessGroup:
         return part
 
 
-def device_of(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` (each of a crew on a machine has its own) or `cuda:N`. Raises ConfigError."""
-    if not DEVICE.fullmatch(name):
-        raise ConfigError(f"device {name!r} is not auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not count):
-        return torch.device("cpu")
-    number = int(name.partition(":")[2] or os.environ.get("LOCAL_RANK", "0"))
-    if number >= count:
-        raise ConfigError(f"device {name}: torch finds {count or 'no'} CUDA devices here; use cpu or auto")
-    torch.cuda.set_device(number)
-    return torch.device("cuda", number)
+def own_device(name: str) -> torch.device:
+    """The device of this process: with `auto` or `cuda` each process on a machine has its own GPU.
+
+    Raises ConfigError as `device_of`.
+    """
+    device = device_of(name, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def precision(wish: str, device: torch.device) -> torch.dtype:
