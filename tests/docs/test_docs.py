@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from docs.generate.commands import commands, options
 from perceiverd import __version__
 from perceiverd.cli.app import app
+from perceiverd.config import load
+from perceiverd.core.errors import ConfigError
 from perceiverd.training.cli.app import app as training
 from perceiverd.wire.publisher import Publisher
 from tests.support.messages import event, scores, until
@@ -93,6 +96,30 @@ def test_python_that_is_shown_runs(program: str) -> None:
             finally:
                 reader.kill()
     assert "Dog" in printed
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_configurations_that_are_shown_are_valid(path: Path, tmp_path: Path) -> None:
+    """Every TOML block in a document is a configuration, or a part of one that lacks only the sources of a stream.
+
+    A block whose first line names another file (`# settings.toml`) is not a configuration.
+    """
+    for number, block in enumerate(re.findall(r"```toml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)):
+        if re.match(r"# (?!perceiverd\.toml)[\w-]+\.toml\n", block):
+            continue
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block, encoding="utf-8")
+        with suppress_missing_sources():
+            load(file)
+
+
+@contextmanager
+def suppress_missing_sources() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        if "'sources' is missing" not in str(error):
+            raise
 
 
 def test_every_package_is_in_the_readme() -> None:
