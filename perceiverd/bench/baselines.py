@@ -1,6 +1,6 @@
-"""Other people's networks, made to do the same work, for `perceiverd bench`: where they are installed.
+"""Networks of other projects that do the same work, for `perceiverd bench`. Each is timed if its package is installed.
 
-Each is ready to be called with a batch of windows; what it needs beyond that (tokens, floats) is prepared before.
+Each takes a batch of windows. Its other inputs (tokens, float samples) are prepared before the timing.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from torch.nn import functional as F
 
 from perceiverd.model.geometry import Geometry
 
-Score = Callable[[int], Tensor]
-"""Scores a batch of so many windows; the logits."""
+ScoreBatch = Callable[[int], Tensor]
+"""Scores a batch of this many windows; returns the logits."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class TimedNetwork:
     """One network that can be timed."""
 
     name: str
-    score: Score
+    score: ScoreBatch
     holds: object
-    """All that it keeps from one window to the next: a module, or an object of ours."""
+    """The object with all its memory between calls: a module, or one of perceiverd's objects."""
 
 
-def installed(package: str) -> str | None:
-    """Its version."""
+def installed_version(package: str) -> str | None:
+    """The version of this package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -41,7 +41,7 @@ def installed(package: str) -> str | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -49,7 +49,7 @@ def _quiet() -> Iterator[None]:
 
 def public_checkpoint(num_frames: int) -> Any:
     """The public checkpoint's architecture as `transformers` builds it, with random weights."""
-    with _quiet():
+    with _no_warnings():
         from transformers import PerceiverConfig, PerceiverForMultimodalAutoencoding
     config = PerceiverConfig(
         num_latents=784,
@@ -64,20 +64,20 @@ def public_checkpoint(num_frames: int) -> Any:
     return PerceiverForMultimodalAutoencoding(config).eval()
 
 
-def transformers_peers(network: Any, sound: Tensor, frames: Tensor) -> Iterator[Peer]:
-    """Its Perceiver, asked for the label alone: as shipped, and with PyTorch's fused attention in place of its own."""
+def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterator[TimedNetwork]:
+    """The Perceiver of `transformers`, which decodes only the label: as shipped, and with PyTorch's fused attention."""
     from transformers.models.perceiver.modeling_perceiver import PerceiverSelfAttention
 
-    pictures = frames.permute(0, 1, 4, 2, 3) / 255.0  # (1, T, 3, H, W)
-    samples, label, one = sound[:, :, None], sound.new_zeros(1, 700), torch.tensor([0], device=sound.device)
-    points = {"image": one, "audio": one, "label": None}  # it can't decode no picture and no sound
+    images = frames.permute(0, 1, 4, 2, 3) / 255.0  # (1, T, 3, H, W)
+    samples, label, one = audio[:, :, None], audio.new_zeros(1, 700), torch.tensor([0], device=audio.device)
+    points = {"image": one, "audio": one, "label": None}  # it must decode at least one point of each
     own = PerceiverSelfAttention.forward
 
     def score(batch: int, forward: Callable[..., object]) -> Tensor:
         PerceiverSelfAttention.forward = forward
         try:
             inputs = {
-                "image": pictures.expand(batch, -1, -1, -1, -1),
+                "image": images.expand(batch, -1, -1, -1, -1),
                 "audio": samples.expand(batch, -1, -1),
                 "label": label.expand(batch, -1),
             }
@@ -85,8 +85,8 @@ def transformers_peers(network: Any, sound: Tensor, frames: Tensor) -> Iterator[
         finally:
             PerceiverSelfAttention.forward = own
 
-    yield Peer("transformers, as shipped", lambda batch: score(batch, own), network)
-    yield Peer("transformers, fused attention", lambda batch: score(batch, fused_attention), network)
+    yield TimedNetwork("transformers, as shipped", lambda batch: score(batch, own), network)
+    yield TimedNetwork("transformers, fused attention", lambda batch: score(batch, fused_attention), network)
 
 
 def fused_attention(
@@ -107,9 +107,9 @@ def fused_attention(
     return (F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2),)
 
 
-def perceiver_pytorch_peer(geometry: Geometry, byte_array: Tensor) -> Peer:
-    """perceiver-pytorch's Perceiver IO of the same sizes, over a byte array (1, M, C) that is made beforehand."""
-    with _quiet():
+def perceiver_pytorch_network(geometry: Geometry, byte_array: Tensor) -> TimedNetwork:
+    """The Perceiver IO of perceiver-pytorch in the same sizes, over a prepared byte array (1, M, C)."""
+    with _no_warnings():
         from perceiver_pytorch import PerceiverIO
     trunk, across = geometry.trunk, byte_array.shape[2]
     network = PerceiverIO(
@@ -127,24 +127,26 @@ def perceiver_pytorch_peer(geometry: Geometry, byte_array: Tensor) -> Peer:
     ).eval()
     queries = torch.randn(1, trunk.query_width, device=byte_array.device)
     network.to(byte_array.device)
-    return Peer(
+    return TimedNetwork(
         "perceiver-pytorch, same sizes",
         lambda batch: network(byte_array.expand(batch, -1, -1), queries=queries)[:, 0],
         network,
     )
 
 
-def ast_peer(device: torch.device) -> Peer:
-    """The Audio Spectrogram Transformer over 10.24 s of sound, random weights: for its cost only."""
-    with _quiet():
+def ast_network(device: torch.device) -> TimedNetwork:
+    """The Audio Spectrogram Transformer for 10.24 s of audio, with random weights: only its time matters."""
+    with _no_warnings():
         from transformers import ASTConfig, ASTForAudioClassification
     config = ASTConfig(num_labels=527)
     network = ASTForAudioClassification(config).eval().to(device)
     spectrogram = torch.randn(1, config.max_length, config.num_mel_bins, device=device)
-    return Peer("AST of 10.24 s of sound", lambda batch: network(spectrogram.expand(batch, -1, -1)).logits, network)
+    return TimedNetwork(
+        "AST of 10.24 s of audio", lambda batch: network(spectrogram.expand(batch, -1, -1)).logits, network
+    )
 
 
 def versions() -> Mapping[str, str]:
-    """Of what is timed here, where it is installed."""
+    """The versions of the installed packages whose networks are timed."""
     packages = ("torch", "transformers", "perceiver-pytorch")
-    return {package: found for package in packages if (found := installed(package))}
+    return {package: found for package in packages if (found := installed_version(package))}

@@ -1,7 +1,7 @@
-"""`perceiverd bench`: what a window costs here, next to what the machine could do and to what others need.
+"""`perceiverd bench`: how long a window takes here, beside the machine's limits and other implementations.
 
-Everything runs in one process and in turns, one call of each network after the other, so that whatever else the machine
-does meets all alike. Medians are told; the load before and after tells whether to believe them.
+All networks run in one process and in turns, one call after the other, so that other work on the machine slows all of
+them alike. The report has medians; the load average before and after shows whether to trust them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from perceiverd import __version__
 from perceiverd.bench import baselines, profiling
-from perceiverd.bench.baselines import Peer, Score
+from perceiverd.bench.baselines import ScoreBatch, TimedNetwork
 from perceiverd.core.errors import ConfigError
 from perceiverd.model.card import load_card
 from perceiverd.model.checkpoint import load_network
@@ -33,48 +33,52 @@ from perceiverd.model.perceiver import Perceiver
 from perceiverd.pipeline.tagger import device_of
 
 PUBLIC = "public"
-"""The public checkpoint's sizes, with random weights: what it costs needs no download."""
+"""The public checkpoint's sizes, with random weights: to measure the time needs no download."""
 BATCHES = (1, 2, 4, 8, 16, 32)
+"""Windows at once that are tried for the best throughput."""
 FRAMES, STREAMS = (8, 16, 32, 64), (1, 4, 16, 64)
+"""Frames of a window, and windows at once, that `--growth` times."""
 MB = 1_000_000
 
 
-class Row(msgspec.Struct, frozen=True):
-    """What one network took."""
+class NetworkTiming(msgspec.Struct, frozen=True):
+    """One network's time, work and memory for one window."""
 
     name: str
     median_ms: float
     p99_ms: float
-    """Of one window; of the rounds, so the slowest where there are no more than a hundred."""
+    """Over the rounds; with 100 rounds or fewer it is the slowest."""
     gflop: float
-    """Of matrix products, counted."""
+    """Operations of matrix products in one window, counted, in 1e9."""
     of_matmul: float
-    """Share of the machine's rate at which those were done, 0..1."""
+    """Their rate as a share of what the machine reaches in a plain matrix product, 0..1."""
     of_copy: float
-    """The same of memory: everything that operations read and wrote, as if no cache held it, over the time."""
+    """Bytes that operations read and wrote per second, as a share of the machine's rate in a plain copy. Caches can
+    make it larger than 1."""
     peak_mb: float | None
-    """Weights and tables, and what was allocated beside; None where the system doesn't tell."""
+    """Weights, tables and the memory allocated during a call; None if the system does not report it."""
     times: float
-    """Its median over that of the first row."""
+    """Its median divided by the median of the first row."""
     best_batch: int | None = None
+    """Windows at once with the highest throughput; measured for the first row only."""
     windows_s: float | None = None
-    """At the best batch."""
+    """Windows per second at the best batch."""
 
 
-class Growth(msgspec.Struct, frozen=True):
-    """What more tokens, or more streams, take."""
+class GrowthTiming(msgspec.Struct, frozen=True):
+    """Time and memory with more frames in a window, or more windows at once."""
 
     frames: int
     streams: int
     tokens: int
-    """Of all windows together."""
+    """Tokens of all windows together."""
     median_ms: float
     peak_mb: float | None
-    """What was allocated beside weights and tables."""
+    """Memory allocated during a call, without weights and tables."""
 
 
 class BenchReport(msgspec.Struct, frozen=True):
-    """One run."""
+    """All numbers for one model, and the machine they were measured on."""
 
     perceiverd: str
     versions: dict[str, str]
@@ -84,32 +88,32 @@ class BenchReport(msgspec.Struct, frozen=True):
     threads: int
     rounds: int
     load: tuple[float, float]
-    """Mean number of programs that wanted a processor: before, after."""
+    """Load average before and after."""
     model: str
     geometry: str
     matmul_gflops: float
     copy_gbs: float
-    rows: list[Row]
-    growth: list[Growth]
+    rows: list[NetworkTiming]
+    growth: list[GrowthTiming]
 
 
 def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> BenchReport:
-    """Raises ModelError for a model that can't be loaded, ConfigError for a device that is not there."""
+    """Measure one model. Raises ModelError if it cannot be loaded, ConfigError if there is no such device."""
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(0)
     where = device_of(device)
     before = os.getloadavg()[0]
     with torch.inference_mode():
-        geometry, subjects = _subjects(model, where)
-        rows, matmul, copied = _rows(subjects, where, rounds)
+        geometry, networks = _networks(model, where)
+        rows, matmul, copied = _timings(networks, where, rounds)
         grown = list(_growth(where, max(2, rounds // 4))) if growth else []
     sizes = ", ".join(f"{m.tokens} tokens of {m.name}" for m in geometry.modalities)
     return BenchReport(
         perceiverd=__version__,
         versions=dict(baselines.versions()),
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=profiling.machine(where),
+        machine=profiling.machine_name(where),
         device=str(where),
         threads=torch.get_num_threads(),
         rounds=rounds,
@@ -123,33 +127,34 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
     )
 
 
-# ------------------------------------------------------------------------------------------------ what is measured
-def _subjects(model: str, device: torch.device) -> tuple[Geometry, list[Peer]]:
-    """Ours first; others only beside the public sizes, for which they are made."""
+def _networks(model: str, device: torch.device) -> tuple[Geometry, list[TimedNetwork]]:
+    """Our network first. The others exist only in the public sizes."""
     theirs: Any = None
     if model != PUBLIC:
         card = load_card(model)
         geometry, network = card.geometry, load_network(card)
-    elif baselines.installed("transformers"):
+    elif baselines.installed_version("transformers"):
         theirs = baselines.public_checkpoint(num_frames=16)
         config = msgspec.json.decode(theirs.config.to_json_string(), type=HubConfig)
         geometry, network = convert(config, theirs.state_dict())
     else:
-        geometry, network = _public(16)
+        geometry, network = _public_network(16)
     network.to(device)
-    sound, frames = _media(geometry, device)
-    subjects = [_ours("perceiverd", network, geometry, sound, frames, None)]
-    subjects.append(_ours("perceiverd, plain attention", network, geometry, sound, frames, False))
+    samples, frames = _noise_window(geometry, device)
+    networks = [_our_network("perceiverd", network, geometry, samples, frames, None)]
+    networks.append(_our_network("perceiverd, plain attention", network, geometry, samples, frames, False))
     if theirs is not None:
-        subjects += baselines.transformers_peers(theirs.to(device), sound, frames)
-    if model == PUBLIC and baselines.installed("perceiver-pytorch"):
-        subjects.append(baselines.perceiver_pytorch_peer(geometry, network.bytes(_tokens(geometry, sound, frames))))
-    if model == PUBLIC and baselines.installed("transformers"):
-        subjects.append(baselines.ast_peer(device))
-    return geometry, subjects
+        networks += baselines.transformers_networks(theirs.to(device), samples, frames)
+    if model == PUBLIC and baselines.installed_version("perceiver-pytorch"):
+        networks.append(
+            baselines.perceiver_pytorch_network(geometry, network.bytes(_tokens(geometry, samples, frames)))
+        )
+    if model == PUBLIC and baselines.installed_version("transformers"):
+        networks.append(baselines.ast_network(device))
+    return geometry, networks
 
 
-def _public(num_frames: int) -> tuple[Geometry, Perceiver]:
+def _public_network(num_frames: int) -> tuple[Geometry, Perceiver]:
     labels = {str(i): str(i) for i in range(700)}
     geometry = HubConfig(
         "perceiver", labels, 784, 512, 1, 8, num_cross_attention_heads=1, num_frames=num_frames
@@ -157,53 +162,54 @@ def _public(num_frames: int) -> tuple[Geometry, Perceiver]:
     return geometry, Perceiver(geometry.modalities, geometry.trunk, geometry.classes).eval()
 
 
-def _ours(
-    name: str, network: Perceiver, geometry: Geometry, sound: Tensor, frames: Tensor, factorised: bool | None
-) -> Peer:
-    """From samples and pixels to logits, as the tagger does it."""
+def _our_network(
+    name: str, network: Perceiver, geometry: Geometry, samples: Tensor, frames: Tensor, factorised: bool | None
+) -> TimedNetwork:
+    """Our network, from samples and pixels to logits, as the tagger runs it."""
     ready = Inference(network, factorised)
 
     def score(batch: int) -> Tensor:
-        wide = (media.expand(batch, *media.shape[1:]) for media in (sound, frames))
+        wide = (media.expand(batch, *media.shape[1:]) for media in (samples, frames))
         return ready(_tokens(geometry, *wide))
 
-    return Peer(name, score, ready)
+    return TimedNetwork(name, score, ready)
 
 
-def _media(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One window of noise: sound (1, samples) and pictures (1, T, H, W, 3); empty where the model takes none."""
+def _noise_window(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One window of noise: audio (1, samples), frames (1, T, H, W, 3); empty if the model does not use them."""
     audio, video = geometry.audio, geometry.video
-    sound = torch.rand(1, audio.samples if audio else 0, device=device) * 2 - 1
+    samples = torch.rand(1, audio.samples if audio else 0, device=device) * 2 - 1
     shape = (1, video.frames, video.height, video.width, 3) if video else (1, 0)
-    return sound, torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    return samples, torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
 
 
-def _tokens(geometry: Geometry, sound: Tensor, frames: Tensor) -> dict[str, Tensor]:
-    tokens = {"audio": audio_tokens(sound, geometry.audio)} if geometry.audio else {}
+def _tokens(geometry: Geometry, samples: Tensor, frames: Tensor) -> dict[str, Tensor]:
+    tokens = {"audio": audio_tokens(samples, geometry.audio)} if geometry.audio else {}
     return tokens | ({"video": video_tokens(frames, geometry.video)} if geometry.video else {})
 
 
-# ------------------------------------------------------------------------------------------------ how it is measured
-def _rows(subjects: Sequence[Peer], device: torch.device, rounds: int) -> tuple[list[Row], float, float]:
-    """A row for each; and the machine's own rates: operations of a matrix product a second, bytes copied a second."""
-    (product, operations), (copy, copied) = profiling.matmul(device), profiling.copy(device)
+def _timings(
+    networks: Sequence[TimedNetwork], device: torch.device, rounds: int
+) -> tuple[list[NetworkTiming], float, float]:
+    """A row for each network; the machine's operations per second (matrix product) and bytes per second (copy)."""
+    (product, operations), (copy, copied) = profiling.matmul_probe(device), profiling.copy_probe(device)
     turns: dict[str, profiling.Call] = {"matmul": product, "copy": copy}
-    turns |= {peer.name: partial(peer.score, 1) for peer in subjects}
+    turns |= {peer.name: partial(peer.score, 1) for peer in networks}
     spent: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(rounds + 1):
         for name, call in turns.items():
-            seconds = profiling.timed(call, device)
-            if turn:  # the first warms up
+            seconds = profiling.seconds_of(call, device)
+            if turn:  # the first turn warms up
                 spent[name].append(seconds)
     matmul, bandwidth = operations / median(spent["matmul"]), copied / median(spent["copy"])
     del copy, turns["copy"]  # its memory is large
     rows = []
-    for index, peer in enumerate(subjects):
-        seconds, traffic = median(spent[peer.name]), profiling.traffic(partial(peer.score, 1))
-        flop = profiling.flop(partial(peer.score, 1))
+    for index, peer in enumerate(networks):
+        seconds, traffic = median(spent[peer.name]), profiling.traffic_bytes(partial(peer.score, 1))
+        flop = profiling.matmul_flop(partial(peer.score, 1))
         best = _best_batch(peer.score, device) if index == 0 else (None, None)
         rows.append(
-            Row(
+            NetworkTiming(
                 name=peer.name,
                 median_ms=round(seconds * 1e3, 2),
                 p99_ms=round(float(np.percentile(spent[peer.name], 99, method="higher")) * 1e3, 2),
@@ -211,7 +217,7 @@ def _rows(subjects: Sequence[Peer], device: torch.device, rounds: int) -> tuple[
                 of_matmul=round(flop / seconds / matmul, 3),
                 of_copy=round(traffic / seconds / bandwidth, 3),
                 peak_mb=_peak_mb(peer, device),
-                times=round(seconds / median(spent[subjects[0].name]), 2),
+                times=round(seconds / median(spent[networks[0].name]), 2),
                 best_batch=best[0],
                 windows_s=best[1],
             )
@@ -219,39 +225,40 @@ def _rows(subjects: Sequence[Peer], device: torch.device, rounds: int) -> tuple[
     return rows, matmul, bandwidth
 
 
-def _best_batch(score: Score, device: torch.device) -> tuple[int, float]:
-    """The batch with most windows a second; larger ones are not tried once two in a row brought nothing."""
+def _best_batch(score: ScoreBatch, device: torch.device) -> tuple[int, float]:
+    """The batch with the most windows per second, and these. Stops after two larger batches without improvement."""
     rates: dict[int, float] = {}
     for batch in BATCHES:
         score(batch)
-        rates[batch] = batch / median(profiling.timed(partial(score, batch), device) for _ in range(3))
+        rates[batch] = batch / median(profiling.seconds_of(partial(score, batch), device) for _ in range(3))
         if len(rates) > 2 and max(list(rates.values())[-2:]) < max(rates.values()):
             break
     best = max(rates, key=lambda batch: rates[batch])
     return best, round(rates[best], 2)
 
 
-def _peak_mb(peer: Peer, device: torch.device) -> float | None:
-    beside = profiling.peak(partial(peer.score, 1), device)
-    return None if beside is None else round((profiling.held(peer.holds) + beside) / MB, 1)
+def _peak_mb(peer: TimedNetwork, device: torch.device) -> float | None:
+    beside = profiling.peak_bytes(partial(peer.score, 1), device)
+    return None if beside is None else round((profiling.held_bytes(peer.holds) + beside) / MB, 1)
 
 
-def _growth(device: torch.device, rounds: int) -> Iterator[Growth]:
-    """Windows of more frames and more sound, and more windows at once, at the public sizes."""
+def _growth(device: torch.device, rounds: int) -> Iterator[GrowthTiming]:
+    """Windows with more frames and audio, and more windows at once, in the public sizes."""
     for frames, streams in [*((n, 1) for n in FRAMES), *((16, n) for n in STREAMS[1:])]:
-        geometry, network = _public(frames)
-        ours = _ours("", network.to(device), geometry, *_media(geometry, device), True)
+        geometry, network = _public_network(frames)
+        ours = _our_network("", network.to(device), geometry, *_noise_window(geometry, device), True)
         call = partial(ours.score, streams)
         call()
-        seconds = median(profiling.timed(call, device) for _ in range(rounds))
+        seconds = median(profiling.seconds_of(call, device) for _ in range(rounds))
         tokens = streams * (sum(m.tokens for m in geometry.modalities) + geometry.trunk.constants)
-        peak = profiling.peak(call, device)
-        yield Growth(frames, streams, tokens, round(seconds * 1e3, 1), None if peak is None else round(peak / MB, 1))
+        peak = profiling.peak_bytes(call, device)
+        yield GrowthTiming(
+            frames, streams, tokens, round(seconds * 1e3, 1), None if peak is None else round(peak / MB, 1)
+        )
 
 
-# ------------------------------------------------------------------------------------------------ how it is told
 def table(report: BenchReport) -> str:
-    """For people: a line each, the machine above."""
+    """The report as text: the machine, then a line for each network."""
     found = ", ".join(f"{name} {number}" for name, number in report.versions.items())
     lines = [
         f"{report.model}: {report.geometry}",
@@ -281,16 +288,16 @@ def table(report: BenchReport) -> str:
 
 
 def check(path: Path) -> None:
-    """Raises ConfigError where nothing could be written; what is there stays."""
+    """Raise ConfigError if this file cannot be written. An existing file stays as it is."""
     try:
         path.open("ab").close()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot write the report: {error.strerror}") from error
 
 
 def write(reports: Sequence[BenchReport], path: Path) -> None:
-    """As JSON. Raises ConfigError where it can't be written."""
+    """Write the reports as JSON. Raises ConfigError."""
     try:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(reports)) + b"\n")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot write the report: {error.strerror}") from error

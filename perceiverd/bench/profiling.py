@@ -1,4 +1,4 @@
-"""Measuring: time, work, traffic and memory of a call, and what the machine itself can do."""
+"""Time, work, memory traffic and memory of a call, and the rates that the machine itself reaches. Knows no network."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from torch.utils.flop_counter import FlopCounterMode
 
 Call = Callable[[], object]
 MATRIX, PRODUCTS = 2048, 4
-"""Rows of the matrices by whose product the machine is measured, and how many products make a call."""
+"""Rows of the matrices whose product measures the machine, and products in a call."""
 COPIED = 1 << 26
-"""Numbers that are copied to measure the memory: 256 MB, more than any cache holds."""
+"""Numbers in the copy that measures the memory: 256 MB, more than any cache holds."""
 
 
-def matmul(device: torch.device) -> tuple[Call, float]:
-    """A call, and its operations."""
+def matmul_probe(device: torch.device) -> tuple[Call, float]:
+    """A call that multiplies matrices, and its number of operations."""
     a, b = torch.randn(2, MATRIX, MATRIX, device=device)
     return lambda: [a @ b for _ in range(PRODUCTS)], PRODUCTS * 2.0 * MATRIX**3
 
 
-def copy(device: torch.device) -> tuple[Call, float]:
-    """A call, and how many bytes it reads and writes."""
+def copy_probe(device: torch.device) -> tuple[Call, float]:
+    """A call that copies memory, and the number of bytes that it reads and writes."""
     source = torch.randn(COPIED, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2.0 * 4 * COPIED
 
 
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
+def seconds_of(call: Callable[[], object], device: torch.device) -> float:
+    """How long the call takes, in seconds, with all its work on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     call()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start_s
 
 
-def flop(call: Call) -> float:
-    """Operations of matrix products of a call."""
+def matmul_flop(call: Call) -> float:
+    """Operations of the matrix products in a call; a multiplication with its addition counts as two."""
 
     def attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object) -> int:
         batch, heads, rows, width = q
@@ -60,15 +60,15 @@ def flop(call: Call) -> float:
     return float(counter.get_total_flops())
 
 
-def traffic(call: Call) -> float:
-    """Bytes that its operations read and write, each counted as often as it is touched."""
-    with Traffic() as seen:
+def traffic_bytes(call: Call) -> float:
+    """Bytes that the operations of a call read and write; a byte counts each time."""
+    with TrafficCounter() as seen:
         call()
     return float(seen.bytes)
 
 
-class Traffic(TorchDispatchMode):
-    """Adds up the tensors that operations take and give; views cost nothing."""
+class TrafficCounter(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operations read and write. Views count nothing."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -91,8 +91,8 @@ def _flat(tree: object) -> Iterator[Tensor]:
         yield from _flat(list(tree.values()))
 
 
-def held(*parts: object) -> float:
-    """Bytes of all tensors that parts keep: modules' weights and buffers, and what objects of ours hold beside.
+def held_bytes(*parts: object) -> float:
+    """Bytes of all tensors in these objects: weights and buffers of modules, and attributes of perceiverd's objects.
 
     Memory that several tensors share counts once.
     """
@@ -118,18 +118,18 @@ def held(*parts: object) -> float:
     return float(sum(found.values()))
 
 
-def peak(call: Callable[[], object], device: torch.device) -> float | None:
-    """Bytes that were in use at once during the call, beyond what was before."""
+def peak_bytes(call: Callable[[], object], device: torch.device) -> float | None:
+    """The most bytes in use at once during the call, without those before it; None if the system does not report it."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         call()
         return float(torch.cuda.max_memory_allocated(device) - before)
-    with suppress(OSError, AttributeError):  # glibc keeps what was freed, which would hide what is taken again
+    with suppress(OSError, AttributeError):  # glibc keeps freed memory, which would hide new allocations
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = _resident("VmRSS")
         call()
         return float(_resident("VmHWM") - before)
@@ -142,7 +142,8 @@ def _resident(field: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
-def machine(device: torch.device) -> str:
+def machine_name(device: torch.device) -> str:
+    """The GPU's name, or the CPU's with its cores and vector instructions."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError, StopIteration):
