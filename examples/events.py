@@ -1,4 +1,4 @@
-"""Events as they begin and end, beside whatever else an asyncio program does.
+"""Prints events as they begin and end, in an asyncio program.
 
 python examples/events.py ENDPOINT [SERVER_KEY_FILE SECRET_KEY_FILE]
 """
@@ -8,26 +8,26 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from perceiverd.wire.client import Gap, Restarted, Stale, curve_of, subscribe
-from perceiverd.wire.messages import Event
+from perceiverd.wire import Curve, Event, Gap, Restarted, Stale, subscribe
 
 
-async def main(endpoint: str, server_key: Path | None = None, secret_key: Path | None = None) -> None:
-    with subscribe(endpoint, ["events/"], curve=curve_of(server_key, secret_key)) as subscription:
+async def main(endpoint: str, *key_files: str) -> None:
+    curve = Curve.read(*map(Path, key_files)) if key_files else None
+    with subscribe(endpoint, ["events/"], curve=curve) as subscription:
         async for item in subscription:
             match item:
-                case Event(kind="begin"):  # whoever comes late is told, too, of what began before: item.repeated
+                case Event(kind="begin"):  # item.repeated: it began before this program subscribed
                     print(f"{item.stream}: {item.name} since {item.start:%H:%M:%S}", flush=True)
                 case Event(kind="end"):
-                    print(f"{item.stream}: {item.name} is over after {item.duration_s:.1f} s", flush=True)
+                    print(f"{item.stream}: {item.name} ended after {item.duration_s:.1f} s", flush=True)
                 case Gap():
-                    print(f"{item.missed} messages of {item.topic} got lost", flush=True)
+                    print(f"{item.missed} messages of {item.topic} were lost", flush=True)
                 case Restarted():
-                    print("another daemon: what was open is over", flush=True)
-                case Stale():
-                    print(f"nothing heard for {item.seconds:.0f} s", flush=True)
+                    print("the daemon was restarted: all open events are over", flush=True)
+                case Stale(over=False):
+                    print(f"nothing received for {item.seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(sys.argv[1], *map(Path, sys.argv[2:])))
+        asyncio.run(main(*sys.argv[1:]))

@@ -231,7 +231,7 @@ class Soak:
                 if self._daemon.poll() is not None:
                     print(f"the daemon ended with status {self._daemon.returncode} at {self._now_s:.0f} s", flush=True)
                     return
-                item = subscription.receive(0.1)
+                item = subscription.receive_message(0.1)
                 if isinstance(item, Scores):
                     self._windows.add(
                         Window(

@@ -11,7 +11,7 @@ from msgspec import inspect
 
 from docs.generate.markdown import code, table
 from docs.generate.structs import Field, fields, nullable, struct, summary, type_of
-from perceiverd.wire import messages
+from perceiverd.wire import codec, messages
 from perceiverd.wire.messages import Message
 
 KINDS: tuple[type, ...] = get_args(Message)
@@ -105,7 +105,7 @@ def _section(kind: type) -> str:
     parts = [f"## {tag(kind)}", summary(kind), table(HEADINGS, rows)]
     example = next((sample for sample in SAMPLES if isinstance(sample, kind)), None)
     if example is not None:
-        body = json.dumps(json.loads(messages.encode(example)[1]), ensure_ascii=False, indent=2)
+        body = json.dumps(json.loads(codec.encode(example)[1]), ensure_ascii=False, indent=2)
         parts.append(f"```json\n{body}\n```")
     return "\n\n".join(parts)
 

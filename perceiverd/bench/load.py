@@ -129,7 +129,7 @@ def _scores(daemon: SpawnedDaemon, subscription: Subscription, until: Callable[[
     while not until():
         if not daemon.is_running:
             raise PerceiverdError(f"the daemon ended; its last line: {daemon.last_lines(1)}")
-        if isinstance(item := subscription.receive(0.2), Scores):
+        if isinstance(item := subscription.receive_message(0.2), Scores):
             yield item
 
 

@@ -125,10 +125,10 @@ def watch(
 ) -> None:
     """Show the streams of a daemon until Ctrl-C. Without a terminal, print a line for each change."""
     from perceiverd.cli import watch
-    from perceiverd.wire.client import curve_of
+    from perceiverd.wire.keys import read_curve
 
     choice = watch.WatchOptions(stream, top, scores, json)
-    raise typer.Exit(watch.watch(endpoint, choice, curve_of(server_key, secret_key)))
+    raise typer.Exit(watch.watch(endpoint, choice, read_curve(server_key, secret_key)))
 
 
 @app.command()
@@ -144,9 +144,9 @@ def explain(
 ) -> None:
     """Explain, window by window, why a label has an event or has none, until Ctrl-C."""
     from perceiverd.cli import explain
-    from perceiverd.wire.client import curve_of
+    from perceiverd.wire.keys import read_curve
 
-    curve = curve_of(server_key, secret_key)
+    curve = read_curve(server_key, secret_key)
     raise typer.Exit(explain.explain(endpoint, stream, label, json=json, curve=curve))
 
 
@@ -288,4 +288,4 @@ def schema() -> None:
     """Print the JSON Schema of the messages."""
     from perceiverd.wire import schema
 
-    print(schema.written(), end="")
+    print(schema.json_schema_text(), end="")

@@ -105,7 +105,7 @@ def _play(daemon: SpawnedDaemon, segments: Sequence[Segment]) -> list[tuple[Scor
     with subscribe(endpoint) as subscription:
         while True:
             running = daemon.is_running  # before the receive, so that its last messages are not missed
-            message = subscription.receive(0.2)
+            message = subscription.receive_message(0.2)
             match message:
                 case Hello():
                     print(f"perceiverd {message.version}, model {message.model.name}, publishes at {endpoint}")

@@ -18,13 +18,9 @@ from perceiverd.cli.activity import lasting, why
 from perceiverd.cli.terminal import Glyphs, console, is_live
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.core.labels import Label, ontology
-from perceiverd.wire import liveness, messages
-from perceiverd.wire.client import Curve, Gap, Item, Restarted, nothing_heard, subscribe
-from perceiverd.wire.liveness import Silence
-from perceiverd.wire.messages import Explain, Hello, Status
+from perceiverd.wire import Curve, Explain, Gap, Hello, Item, Restarted, Stale, Status, messages, subscribe
+from perceiverd.wire.client import nothing_received
 
-SILENCE_S = 1.0
-"""How often is looked whether nothing is heard any more."""
 GAUGE, GAUGE_LEAST = 40, 16
 """Characters of the gauge from 0 to 1, where the terminal is wide, and where it is narrow."""
 INDENT, VERDICT = 9, 5
@@ -52,11 +48,11 @@ def explain(endpoint: str, stream: str, label: str, *, json: bool = False, curve
     with subscribe(endpoint, topics, curve=curve) as subscription:
         try:
             teller = Teller(screen, stream, asked, json=json, live=is_live(screen))
-            for item in liveness.told(subscription, SILENCE_S):
-                if isinstance(item, Silence):
+            for item in subscription:
+                if isinstance(item, Stale):
                     heard = f"heard again after {lasting(item.seconds)}"
-                    teller.note(heard if item.over else nothing_heard(endpoint, round(item.seconds)))
-                elif item is not None:
+                    teller.note(heard if item.over else nothing_received(endpoint, round(item.seconds)))
+                else:
                     teller.take(item)
         except KeyboardInterrupt:
             return 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perceiverd.wire.keys import new
+from perceiverd.wire.keys import create_pair
 
 
 def new_pair(name: str, folder: Path) -> None:
     """Write `NAME.key` and `NAME.key_secret` into the folder, and print what to do with them. Raises ConfigError."""
-    public, secret = new(name, folder)
+    public, secret = create_pair(name, folder)
     print(f"public  {public}  (give it to the other side)")
     print(f"secret  {secret}  (keep it on this machine)")
     print()

@@ -17,14 +17,12 @@ from rich.text import Text
 
 from perceiverd.cli.activity import Activity, ActivityEntry, StreamView, lasting, why
 from perceiverd.cli.terminal import STATES, Glyphs, console, is_live
-from perceiverd.wire import liveness, messages
-from perceiverd.wire.client import Curve, Gap, Item, Restarted, Subscription, nothing_heard, subscribe
-from perceiverd.wire.liveness import Silence
-from perceiverd.wire.messages import Event, Scores, Tag
+from perceiverd.wire import Curve, Event, Gap, Item, Restarted, Scores, Stale, Subscription, Tag, messages, subscribe
+from perceiverd.wire.client import nothing_received
 
-LINE_S = 1.0
-"""How often is looked whether nothing is heard any more."""
 REFRESH_S = 0.25
+JSON_TYPES = {Stale: "silence", Gap: "gap", Restarted: "restarted"}
+"""The `type` in the JSON of what is not a message."""
 BAR = 14
 """Characters of the bar of a score of 1."""
 SIDE_BY_SIDE = 90
@@ -75,7 +73,7 @@ def _topics(wish: WatchOptions) -> tuple[str, ...]:
 
 def _watch_lines(subscription: Subscription, wish: WatchOptions) -> None:
     chronicle = Activity(subscription.endpoint)
-    for item in liveness.told(subscription, LINE_S):
+    for item in subscription:
         told = _told(chronicle, item)
         if isinstance(item, Scores) and wish.scores:
             told = ActivityEntry(item.end, f"{item.stream}: {_best(item, wish.top)}")
@@ -83,17 +81,15 @@ def _watch_lines(subscription: Subscription, wish: WatchOptions) -> None:
             print(_json(item) if wish.json else f"{told.time.astimezone():%Y-%m-%d %H:%M:%S} {told.text}", flush=True)
 
 
-def _told(chronicle: Activity, item: Item | Silence | None) -> ActivityEntry | None:
+def _told(chronicle: Activity, item: Item) -> ActivityEntry | None:
     """What has happened by what came."""
     now = datetime.now(UTC)
     match item:
-        case None:
-            return None
-        case Silence(over=True):
+        case Stale(over=True):
             return chronicle.heard_again(now)
-        case Silence(seconds=seconds):
+        case Stale(seconds=seconds):
             since = now - timedelta(seconds=seconds)
-            return chronicle.silent(since, now, nothing_heard(chronicle.endpoint, round(seconds)))
+            return chronicle.silent(since, now, nothing_received(chronicle.endpoint, round(seconds)))
         case Gap(topic=topic, missed=missed):
             return chronicle.lost(topic, missed, now)
         case Restarted():
@@ -102,10 +98,10 @@ def _told(chronicle: Activity, item: Item | Silence | None) -> ActivityEntry | N
             return chronicle.take(item, now)
 
 
-def _json(item: Item | Silence | None) -> str:
+def _json(item: Item) -> str:
     """The item as JSON, with its `type`, which messages have of themselves."""
-    if isinstance(item, Silence | Gap | Restarted):
-        return msgspec.json.encode({"type": type(item).__name__.lower()} | asdict(item)).decode()
+    if isinstance(item, Stale | Gap | Restarted):
+        return msgspec.json.encode({"type": JSON_TYPES[type(item)]} | asdict(item)).decode()
     return msgspec.json.encode(item).decode()
 
 
@@ -121,8 +117,9 @@ def _watch_live(subscription: Subscription, screen: Console, top: int) -> None:
     picture = Picture(chronicle, Glyphs.of(screen.encoding), top)
     drawn_s = 0.0
     with Live(picture, console=screen, auto_refresh=False) as live:
-        for item in liveness.told(subscription, REFRESH_S):
-            _told(chronicle, item)
+        while True:
+            if (item := subscription.receive(REFRESH_S)) is not None:
+                _told(chronicle, item)
             if time.monotonic() - drawn_s >= REFRESH_S:
                 drawn_s = time.monotonic()
                 live.refresh()

@@ -22,4 +22,14 @@ EVENTS: Mapping[str, str] = {
     "video-format-changed": "A camera delivers another size than the configuration sets.",
     "video-rate-low": "A camera delivers fewer frames a second than configured: the room is dark, or the format slow.",
     "worker-unkillable": "A source's worker process did not end when it was killed: its driver hangs in the kernel.",
+    # wire
+    "client-key-removed": "A client's key was removed from the allow-list. All subscribers are disconnected once.",
+    "client-key-unread": "A client's key file cannot be read. The client keeps the key that was read before.",
+    "client-keys-read": "The folder of client keys was read. `clients` lists the admitted clients.",
+    "client-keys-unread": "The folder of client keys cannot be read. The clients listed before stay admitted.",
+    "client-refused": "A client was refused because its key is not on the allow-list, or because it sent none.",
+    "messages-missed": "Subscribers have missed messages. `count` and `overflows` are totals since boot.",
+    "stale-socket-removed": "The socket file of a daemon that no longer runs was removed.",
+    "subscribers-cut": "All subscribers were disconnected. Those that are admitted reconnect by themselves.",
+    "subscriptions-exceeded": "There were more subscriptions than any honest use needs. All are disconnected.",
 }

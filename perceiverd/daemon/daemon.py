@@ -163,7 +163,7 @@ class Daemon:
                 self._reload()
             self._take_arrivals()
             self._tag_due()
-            self._publisher.attend()
+            self._publisher.handle_subscribers()
             self._heartbeat()
             if self._all_flushed():
                 logger.info("all-streams-ended")
@@ -172,7 +172,7 @@ class Daemon:
     def shutdown(self) -> None:
         """Say that it ends; what was opened is closed by its context, last opened first."""
         self._notifier.stopping()
-        self._publisher.attend()
+        self._publisher.handle_subscribers()
         for stream in self._streams.values():
             self._publish(stream.end_events("stopped", self._model))
         self._publish_status(now_ns())
@@ -292,7 +292,7 @@ class Daemon:
             stream = self._streams[name]
             self._publisher.send(stream.scores(window, row, self._labels, self._settings.publish.top, self._model))
             self._publish(self._pictured(stream, window, stream.events(window, row, self._model)))
-            if self._publisher.heard(messages.explain_topic(name)):
+            if self._publisher.is_requested(messages.explain_topic(name)):
                 self._publisher.send(stream.explain(window, self._settings.publish.top, self._model))
             stream.sent(window, now_ns())
 
@@ -407,8 +407,8 @@ class Daemon:
             streams={name: stream.reading(self._runner.state(name), now) for name, stream in self._streams.items()},
             inference=self._inference.frozen(),
             subscriptions=self._publisher.subscriptions,
-            subscribers=len(self._publisher.register),
-            missed=self._publisher.register.missed,
+            subscribers=len(self._publisher.registry),
+            missed=self._publisher.registry.missed,
             overflows=self._publisher.overflows,
             refused=self._publisher.refused,
             inference_cpu_s=self._inference_cpu_s,

@@ -392,18 +392,18 @@ class StreamState:
             state=state_of(sources),
             sources=tuple(
                 SourceStatus(
-                    each.source,
-                    each.state,
-                    each.data_age_s,
-                    {str(reason): count for reason, count in each.losses.items()},
-                    each.dropped,
-                    self.stalls_of(each.position),
-                    None if each.timing is None else each.timing.drift_ppm,
-                    None if each.timing is None else round(each.timing.jitter_ms, 3),
-                    0 if each.timing is None else each.timing.steps,
-                    each.snapshots,
-                    each.snapshots_failed,
-                    0 if each.timing is None else each.timing.overflows,
+                    source=each.source,
+                    state=each.state,
+                    data_age_s=each.data_age_s,
+                    restarts={str(reason): count for reason, count in each.losses.items()},
+                    dropped=each.dropped,
+                    stalls=self.stalls_of(each.position),
+                    drift_ppm=None if each.timing is None else each.timing.drift_ppm,
+                    jitter_ms=None if each.timing is None else round(each.timing.jitter_ms, 3),
+                    steps=0 if each.timing is None else each.timing.steps,
+                    snapshots=each.snapshots,
+                    snapshots_failed=each.snapshots_failed,
+                    overflows=0 if each.timing is None else each.timing.overflows,
                 )
                 for each in sources
             ),
@@ -462,7 +462,10 @@ def disabled(name: str, sources: Sequence[str], now: int, up_since: datetime, mo
         stream=name,
         time=utc(now),
         state=RunState.DISABLED,
-        sources=tuple(SourceStatus(source, RunState.DISABLED, None, {}, 0) for source in sources),
+        sources=tuple(
+            SourceStatus(source=source, state=RunState.DISABLED, data_age_s=None, restarts={}, dropped=0)
+            for source in sources
+        ),
         data_age_s=None,
         windows=0,
         dropped=0,

@@ -23,9 +23,8 @@ from perceiverd.core.labels import Label, ontology
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.mqtt.broker import PASSWORD, Address, Broker
 from perceiverd.mqtt.homeassistant import TopicState
-from perceiverd.wire import messages
-from perceiverd.wire.client import Curve, Gap, Restarted, Subscription, curve_of, subscribe
-from perceiverd.wire.messages import Hello
+from perceiverd.wire import Curve, Gap, Restarted, Stale, Subscription, messages, subscribe
+from perceiverd.wire.keys import read_curve
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +33,6 @@ TOPICS = (EVENTS, messages.HELLO, "status/")
 TURN_S = 0.1
 HEARD_A_TURN = 256
 """Messages, so that a flood can't keep the broker from its turn."""
-SILENCE_S = 5.0
-"""Without a message; longer where the daemon's statuses are further apart."""
 LOGGED_EVERY_S = 60.0
 TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
@@ -69,7 +66,7 @@ def mqtt(wish: BridgeOptions, environment: Mapping[str, str] = os.environ) -> in
     for name, prefix in (("--prefix", wish.prefix), ("--discovery", wish.discovery)):
         if not TOPIC.fullmatch(prefix) and (prefix or name == "--prefix"):
             raise ConfigError(f"{name} {prefix!r} is no topic; expected letters, digits, _ and -, parted by /")
-    curve = curve_of(wish.server_key, wish.secret_key)
+    curve = read_curve(wish.server_key, wish.secret_key)
     mirror = TopicState(wish.prefix, wish.discovery, find(wish.labels))
     with Broker(address, environment.get(PASSWORD), wish.prefix, mirror, wish.ca) as broker:
         Bridge(wish.endpoint, curve, mirror, broker).run()
@@ -95,8 +92,6 @@ class Bridge:
         self._endpoint, self._curve, self._mirror, self._broker = endpoint, curve, mirror, broker
         self._notifier = Notifier.from_environment()
         self._watchdog_s = (watchdog_ns() or 0) / 1e9
-        self._heard_s = time.monotonic()
-        self._silence_s = SILENCE_S
         self._torn = False
         """Whether messages of events were lost, so that a label may be on whose event is over."""
         self._missed = 0
@@ -129,7 +124,7 @@ class Bridge:
         heard = False
         for _ in range(HEARD_A_TURN):
             try:
-                item = subscription.hear(0)
+                item = subscription.receive(0)
             except WireError as error:  # of a daemon that is newer than this bridge
                 self._log(str(error))
                 continue
@@ -142,15 +137,11 @@ class Bridge:
                     self._torn |= item.topic.startswith(EVENTS)
                 case Restarted():
                     pass  # the mirror sees it by itself
+                case Stale():
+                    if not item.over:
+                        self._broker.outbox.put(self._mirror.silence())
                 case _:
-                    if isinstance(item, Hello):
-                        self._silence_s = max(SILENCE_S, 3 * item.status_interval_s)
                     self._broker.outbox.put(self._mirror.take(item))
-        now_s = time.monotonic()
-        if heard:
-            self._heard_s = now_s
-        elif now_s - self._heard_s > self._silence_s:
-            self._broker.outbox.put(self._mirror.silence())
         return heard
 
     def _tend(self) -> None:

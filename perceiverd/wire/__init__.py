@@ -1,15 +1,22 @@
-"""What other programs see: messages, their JSON Schema, the publisher, the client, keys.
+"""The public API for other programs: `subscribe`, what a subscription yields, and the topics.
 
-Other programs use the names below; everything else may change without notice. Knows no sources and no model.
+Only the names below are promised; everything else may change without notice. Importing this package loads pyzmq and
+msgspec, but neither numpy, torch nor FFmpeg. It knows no sources and no model.
 """
 
-from perceiverd.wire.client import Curve, Gap, Item, Restarted, Stale, Subscription, subscribe
+from perceiverd.core.errors import ConfigError, PerceiverdError, WireError
+from perceiverd.wire.client import Item, Stale, Subscription, subscribe
+from perceiverd.wire.gaps import Gap, Restarted
+from perceiverd.wire.keys import Curve
 from perceiverd.wire.messages import (
     Candidate,
+    Delivery,
     Event,
     Explain,
+    Explanation,
     Hello,
     Message,
+    Model,
     Scores,
     SourceStatus,
     Status,
@@ -22,13 +29,18 @@ from perceiverd.wire.messages import (
 
 __all__ = [
     "Candidate",
+    "ConfigError",
     "Curve",
+    "Delivery",
     "Event",
     "Explain",
+    "Explanation",
     "Gap",
     "Hello",
     "Item",
     "Message",
+    "Model",
+    "PerceiverdError",
     "Restarted",
     "Scores",
     "SourceStatus",
@@ -36,6 +48,7 @@ __all__ = [
     "Status",
     "Subscription",
     "Tag",
+    "WireError",
     "events_topic",
     "explain_topic",
     "scores_topic",

@@ -1,4 +1,4 @@
-"""Where a socket is bound, and the file that an ipc endpoint has there: made for the group at most, and cleaned up."""
+"""Binds a socket to an endpoint. Creates, protects and removes the file that an ipc endpoint has."""
 
 from __future__ import annotations
 
@@ -12,35 +12,39 @@ from pathlib import Path
 import zmq
 
 from perceiverd.core.errors import WireError
+from perceiverd.core.logs import log_event
+from perceiverd.core.paths import SOCKET_PATH_BYTES
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.wire")
 
 HINTS = {
-    errno.EADDRINUSE: "another program is bound to it; end it (ss -lp tells which), or set publish.endpoint",
+    errno.EADDRINUSE: "another program uses it; end that program (`ss -lp` shows it), or set publish.endpoint",
     errno.EADDRNOTAVAIL: "this machine does not have that address",
     errno.ENODEV: "this machine has no such interface",
-    errno.ENOENT: "its folder is missing: create it (systemd does for the service), or set publish.endpoint",
-    errno.EACCES: "this user may not create it there: run as the service's user, or set publish.endpoint",
-    errno.ENAMETOOLONG: "a socket's path has at most 107 bytes",
+    errno.ENOENT: "its folder is missing; create it (systemd does so for the service), or set publish.endpoint",
+    errno.EACCES: "this user may not create it there; run as the service's user, or set publish.endpoint",
+    errno.ENAMETOOLONG: f"the path of a socket has at most {SOCKET_PATH_BYTES} bytes",
 }
+SOCKET_UMASK = 0o117
+"""A new socket file gets 660: its owner and its group may connect, nobody else."""
 
 
 class Binding:
-    """An endpoint to bind to, as often as need be."""
+    """An endpoint to which sockets are bound, one after the other."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
-        """As it was asked for; once bound, with the port that was found for `*`."""
+        """As configured. Once a socket is bound, `*` is replaced by the real port."""
         self._inode: int | None = None
 
     def bind(self, socket_: zmq.Socket[bytes]) -> None:
-        """Raises WireError, one line, where that can't be."""
+        """Raises WireError, one line, if the endpoint cannot be bound."""
         try:
             path = _path_of(self.endpoint)
             if path:
-                _clear(path)
-            # The file is created with these rights, so that there is no moment at which others could connect.
-            before = os.umask(0o117)
+                _make_room(path)
+            # The umask applies when the file is created, so that nobody else can connect at any moment.
+            before = os.umask(SOCKET_UMASK)
             try:
                 socket_.bind(self.endpoint)
             finally:
@@ -52,7 +56,7 @@ class Binding:
         self._inode = path.stat().st_ino if path else None
 
     def clean_up(self) -> None:
-        """Remove the file, which ZeroMQ 4.3.5 leaves. By now it may be another daemon's, which has taken the place."""
+        """Remove the socket file, which ZeroMQ 4.3.5 leaves behind, unless another daemon has replaced it."""
         path = _path_of(self.endpoint)
         if path and self._inode and path.exists() and path.stat().st_ino == self._inode:
             path.unlink()
@@ -60,17 +64,17 @@ class Binding:
 
 
 def _path_of(endpoint: str) -> Path | None:
-    """The file of an ipc endpoint that has one."""
+    """The file of an ipc endpoint; None if it has no file, or if the endpoint is no ipc endpoint."""
     scheme, _, address = endpoint.partition("://")
     return Path(address) if scheme == "ipc" and address[:1] not in ("@", "*") else None
 
 
-def _clear(path: Path) -> None:
-    """Remove the socket that a killed daemon left behind. Raises OSError where the place is taken, or is none.
+def _make_room(path: Path) -> None:
+    """Remove the socket that a killed daemon left behind. Raises OSError or WireError if the path cannot be used.
 
-    ZeroMQ would remove whatever is there, unasked: the socket of a daemon at work, or a file that is none.
+    ZeroMQ would remove any file there without a check, be it the socket of a running daemon or no socket at all.
     """
-    if len(os.fsencode(path)) > zmq.IPC_PATH_MAX_LEN:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         raise OSError(errno.ENAMETOOLONG, "")
     if not path.parent.is_dir():
         raise OSError(errno.ENOENT, "")
@@ -79,13 +83,13 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise WireError(f"cannot publish at ipc://{path}: a file that is no socket is in its place")
+        raise WireError(f"cannot publish at ipc://{path}: the file there is not a socket; remove it")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            logger.info("stale-socket-removed path=%s", path)
+            log_event(logger, logging.INFO, "stale-socket-removed", path=str(path))
             path.unlink(missing_ok=True)
             return
     raise OSError(errno.EADDRINUSE, "")

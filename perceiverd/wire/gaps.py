@@ -1,4 +1,4 @@
-"""What a subscriber has heard of each topic, and so what it has missed. Pure: it knows no socket and no clock."""
+"""Finds lost and repeated messages by their `seq`. Pure: it knows no socket and no clock."""
 
 from __future__ import annotations
 
@@ -6,30 +6,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from perceiverd.wire import messages
-from perceiverd.wire.messages import Message, Scores, Status
+from perceiverd.wire.messages import Explain, Message, Scores, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages that were sent, and did not arrive: this program was too slow for them, or the link was cut."""
+    """Messages that were published and not received: this program was too slow, or the link was cut."""
 
     topic: str
     missed: int
-    """How many, just before what comes next."""
+    """How many messages of the topic are missing just before the next one."""
     boot_id: str
-    """Of the daemon that sent them."""
+    """The daemon that published them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """Another daemon speaks now: every `seq` begins anew, and events that were open under the one before are over."""
+    """The daemon was restarted: every `seq` starts again at 0, and all events of the previous daemon are over."""
 
     boot_id: str
     before: str
-    """The `boot_id` until now."""
-
-
-Item = Message | Gap | Restarted
+    """The `boot_id` of the previous daemon."""
 
 
 @dataclass(slots=True)
@@ -37,88 +34,90 @@ class _Topic:
     """One topic of one daemon."""
 
     next_seq: int
-    """Everything before it was heard, or told as missed."""
-    early: set[int] = field(default_factory=set)
-    """From there on, what was heard already because it was repeated."""
+    """Every message with a lower `seq` was received, or reported as missed."""
+    repeated: set[int] = field(default_factory=set)
+    """From there on: the `seq` of messages that were received as repetitions."""
 
 
 class GapDetector:
-    """Takes messages as they come; gives them back, with what was missed told before them."""
+    """Passes on new messages, drops duplicates, and puts a `Gap` where messages are missing."""
 
-    def __init__(self, listens: Callable[[str], bool] = lambda topic: True) -> None:
-        """`listens`: whether a topic is among those subscribed to."""
-        self._listens = listens
+    def __init__(self, subscribed: Callable[[str], bool] = lambda _: True) -> None:
+        """`subscribed` says whether all messages of a topic should be received."""
+        self._subscribed = subscribed
         self.boot_id: str | None = None
-        """Of the daemon heard last."""
+        """The daemon whose message was received last."""
         self.missed = 0
-        """Messages, from all daemons."""
+        """Messages missed from all daemons."""
         self.missed_now = 0
-        """Messages, from the daemon heard last."""
-        self._pages: dict[str, _Topic] = {}
-        self._repeats: dict[str, set[int]] = {}
-        """What was heard of topics that have not spoken for themselves yet."""
+        """Messages missed from the daemon whose message was received last."""
+        self._topics: dict[str, _Topic] = {}
+        self._repeated: dict[str, set[int]] = {}
+        """For topics of which only repetitions were received so far: their `seq`."""
         self._audited: set[str] = set()
-        """Streams whose status has said how far their topics are: one that it did not name had not begun."""
+        """Streams whose status was received. A topic that it did not list had no message yet."""
 
-    def take(self, message: Message) -> Iterator[Item]:
-        """What there is to tell: nothing where the message is a repetition of what was heard."""
+    def accept(self, message: Message) -> Iterator[Message | Gap | Restarted]:
+        """The items that this message leads to; none if it is a duplicate."""
         if message.boot_id != self.boot_id:
-            if self.boot_id is not None:
-                yield Restarted(message.boot_id, self.boot_id)
-            self.boot_id, self.missed_now = message.boot_id, 0
-            self._pages.clear()
-            self._repeats.clear()
-            self._audited.clear()
-        topic = messages.topic(message)
-        if not isinstance(message, Scores | messages.Explain) and message.repeated:
-            if self._repeat(topic, message.seq):
+            yield from self._restart(message.boot_id)
+        name = messages.topic(message)
+        if not isinstance(message, Scores | Explain) and message.repeated:
+            if self._is_new_repetition(name, message.seq):
                 yield message
             return
-        page = self._page(topic, message.seq)
-        if message.seq < page.next_seq:
+        topic = self._topic(name, message.seq)
+        if message.seq < topic.next_seq:
             return
-        repeated = message.seq in page.early
-        yield from self._up_to(topic, message.seq)
-        page.next_seq = message.seq + 1
+        known = message.seq in topic.repeated
+        yield from self._missing_before(name, message.seq)
+        topic.next_seq = message.seq + 1
         if isinstance(message, Status):
             yield from self._audit(message)
-        if not repeated:
+        if not known:
             yield message
 
-    def _repeat(self, topic: str, seq: int) -> bool:
-        """Note what was said again; False where it is known."""
-        page = self._pages.get(topic)
-        known = self._repeats.setdefault(topic, set()) if page is None else page.early
-        if seq in known or (page is not None and seq < page.next_seq):
+    def _restart(self, boot_id: str) -> Iterator[Restarted]:
+        if self.boot_id is not None:
+            yield Restarted(boot_id, self.boot_id)
+        self.boot_id, self.missed_now = boot_id, 0
+        self._topics.clear()
+        self._repeated.clear()
+        self._audited.clear()
+
+    def _is_new_repetition(self, name: str, seq: int) -> bool:
+        """Record a repeated message; False if it was received before."""
+        topic = self._topics.get(name)
+        known = self._repeated.setdefault(name, set()) if topic is None else topic.repeated
+        if seq in known or (topic is not None and seq < topic.next_seq):
             return False
         known.add(seq)
         return True
 
     def _audit(self, status: Status) -> Iterator[Gap]:
-        """A status says how far its stream's topics are: so the loss of a topic's last message shows too."""
+        """Compare with the counts in a status, which reveal the loss of a topic's last message too."""
         for kind, sent in status.delivery.sent.items():
-            topic = f"{kind}/{status.stream}/"
-            if topic != messages.topic(status) and self._listens(topic):
-                page = self._page(topic, sent)
-                yield from self._up_to(topic, sent)
-                page.next_seq = max(page.next_seq, sent)
+            name = f"{kind}/{status.stream}/"
+            if name != messages.topic(status) and self._subscribed(name):
+                topic = self._topic(name, sent)
+                yield from self._missing_before(name, sent)
+                topic.next_seq = max(topic.next_seq, sent)
         self._audited.add(status.stream)
 
-    def _page(self, topic: str, seq: int) -> _Topic:
-        """The topic's page. A new one begins here, for what was before was not for us, unless it is known to be new."""
-        if topic not in self._pages:
-            if topic.partition("/")[2].rstrip("/") in self._audited:
+    def _topic(self, name: str, seq: int) -> _Topic:
+        """The topic's state. A new one begins at this `seq`, or at 0 if a status has shown that the topic is new."""
+        if name not in self._topics:
+            if name.partition("/")[2].rstrip("/") in self._audited:
                 seq = 0
-            early = {each for each in self._repeats.pop(topic, set()) if each >= seq}
-            self._pages[topic] = _Topic(seq, early)
-        return self._pages[topic]
+            repeated = {each for each in self._repeated.pop(name, set()) if each >= seq}
+            self._topics[name] = _Topic(seq, repeated)
+        return self._topics[name]
 
-    def _up_to(self, topic: str, seq: int) -> Iterator[Gap]:
-        """What is missing before this number."""
-        page = self._pages[topic]
-        known = {each for each in page.early if each < seq}
-        page.early -= {*known, seq}
-        if (lost := seq - page.next_seq - len(known)) > 0:
+    def _missing_before(self, name: str, seq: int) -> Iterator[Gap]:
+        topic = self._topics[name]
+        known = {each for each in topic.repeated if each < seq}
+        topic.repeated -= {*known, seq}
+        if (lost := seq - topic.next_seq - len(known)) > 0:
             self.missed += lost
             self.missed_now += lost
-            yield Gap(topic, lost, self.boot_id or "")
+            yield Gap(name, lost, self.boot_id or "")

@@ -1,8 +1,8 @@
-"""The wire: what is said, under which topic. Values in, bytes out; it knows no socket and no clock.
+"""The messages and their topics. Knows no socket, no clock and no bytes (`codec` does).
 
-Every message travels as two parts, `[topic, JSON]`. The JSON's keys are the fields below, `type` says which struct.
-Topics end in a slash, because ZeroMQ subscribes to prefixes: `scores/cam1/` must not match `scores/cam10/`.
-Readers ignore keys they don't know; `schema` grows when a key changes its meaning or goes away.
+The keys of a message's JSON are the fields below, and `type` names the struct.
+Topics end in a slash because ZeroMQ subscribes to prefixes: `scores/cam1/` must not match `scores/cam10/`.
+Readers ignore unknown keys. `schema` increases when a key changes its meaning or is removed.
 """
 
 from __future__ import annotations
@@ -13,330 +13,345 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from perceiverd.core.errors import WireError
 from perceiverd.core.labels import Label
 
-if TYPE_CHECKING:  # a client, which only reads, needs no numpy
+if TYPE_CHECKING:  # a client only reads messages and needs no numpy
     import numpy as np
     from numpy.typing import NDArray
 
 SCHEMA = 1
 
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time of day, as RFC 3339 in UTC."""
+"""A date and time, in RFC 3339 and UTC."""
 
 
 class Model(msgspec.Struct, frozen=True):
-    """Whose scores these are."""
+    """The model that made the scores."""
 
     name: str
     sha256: str
-    """Of the weights."""
+    """Checksum of the weights, in hexadecimal."""
 
 
 class Tag(msgspec.Struct, frozen=True):
     """One label with its score."""
 
     mid: str
-    """AudioSet's machine id, or `k700/...` for Kinetics': the key of a label."""
+    """The label's key: AudioSet's machine id, or `k700/...` for a label of Kinetics-700."""
     index: int
-    """Its place among the model's outputs."""
+    """Its index among the model's outputs."""
     name: str
     score: float
-    """Probability that the label holds in the window, 0..1."""
+    """Probability that the label applies to the window, 0..1."""
 
 
 def best(scores: NDArray[np.floating], labels: Sequence[Label], top: int) -> tuple[Tag, ...]:
-    """The `top` best labels, or all where there are fewer; equal scores in the order of the labels.
+    """The `top` best labels, or all if there are fewer. Equal scores keep the order of the labels.
 
-    A score is rounded to 6 decimals: float32 holds no more.
+    `scores` has one entry for each label. Scores are rounded to 6 decimals, because float32 has no more.
     """
     order = (-scores).argsort(kind="stable")[:top]
     return tuple(Tag(labels[i].mid, labels[i].index, labels[i].name, round(float(scores[i]), 6)) for i in order)
 
 
-class Hello(msgspec.Struct, frozen=True, tag="hello"):
-    """Who speaks: said at the start and to every new subscriber."""
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """Describes the daemon. Published at start, after a reload, and to every new subscriber."""
 
     version: str
-    """Of perceiverd."""
+    """Version of perceiverd."""
     streams: tuple[str, ...]
+    """Streams that are watched."""
     model: Model
     hop_s: float
-    """Seconds from the start of one window to the start of the next."""
+    """Seconds between the starts of two consecutive windows."""
     status_interval_s: float
-    """Seconds between two statuses of a stream; three of them without one is silence."""
+    """Seconds between two statuses of a stream. After three intervals without a message the daemon counts as stale."""
     up_since: Utc
+    """When the daemon started."""
     boot_id: str = ""
+    """Identifies one run of the daemon. After a restart it changes, and every `seq` starts again at 0."""
     seq: int = 0
+    """Number of the message within its topic, without gaps, from 0."""
     repeated: bool = False
-    """True where it is said again, under its first `seq`, for somebody who came late."""
+    """True if this is a repetition, with its original `seq`, for a new subscriber."""
     schema: int = SCHEMA
+    """Version of the message format."""
     disabled: tuple[str, ...] = ()
-    """Streams that are configured and switched off; nothing is said of them but their status."""
+    """Streams that are configured but disabled. Only their status is published."""
 
 
-class Scores(msgspec.Struct, frozen=True, tag="scores"):
-    """What the model makes of one window of one stream."""
+class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
+    """The model's scores for one window of one stream."""
 
     stream: str
     start: Utc
-    """Capture time of the window's beginning."""
+    """Capture time of the start of the window."""
     end: Utc
+    """Capture time of the end of the window."""
     start_s: float
-    """The same in seconds of stream time, which begins with the first media since boot and never jumps."""
+    """Start of the window in seconds of stream time. That begins with the first media since boot and never jumps."""
     end_s: float
+    """End of the window in seconds of stream time."""
     latency_ms: float
-    """From the capture of the window's end to the publishing of this message."""
+    """Milliseconds from the capture of the window's end to the publication of this message."""
     modalities: tuple[str, ...]
-    """Which of `audio` and `video` the model was given; what was missing was masked, not replaced by zeros."""
+    """Which of `audio` and `video` the model received. A missing one was masked, not replaced by zeros."""
     model: Model
     labels: tuple[Tag, ...]
-    """Best first."""
+    """Labels with their scores, the highest score first."""
     dropped: int
-    """Windows of this stream overtaken by newer ones, and so not tagged, since the last message."""
+    """Windows of this stream that were replaced by newer ones and not tagged, since the last message."""
     skew_ms: float | None = None
-    """How much later (negative: earlier) its pictures were taken than the sound they stand beside, on average over the
-    model's ticks, by the clocks of their sources; null where it has only one of them."""
+    """How much later the video frames were captured than the audio beside them, in ms, by the sources' clocks. Negative
+    if earlier. Mean over the model's ticks; null if the window has only one modality."""
     skew_most_ms: float | None = None
-    """The same at the tick where it is furthest from 0."""
+    """The skew at the tick where it is furthest from 0."""
     boot_id: str = ""
-    """New with every start of the daemon; `seq` begins anew with it."""
+    """As in `Hello`."""
     seq: int = 0
-    """Counts the messages of this topic without a gap."""
+    """As in `Hello`."""
     schema: int = SCHEMA
+    """As in `Hello`."""
 
 
-class SourceStatus(msgspec.Struct, frozen=True):
-    """How one source of a stream is."""
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one source of a stream."""
 
     source: str
-    """What it opens: a path, a URL, a device; without passwords."""
+    """The path, URL or device that it opens, without passwords."""
     state: str
     """`starting`, `up`, `stalled`, `backing off`, `ended` or `disabled`."""
     data_age_s: float | None
-    """Seconds since its last frame or chunk arrived; None before the first."""
+    """Seconds since its last frame or chunk arrived; null before the first."""
     restarts: dict[str, int]
-    """How often it was started again, by reason, since boot."""
+    """How often it was restarted since boot, by reason."""
     dropped: int
-    """Frames and chunks that found no room on their way, since boot."""
+    """Frames and chunks dropped because a queue was full, since boot."""
     stalls: tuple[str, ...] = ()
-    """What of it comes and yet is nothing, and so counts as missing: `frozen picture`, `dead silence`."""
+    """Media that arrives but counts as missing: `frozen picture` (frozen video), `dead silence` (dead audio)."""
     drift_ppm: float | None = None
-    """By how many millionths its device's clock runs fast (negative: slow); null where that isn't known."""
+    """How fast its device's clock runs, in parts per million; negative if it runs slow, null if unknown."""
     jitter_ms: float | None = None
-    """How late its readings come on average; null where it isn't measured."""
+    """Mean delay of its clock readings in ms; null if it is not measured."""
     steps: int = 0
-    """Sudden steps of its device's clock since boot, a gap each, and `overflows`."""
+    """Sudden steps of its device's clock since boot, with a gap at each. Includes `overflows`."""
     snapshots: int = 0
-    """Snapshots that were put on disk, since boot."""
+    """Snapshots written to disk since boot."""
     snapshots_failed: int = 0
-    """Snapshots that were asked for in vain, since boot: the log says why."""
+    """Snapshots that failed since boot. The log has the reasons."""
     overflows: int = 0
-    """How often sound was lost since boot because this machine was too slow to take it; counted in `steps` too."""
+    """How often audio was lost since boot because this machine was too slow to read it. Also counted in `steps`."""
 
 
-class Delivery(msgspec.Struct, frozen=True):
-    """How what is published fares. The publisher fills it in."""
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """How well messages reach their subscribers. The publisher fills it in."""
 
     subscribers: int = 0
-    """Those that are there and report what they miss, as `perceiverd.client` does."""
+    """Connected subscribers that report their losses, as `perceiverd.wire.subscribe` does."""
     missed: int = 0
-    """Messages that subscribers have reported as missed, since boot."""
+    """Messages that subscribers reported as missed since boot."""
     losing: dict[str, int] = {}
-    """What those who are there have missed, by name, the most first; ten at most."""
+    """Messages missed by connected subscribers, by name, the largest count first; at most ten."""
     overflows: int = 0
-    """How often since boot a subscriber's queue was found full. What it then lost it can tell from `seq` alone."""
+    """How often a subscriber's queue was found full since boot. Only `seq` shows the subscriber what it then lost."""
     sent: dict[str, int] = {}
-    """How many messages were sent under `scores/STREAM/`, `events/STREAM/` and so on before this one, which is to say
-    the `seq` of the next one of each."""
+    """How many messages were published before this one under `scores/STREAM/`, `events/STREAM/` and so on: the `seq` of
+    the next message of that topic."""
 
 
-class Status(msgspec.Struct, frozen=True, tag="status"):
-    """How a stream is: a heartbeat, told at every interval whatever happens."""
+class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
+    """The state of a stream. It is also the heartbeat: published at every interval, whatever happens."""
 
     stream: str
     time: Utc
+    """When this message was made."""
     state: str
-    """The worst of its sources' states; `ended` when all of them have, `disabled` where it is switched off."""
+    """The worst of its sources' states; `ended` if all of them have ended, `disabled` if the stream is disabled."""
     sources: tuple[SourceStatus, ...]
     data_age_s: float | None
-    """Seconds since the stream's last frame or chunk arrived; None before the first."""
+    """Seconds since the stream's last frame or chunk arrived; null before the first."""
     windows: int
     """Windows tagged since boot."""
     dropped: int
-    """Windows overtaken by newer ones since boot."""
+    """Windows that were replaced by newer ones and not tagged, since boot."""
     late: int
-    """Frames and chunks refused because their time had passed, since boot."""
+    """Frames and chunks dropped since boot because they arrived after their window."""
     gaps: int
-    """Times the stream's line was torn since boot."""
+    """Gaps in the stream's media since boot."""
     subscriptions: int
-    """Subscriptions in force at the publisher, over all topics; one subscriber may hold several."""
+    """Subscriptions at the publisher, to all topics; one subscriber may have several."""
     up_since: Utc
     """When the daemon started."""
     model: Model
     hop_s: float | None = None
-    """Seconds from one tagged window to the next lately: the hop, stretched where windows had to be dropped; null
-    before the first."""
+    """Recent seconds between two tagged windows. Longer than the configured hop if windows had to be dropped; null
+    before the first window."""
     skew_ms: float | None = None
-    """Of its last window, as in `Scores`."""
+    """As in `Scores`, for its last window."""
     skew_most_ms: float | None = None
+    """As in `Scores`, for its last window."""
     level_dbfs: float | None = None
-    """Root mean square of its last window's sound in dB of full scale, -120 at the least; null where it had none."""
+    """Audio level (RMS) of its last window in dB of full scale, at least -120; null if it had no audio."""
     delivery: Delivery = Delivery()
     boot_id: str = ""
+    """As in `Hello`."""
     seq: int = 0
+    """As in `Hello`."""
     repeated: bool = False
     """As in `Hello`."""
     schema: int = SCHEMA
+    """As in `Hello`."""
 
 
-class Explanation(msgspec.Struct, frozen=True):
-    """Why an event begins, goes on or ends."""
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an event begins, continues or ends."""
 
     score: float
-    """The label's score, smoothed over time, with the window that brought the message."""
+    """The label's score, smoothed over time, at the window that caused this message."""
     on: float
-    """The threshold from which on it may begin."""
+    """Threshold at or above which an event may begin."""
     off: float
-    """The lower one below which it fades."""
+    """Lower threshold. Below it the event fades."""
     windows: int
-    """How many windows confirm it so far."""
+    """How many windows have confirmed the event so far."""
     since: Utc
-    """When its smoothed score was first found at or above `on`: the end of its first window."""
+    """End of the first window in which the smoothed score was at or above `on`."""
     reason: str
-    """`confirmed`, `split` (it goes on from an event that had lasted as long as one may), `goes on`, `faded`,
-    `subsumed` (an event of a label below it in the ontology took its place), `stream lost`, `stream ended`, `gap` (no
-    window for too long, or the machine was suspended), `maximum duration`, `stopped` or `reload`."""
+    """`confirmed`, `split` (it continues an event that reached the maximum duration), `goes on`, `faded`, `subsumed`
+    (an event of a label below it in the ontology replaced it), `stream lost`, `stream ended`, `gap` (no window for too
+    long, or the machine was suspended), `maximum duration`, `stopped` or `reload`."""
 
 
-class Event(msgspec.Struct, frozen=True, tag="event"):
-    """A label that begins, goes on or ends; all messages of one event have its `id`."""
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
+    """An event begins, continues or ends: a label was recognised for some time."""
 
     stream: str
     kind: Literal["begin", "update", "end"]
     id: str
-    """The same from begin to end, and no other event of this stream has it."""
+    """The same in all messages of one event. No other event of this stream has it."""
     mid: str
     index: int
     name: str
     start: Utc
-    """Capture time of the beginning of its first window."""
+    """Capture time of the start of its first window."""
     end: Utc
-    """Capture time of the end of the last window that confirms it; it grows until the `end`."""
+    """Capture time of the end of the last window that confirmed it. It grows until the event ends."""
     start_s: float
-    """The same in seconds of stream time."""
+    """Its start in seconds of stream time, as in `Scores`."""
     end_s: float
+    """Its end in seconds of stream time, as in `Scores`."""
     duration_s: float
-    """From `start` to `end`."""
+    """Seconds from `start` to `end`."""
     peak: float
-    """The highest score of the label, or of a label below it in the ontology, in a window of the event."""
+    """The highest score in its windows, of its label or of a label below it in the ontology."""
     mean: float
-    """The mean of these scores over the windows that confirm it."""
+    """The mean score over the windows that confirmed it, of the same labels."""
     modalities: tuple[str, ...]
     """Which of `audio` and `video` its windows had."""
     continues: str | None
-    """The id of the event that had lasted as long as one may, and that goes on in this one."""
+    """The id of the event that this one continues, because that one reached the maximum duration; otherwise null."""
     explanation: Explanation
     latency_ms: float
-    """From the capture of the end of the window that brought this to the publishing of this message."""
+    """Milliseconds from the capture of the end of the window that caused this message to its publication."""
     model: Model
     snapshot: str | None = None
-    """The file of a picture of its beginning, on the daemon's machine; null where none was asked for. It is there soon
-    after the `begin`, unless the disk was full, which the status counts; and it goes when it is old."""
+    """File on the daemon's machine with a picture of the beginning; null if snapshots are off. It appears soon after
+    `begin`, unless writing failed, which the status counts. It is deleted when it is old."""
     boot_id: str = ""
+    """As in `Hello`."""
     seq: int = 0
+    """As in `Hello`."""
     repeated: bool = False
-    """True where it is said again, under its first `seq`, for somebody who came late: the event is open."""
+    """As in `Hello`; the event is still open."""
     schema: int = SCHEMA
+    """As in `Hello`."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A label that has an event, or might have had one, and why it has none."""
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A label with an event, or with a score near one, and the reason why it has an event or none."""
 
     mid: str
     index: int
     name: str
     score: float
-    """In this window: the label's own, or that of its surest label below."""
+    """Its score in this window: its own, or that of the best label below it in the ontology."""
     surest: str | None
-    """The mid of the label below whose score that is; None where it is its own."""
+    """The mid of the label below it that has this score; null if the score is its own."""
     smoothed: float
+    """The score, smoothed over time."""
     on: float
+    """As in `Explanation`."""
     off: float
+    """As in `Explanation`."""
     state: str
-    """`open`, `fading` (open, its score below `off`), `holding` (at or above `on`, not yet for long enough),
+    """`open`, `fading` (open, its score below `off`), `holding` (at or above `on`, but not yet for long enough),
     `subsumed`, `cool-down`, `denied`, `not allowed`, `below on` or `quiet` (below `off`)."""
     reason: str
-    """The same as half a sentence, with its numbers."""
+    """The state in words, with its numbers."""
     windows: int
-    """How many windows confirm the event, or what may become one."""
+    """How many windows have confirmed the event, or a possible event."""
     event: str | None
-    """The id of its open event."""
+    """The id of its open event; null if it has none."""
 
 
-class Explain(msgspec.Struct, frozen=True, tag="explain"):
-    """What every label lacks for an event, window by window; told only while somebody has subscribed to it."""
+class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
+    """Why each label has an event or none, for one window. Published only while someone subscribes to it."""
 
     stream: str
     start: Utc
-    """The window, as in `Scores`."""
+    """As in `Scores`."""
     end: Utc
+    """As in `Scores`."""
     start_s: float
+    """As in `Scores`."""
     end_s: float
+    """As in `Scores`."""
     candidates: tuple[Candidate, ...]
-    """The labels at or above their `off`, and the best in any case; the highest smoothed score first."""
+    """The labels at or above their `off`, and always the best label; the highest smoothed score first."""
     smoothed: tuple[float, ...]
-    """The smoothed scores of all labels, in the order of the model."""
+    """The smoothed scores of all labels, in the order of the model's outputs."""
     on: tuple[float, ...]
     """The thresholds of all labels, in the same order."""
     suppressed: dict[str, int]
-    """How often since boot a label had no event, or none of its own, by reason: `below on`, `too short`, `merged`,
-    `subsumed`, `cool-down`, `denied`, `not allowed`. A label that is held down for hours counts once."""
+    """How often a label got no event of its own since boot, by reason: `below on`, `too short`, `merged`, `subsumed`,
+    `cool-down`, `denied`, `not allowed`. A label that is suppressed for hours counts once."""
     model: Model
     boot_id: str = ""
+    """As in `Hello`."""
     seq: int = 0
+    """As in `Hello`."""
     schema: int = SCHEMA
+    """As in `Hello`."""
 
 
 Message = Hello | Scores | Status | Event | Explain
 
 
-class _Version(msgspec.Struct):
-    """Read before the rest, which another schema may shape differently."""
-
-    schema: int
-
-
-_encoder = msgspec.json.Encoder()
-_version_decoder = msgspec.json.Decoder(_Version)
-_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
-
 HELLO = "hello/"
 
 
 def scores_topic(stream: str) -> str:
-    """What to subscribe to for a stream's scores."""
+    """The topic of a stream's scores."""
     return f"scores/{stream}/"
 
 
 def status_topic(stream: str) -> str:
-    """What to subscribe to for a stream's heartbeat."""
+    """The topic of a stream's status, its heartbeat."""
     return f"status/{stream}/"
 
 
 def events_topic(stream: str) -> str:
-    """What to subscribe to for a stream's events."""
+    """The topic of a stream's events."""
     return f"events/{stream}/"
 
 
 def explain_topic(stream: str) -> str:
-    """What to subscribe to for the reasons why a stream's labels have events or none."""
+    """The topic of the reasons why a stream's labels have events or none."""
     return f"explain/{stream}/"
 
 
 def topic(message: Message) -> str:
-    """The topic under which a message travels."""
+    """The topic of a message."""
     match message:
         case Hello():
             return HELLO
@@ -351,9 +366,9 @@ def topic(message: Message) -> str:
 
 
 def cache_key(message: Message) -> tuple[str, str] | None:
-    """Under which key a message is a last value, kept for those who come late; None for what is true only once.
+    """The key under which the publisher keeps a message for new subscribers; None if it does not keep it.
 
-    The message of an event that goes on replaces the one before it. One that `clears` its key is not kept.
+    A later message with the same key replaces it: an event has one entry. A message that `clears` its key is not kept.
     """
     match message:
         case Hello() | Status():
@@ -365,27 +380,5 @@ def cache_key(message: Message) -> tuple[str, str] | None:
 
 
 def clears(message: Message) -> bool:
-    """Whether what was kept under this message's key is over with it: an event that has ended."""
+    """Whether this message removes what was kept under its key: it ends an event."""
     return isinstance(message, Event) and message.kind == "end"
-
-
-def encode(message: Message) -> list[bytes]:
-    """The parts of the message on the wire."""
-    return [topic(message).encode(), _encoder.encode(message)]
-
-
-def decode(parts: list[bytes]) -> Message:
-    """The message that came. Raises WireError where it is none of ours, or of a schema this code can't read."""
-    if len(parts) != 2:
-        raise WireError(f"a message of {len(parts)} parts; perceiverd's have two, topic and JSON")
-    heading, body = parts
-    try:
-        version = _version_decoder.decode(body)
-        if version.schema != SCHEMA:
-            raise WireError(f"a message of schema {version.schema}; this version reads {SCHEMA}: update the older side")
-        message = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise WireError(f"a message under {heading[:80]!r} is not perceiverd's: {error}") from error
-    if heading != topic(message).encode():
-        raise WireError(f"a message of {topic(message)} came under {heading[:80]!r}")
-    return message

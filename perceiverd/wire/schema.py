@@ -1,7 +1,7 @@
-"""JSON Schema of the wire: for programs in other languages, and so that no change of the wire goes unnoticed.
+"""JSON Schema of the messages: for programs in other languages, and to notice any change of the format.
 
-`wire-1.json` beside this module is what it makes; `perceiverd schema` prints it. A reader may hold every message
-against it: all keys are there, and keys that a later version adds are allowed.
+`wire-1.json` beside this module holds the result, and `perceiverd schema` prints it. Every message that perceiverd
+publishes is valid: it has all keys, and keys that a later version adds are allowed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from perceiverd.wire.messages import SCHEMA, Message
 FILE = Path(__file__).parent / f"wire-{SCHEMA}.json"
 
 
-def wire() -> dict[str, Any]:
-    """The schema of every message: one of those under `$defs`, by its `type`."""
+def json_schema() -> dict[str, Any]:
+    """The schema of every message: one of those under `$defs`, chosen by its `type`."""
     kinds: tuple[type[msgspec.Struct], ...] = get_args(Message)
     _, parts = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     for kind in {each.__name__: each for each in _structs(kinds)}.values():
@@ -33,15 +33,15 @@ def wire() -> dict[str, Any]:
     }
 
 
-def written() -> str:
-    """The schema as it stands in its file."""
-    return json.dumps(wire(), indent=2, ensure_ascii=False) + "\n"
+def json_schema_text() -> str:
+    """The schema as text, as it is in FILE."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _describe(part: dict[str, Any], kind: type[msgspec.Struct]) -> None:
-    """Add what the struct's source says of its fields, and that a message has all of them."""
+    """Add the docstrings of the fields, and require all keys."""
     properties: dict[str, dict[str, Any]] = part["properties"]
-    part["required"] = list(properties)  # a default is what a reader takes for granted; the daemon writes every key
+    part["required"] = list(properties)  # a reader assumes a default for a missing key; the daemon writes every key
     for name, text in field_docstrings(kind).items():
         properties[name]["description"] = text
     for schema in properties.values():
@@ -51,23 +51,23 @@ def _describe(part: dict[str, Any], kind: type[msgspec.Struct]) -> None:
 
 
 def _structs(kinds: tuple[type[msgspec.Struct], ...]) -> list[type[msgspec.Struct]]:
-    """These structs and those inside them."""
+    """These structs and the structs inside them."""
     found: list[type[msgspec.Struct]] = []
 
-    def look(kind: msgspec.inspect.Type) -> None:
+    def collect(kind: msgspec.inspect.Type) -> None:
         match kind:
             case msgspec.inspect.StructType(cls=cls, fields=fields):
                 found.append(cls)
                 for field in fields:
-                    look(field.type)
+                    collect(field.type)
             case msgspec.inspect.VarTupleType(item_type=item):
-                look(item)
+                collect(item)
             case msgspec.inspect.UnionType(types=types):
                 for each in types:
-                    look(each)
+                    collect(each)
             case _:
                 pass
 
     for kind in msgspec.inspect.multi_type_info(kinds):
-        look(kind)
+        collect(kind)
     return found

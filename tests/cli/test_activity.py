@@ -10,16 +10,62 @@ from perceiverd.wire.messages import Event, Explanation, Hello, Message, Model, 
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MODEL = Model("tiny", "0" * 64)
-HELLO = Hello("9.9", ("door", "gate"), MODEL, 0.5, 1.0, NOW, boot_id="b1")
-SCORES = Scores(
-    "door", NOW, NOW, 0, 1, 140, ("audio",), MODEL, (Tag("/m/1", 74, "Dog", 0.88), Tag("/m/2", 75, "[b]Bark", 0.5)), 3
+HELLO = Hello(
+    version="9.9",
+    streams=("door", "gate"),
+    model=MODEL,
+    hop_s=0.5,
+    status_interval_s=1.0,
+    up_since=NOW,
+    boot_id="b1",
 )
-SOURCE = SourceStatus("cam", "up", 0.1, {}, 0)
-STATUS = Status("door", NOW, "up", (SOURCE,), 0.1, 8, 0, 0, 0, 1, NOW, MODEL)
-WHY = Explanation(0.9, 0.6, 0.3, 4, NOW, "confirmed")
+SCORES = Scores(
+    stream="door",
+    start=NOW,
+    end=NOW,
+    start_s=0,
+    end_s=1,
+    latency_ms=140,
+    modalities=("audio",),
+    model=MODEL,
+    labels=(Tag("/m/1", 74, "Dog", 0.88), Tag("/m/2", 75, "[b]Bark", 0.5)),
+    dropped=3,
+)
+SOURCE = SourceStatus(source="cam", state="up", data_age_s=0.1, restarts={}, dropped=0)
+STATUS = Status(
+    stream="door",
+    time=NOW,
+    state="up",
+    sources=(SOURCE,),
+    data_age_s=0.1,
+    windows=8,
+    dropped=0,
+    late=0,
+    gaps=0,
+    subscriptions=1,
+    up_since=NOW,
+    model=MODEL,
+)
+WHY = Explanation(score=0.9, on=0.6, off=0.3, windows=4, since=NOW, reason="confirmed")
 BEGIN = Event(
-    *("door", "begin", "74-0", "/m/1", 74, "Dog", NOW, NOW + timedelta(seconds=2), 0, 2, 2, 0.93, 0.8, ("audio",)),
-    *(None, WHY, 140.0, MODEL),
+    stream="door",
+    kind="begin",
+    id="74-0",
+    mid="/m/1",
+    index=74,
+    name="Dog",
+    start=NOW,
+    end=NOW + timedelta(seconds=2),
+    start_s=0,
+    end_s=2,
+    duration_s=2,
+    peak=0.93,
+    mean=0.8,
+    modalities=("audio",),
+    continues=None,
+    explanation=WHY,
+    latency_ms=140.0,
+    model=MODEL,
 )
 
 

@@ -189,14 +189,14 @@ def test_keys_are_made(perceiverd: Perceiverd, tmp_path: Path) -> None:
     assert secret.read_text().split('"')[3] not in out
     status, out, err = perceiverd("keys", "new", "kitchen", "--folder", tmp_path)
     assert (status, out) == (1, "")
-    assert "kitchen.key: is there already" in err
+    assert "kitchen.key: the file exists already" in err
 
 
 def test_half_a_pair_of_keys_is_one_line(perceiverd: Perceiverd, tmp_path: Path) -> None:
     """A client needs the daemon's key and its own."""
     status, _, err = perceiverd("watch", "tcp://127.0.0.1:1", "--server-key", tmp_path / "daemon.key")
     assert status == 1
-    assert "one is missing" in err
+    assert "needs two files" in err
 
 
 def test_the_schema_is_printed(perceiverd: Perceiverd) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from perceiverd.cli.explain import Look, Teller, explain, find
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.core.labels import ontology
-from perceiverd.wire.gaps import Gap, Restarted
+from perceiverd.wire import Gap, Restarted
 from perceiverd.wire.messages import Candidate, Explain, explain_topic
 from perceiverd.wire.publisher import Publisher
 from tests.cli.test_activity import HELLO, MODEL, NOW, STATUS
@@ -25,14 +25,35 @@ from tests.cli.test_watch import DEADLINE_S, read_until
 DOG = ontology().find("Dog")
 BARK = ontology().find("Bark")
 CANDIDATE = Candidate(
-    *(DOG.mid, DOG.index, "Dog", 0.9, BARK.mid, 0.62, 0.5, 0.25),
-    *("holding", "at or above on, 0.5, for 0.4 of 1 s", 2, None),
+    mid=DOG.mid,
+    index=DOG.index,
+    name="Dog",
+    score=0.9,
+    surest=BARK.mid,
+    smoothed=0.62,
+    on=0.5,
+    off=0.25,
+    state="holding",
+    reason="at or above on, 0.5, for 0.4 of 1 s",
+    windows=2,
+    event=None,
 )
 QUIET = [0.01] * 527
 
 
 def message(*candidates: Candidate) -> Explain:
-    return Explain("door", NOW, NOW + timedelta(seconds=1), 0, 1, candidates, tuple(QUIET), (0.5,) * 527, {}, MODEL)
+    return Explain(
+        stream="door",
+        start=NOW,
+        end=NOW + timedelta(seconds=1),
+        start_s=0,
+        end_s=1,
+        candidates=candidates,
+        smoothed=tuple(QUIET),
+        on=(0.5,) * 527,
+        suppressed={},
+        model=MODEL,
+    )
 
 
 def said(*messages: Explain, width: int | None = None, as_json: bool = False) -> list[str]:
@@ -153,11 +174,11 @@ def test_it_asks_for_what_it_explains() -> None:
     with Publisher("tcp://127.0.0.1:*") as publisher:
 
         def publish() -> None:
-            publisher.attend()
+            publisher.handle_subscribers()
             publisher.send(STATUS)
-            if publisher.heard(explain_topic("door")):
+            if publisher.is_requested(explain_topic("door")):
                 publisher.send(message(CANDIDATE))
-            assert not publisher.heard(explain_topic("gate"))
+            assert not publisher.is_requested(explain_topic("gate"))
 
         with explaining(publisher.endpoint, "--stream", "door", "--label", "dog") as process:
             assert process.stdout

@@ -19,8 +19,7 @@ from perceiverd.cli.activity import Activity
 from perceiverd.cli.terminal import Glyphs
 from perceiverd.cli.watch import Picture, WatchOptions, watch
 from perceiverd.core.errors import WireError
-from perceiverd.wire import liveness
-from perceiverd.wire.liveness import Silence
+from perceiverd.wire import Stale, Subscription
 from perceiverd.wire.publisher import Publisher
 from tests.cli.test_activity import BEGIN, HELLO, SCORES, STATUS, end, status
 
@@ -145,7 +144,7 @@ def publishing(publisher: Publisher) -> Callable[[], None]:
 
     def publish() -> None:
         nonlocal calls
-        publisher.attend()
+        publisher.handle_subscribers()
         publisher.send(STATUS)
         publisher.send(SCORES)
         if calls % 20 == 0:
@@ -189,8 +188,8 @@ def test_programs_get_json() -> None:
 
 def test_silence_is_told_in_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Where nobody speaks, that is said in one line with the address, and in another that somebody does again."""
-    quiet = [Silence(5.2, over=False), None, None, Silence(7, over=True), HELLO]
-    monkeypatch.setattr(liveness, "told", lambda *_: iter(quiet))
+    items = [Stale(5.2, over=False), Stale(7, over=True), HELLO]
+    monkeypatch.setattr(Subscription, "__iter__", lambda _: iter(items))
     for wish in (WatchOptions(), WatchOptions(json=True)):
         assert watch("tcp://127.0.0.1:1", wish) == 0
         told = capsys.readouterr().out.splitlines()
@@ -198,7 +197,7 @@ def test_silence_is_told_in_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         if wish.json:
             assert json.loads(told[0]) == {"type": "silence", "seconds": 5.2, "over": False}
         else:
-            assert told[0].endswith(" nothing heard from tcp://127.0.0.1:1 for 5 s: is perceiverd running?")
+            assert told[0].endswith(" tcp://127.0.0.1:1: nothing received for 5 s; is perceiverd running?")
             assert " heard again after " in told[1]
 
 

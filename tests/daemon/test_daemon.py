@@ -50,7 +50,7 @@ def listen(subscription: Subscription, done: Callable[[Message], bool]) -> list[
     end_s = time.monotonic() + DEADLINE_S
     while not heard or not done(heard[-1]):
         assert time.monotonic() < end_s, f"not heard in time; {len(heard)} messages"
-        if message := subscription.receive(1):
+        if message := subscription.receive_message(1):
             heard.append(message)
     return heard
 
@@ -93,7 +93,7 @@ def running(start: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFacto
 def test_scores_are_published_as_they_should_be(running: Running) -> None:
     """Both good streams give windows on the hop's grid, with the best labels first and a latency that can be true."""
     with subscribe(running.endpoint, (messages.scores_topic("one"), messages.scores_topic("two"))) as subscription:
-        heard = [subscription.receive(DEADLINE_S) for _ in range(12)]
+        heard = [subscription.receive_message(DEADLINE_S) for _ in range(12)]
     scores = [message for message in heard if isinstance(message, Scores)]
     assert len(scores) == 12
     assert {each.stream for each in scores} == {"one", "two"}
@@ -133,7 +133,9 @@ def test_a_late_subscriber_is_greeted(running: Running) -> None:
     """Hello names the streams; the status of each follows at its interval, that of one that is switched off too."""
     with subscribe(running.endpoint, (messages.HELLO, "status/")) as subscription:
         heard = listen(subscription, lambda m: isinstance(m, Hello))
-        streams = {m.stream for m in (subscription.receive(DEADLINE_S) for _ in range(12)) if isinstance(m, Status)}
+        streams = {
+            m.stream for m in (subscription.receive_message(DEADLINE_S) for _ in range(12)) if isinstance(m, Status)
+        }
     assert streams == {"one", "two", "bad", "off"}
     hellos = [message for message in heard if isinstance(message, Hello)]
     assert [(hello.streams, hello.disabled) for hello in hellos] == [(("one", "two", "bad"), ("off",))]
@@ -422,7 +424,7 @@ def test_the_end_of_all_files_is_the_end(tiny_model: Path, tmp_path: Path, wav: 
     with subscribe(endpoint) as subscription:
         Daemon(settings(tiny_model, endpoint, long=File(str(wav(3.1))), short=File(str(wav(0.3))))).run()
         heard = []
-        while message := subscription.receive(1):
+        while message := subscription.receive_message(1):
             heard.append(message)
     last = {m.stream: m for m in heard if isinstance(m, Status)}
     assert {name: status.state for name, status in last.items()} == {"long": "ended", "short": "ended"}
@@ -456,7 +458,7 @@ def test_windows_that_are_overtaken_are_dropped_and_counted(
     with subscribe(endpoint) as subscription:
         Daemon(settings(tiny_model, endpoint, hop_s=0.1, clip=File(str(wav(3))))).run()
         heard = []
-        while message := subscription.receive(1):
+        while message := subscription.receive_message(1):
             heard.append(message)
     last = next(m for m in reversed(heard) if isinstance(m, Status))
     scores = [m for m in heard if isinstance(m, Scores)]

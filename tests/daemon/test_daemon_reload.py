@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perceiverd.wire.client import Item, Subscription, subscribe
+from perceiverd.wire import Item, Subscription, subscribe
 from perceiverd.wire.gaps import Gap
 from perceiverd.wire.messages import Hello, Scores, Status
 
@@ -111,7 +111,7 @@ def listen(subscription: Subscription, done: Callable[[Item], bool]) -> list[Ite
     end_s = time.monotonic() + DEADLINE_S
     while not heard or not done(heard[-1]):
         assert time.monotonic() < end_s, f"not heard in time; {len(heard)} items"
-        if (item := subscription.hear(1)) is not None:
+        if (item := subscription.receive(1)) is not None:
             heard.append(item)
     return heard
 

@@ -52,7 +52,7 @@ def test_a_dog_that_is_played_to_the_microphone_is_heard(pulse: Pulse, start: An
         end_s = time.monotonic() + DEADLINE_S
         while max(best.get("Dog", 0), best.get("Bark", 0)) < 0.5 or status is None:
             assert time.monotonic() < end_s, (best, log.read_text())
-            match message := subscription.receive(1):
+            match message := subscription.receive_message(1):
                 case Scores():
                     assert message.modalities == ("audio",)
                     best |= {tag.name: max(tag.score, best.get(tag.name, 0)) for tag in message.labels}

@@ -95,7 +95,7 @@ def watched(
         def look_on(self: Tagger, windows: list[Window]) -> NDArray[np.float32]:
             look.windows += windows
             time.sleep(batch_s * len(windows))
-            while message := subscription.receive(0):
+            while message := subscription.receive_message(0):
                 look.heard.append(message)
             daemon.should_exit = until(look) or time.monotonic() > end_s
             return tag(self, windows)

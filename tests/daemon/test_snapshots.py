@@ -65,7 +65,7 @@ def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Itera
         with subscribe(f"ipc://{tmp_path}/labels", ("events/", "status/")) as subscription:
             try:
                 while time.monotonic() < deadline_s:
-                    if isinstance(item := subscription.receive(0.5), Event | Status):
+                    if isinstance(item := subscription.receive_message(0.5), Event | Status):
                         yield item
                     if then and isinstance(item, Event):
                         path.write_text(text(stream=then))

@@ -44,8 +44,8 @@ def test_events_in_python() -> None:
         for message in (hello(), event("begin", 1), event("end", 1)):
             publisher.send(message)
         assert next(lines).startswith("a: Dog since ")
-        assert next(lines) == "a: Dog is over after 1.0 s\n"
-        assert next(lines).startswith("nothing heard for 3 s")
+        assert next(lines) == "a: Dog ended after 1.0 s\n"
+        assert next(lines).startswith("nothing received for 3 s")
 
 
 def test_a_command_when_an_event_begins(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_labels_in_c(labels: Path) -> None:
 def test_labels_in_c_encrypted(labels: Path, tmp_path: Path) -> None:
     """With keys from the environment it is let in where nobody else is."""
     (tmp_path / "clients").mkdir()
-    keys.new("daemon", tmp_path)
-    _, secret = keys.new("kitchen", tmp_path / "clients")
+    keys.create_pair("daemon", tmp_path)
+    _, secret = keys.create_pair("kitchen", tmp_path / "clients")
     pair = keys.read_pair(secret)
     environment = {
         "SERVER_KEY": keys.read_public(tmp_path / "daemon.key").decode(),
@@ -99,7 +99,9 @@ def test_labels_in_c_encrypted(labels: Path, tmp_path: Path) -> None:
         "SECRET_KEY": pair.secret.decode(),
     }
     with (
-        Publisher(LOOPBACK, door=Authenticator(tmp_path / "daemon.key_secret", tmp_path / "clients")) as publisher,
+        Publisher(
+            LOOPBACK, authenticator=Authenticator(tmp_path / "daemon.key_secret", tmp_path / "clients")
+        ) as publisher,
         running(publisher, labels, publisher.endpoint, **environment) as lines,
     ):
         publisher.send(scores())

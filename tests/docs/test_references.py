@@ -44,7 +44,7 @@ def test_every_option_of_the_configuration_is_shown() -> None:
 
 def test_every_key_of_the_wire_is_shown() -> None:
     """wire.md has a section per message with all keys that the JSON Schema requires."""
-    definitions = schema.wire()["$defs"]
+    definitions = schema.json_schema()["$defs"]
     for kind in messages.KINDS:
         keys = {key.partition(".")[0].removesuffix("[]") for key in messages.keys(kind)}
         assert keys | {"type", *messages.COMMON} == set(definitions[kind.__name__]["required"])

@@ -9,7 +9,7 @@ import pytest
 from perceiverd.config import Config, MetricsConfig, PublishConfig
 from perceiverd.doctor import endpoints, service
 from perceiverd.doctor.checks import Check, Finding, run_checks
-from perceiverd.wire.keys import new
+from perceiverd.wire.keys import create_pair
 
 
 def labels(endpoint: str, secret_key: str | None = None, client_keys: str | None = None) -> Finding:
@@ -125,7 +125,7 @@ def test_ports_that_are_free_used_or_elsewhere() -> None:
 
 def test_keys_that_other_users_can_read_are_a_fault(tmp_path: Path) -> None:
     """A pair from `perceiverd keys new` is ok; a secret key that everyone can read is a fault."""
-    _, secret = new("daemon", tmp_path)
+    _, secret = create_pair("daemon", tmp_path)
     (tmp_path / "clients").mkdir()
     keys = str(secret), str(tmp_path / "clients")
     assert labels("tcp://127.0.0.1:*", *keys).verdict == "ok"

@@ -93,7 +93,7 @@ def test_a_daemon_runs_an_imported_model(checkpoint: Path, tmp_path: Path, start
     """)
     process = start("run", "--config", str(config), log=log, XDG_DATA_HOME=str(tmp_path))
     with subscribe(f"ipc://{tmp_path}/labels", (messages.scores_topic("one"),)) as subscription:
-        scores = subscription.receive(300)  # a busy machine takes long to load torch
+        scores = subscription.receive_message(300)  # a busy machine takes long to load torch
     assert isinstance(scores, messages.Scores), log.read_text()
     assert len(scores.labels) == 700 and all(label.mid.startswith("k700/") for label in scores.labels)
     assert sum(label.score for label in scores.labels) == pytest.approx(1, abs=0.05)  # each is rounded

@@ -137,7 +137,7 @@ class Home:
         """Goes on with the heartbeat meanwhile."""
 
         def turn() -> bool:
-            self.publisher.attend()
+            self.publisher.handle_subscribers()
             self.publisher.send(status("door"))
             return done()
 

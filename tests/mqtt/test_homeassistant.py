@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from perceiverd.core.labels import ontology
 from perceiverd.mqtt.homeassistant import MqttMessage, TopicState, slug
-from perceiverd.wire.messages import Event, Explanation, Hello, Message, Model, Scores, SourceStatus, Status
+from perceiverd.wire.messages import Event, Explanation, Hello, Message, Model, Status
+from tests.support import messages
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MODEL = Model("tiny", "0" * 64)
@@ -20,12 +21,19 @@ DOG, BARK, ROOSTER = (ontology().find(name) for name in ("Dog", "Bark", "Chicken
 
 
 def hello(*streams: str, boot_id: str = "a") -> Hello:
-    return Hello("9.9", streams, MODEL, 0.5, 1.0, NOW, boot_id)
+    return Hello(
+        version="9.9",
+        streams=streams,
+        model=MODEL,
+        hop_s=0.5,
+        status_interval_s=1.0,
+        up_since=NOW,
+        boot_id=boot_id,
+    )
 
 
 def status(stream: str, *states: str, boot_id: str = "a") -> Status:
-    sources = tuple(SourceStatus("cam", state, 0.1, {}, 0) for state in states or ("up",))
-    return Status(stream, NOW, sources[0].state, sources, 0.1, 8, 0, 0, 0, 1, NOW, MODEL, boot_id=boot_id)
+    return messages.status(stream, *states, boot_id=boot_id)
 
 
 def event(
@@ -56,7 +64,7 @@ def event(
         mean=0.5,
         modalities=("audio",),
         continues=continues,
-        explanation=Explanation(0.7, 0.6, 0.4, 2, NOW, reason),
+        explanation=Explanation(score=0.7, on=0.6, off=0.4, windows=2, since=NOW, reason=reason),
         latency_ms=9,
         model=MODEL,
         boot_id=boot_id,
@@ -213,7 +221,7 @@ def test_what_the_broker_kept_is_taken_up_again() -> None:
 
 def test_scores_are_not_for_a_home() -> None:
     """They come several times a second."""
-    assert mirror().take(Scores("door", NOW, NOW, 0, 1, 9, ("audio",), MODEL, (), 0, boot_id="a")) == []
+    assert mirror().take(messages.scores("door", boot_id="a")) == []
 
 
 def test_discovery_can_be_left_out() -> None:

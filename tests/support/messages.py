@@ -98,7 +98,7 @@ def until(publisher: Publisher, done: Callable[[], bool]) -> None:
     end_s = time.monotonic() + DEADLINE_S
     while not done():
         assert time.monotonic() < end_s, f"not done within {DEADLINE_S} s"
-        publisher.attend()
+        publisher.handle_subscribers()
         time.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Who is let in: keys on the list and off it, strangers, and a list that changes, on real sockets."""
+"""Which clients may connect: listed and unlisted keys, foreign programs and a changing list, on real sockets."""
 
 import socket
 import time
@@ -11,8 +11,10 @@ from zmq.utils import z85
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.wire import auth, client, keys
-from perceiverd.wire.auth import DOMAIN, Authenticator, verdict
-from perceiverd.wire.client import Curve, Restarted, Subscription, curve_of
+from perceiverd.wire.auth import DOMAIN, Authenticator, reply_to
+from perceiverd.wire.client import Subscription
+from perceiverd.wire.gaps import Restarted
+from perceiverd.wire.keys import Curve, read_curve
 from perceiverd.wire.messages import Scores
 from perceiverd.wire.publisher import Publisher
 from tests.support.messages import DEADLINE_S, LOOPBACK, hello, scores, until
@@ -22,16 +24,16 @@ KEY = bytes(range(32))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A daemon's keys, and those of two clients; only one is on the list."""
+    """The keys of a daemon and of two clients, of which one is on the list."""
     (tmp_path / "clients").mkdir()
-    keys.new("daemon", tmp_path)
+    keys.create_pair("daemon", tmp_path)
     for name in ("listed", "unlisted"):
-        keys.new(name, tmp_path)
+        keys.create_pair(name, tmp_path)
     (tmp_path / "clients" / "listed.key").write_bytes((tmp_path / "listed.key").read_bytes())
     return tmp_path
 
 
-def door(folder: Path) -> Authenticator:
+def authenticator(folder: Path) -> Authenticator:
     return Authenticator(folder / "daemon.key_secret", folder / "clients")
 
 
@@ -39,43 +41,43 @@ def curve(folder: Path, name: str) -> Curve:
     return Curve.read(folder / "daemon.key", folder / f"{name}.key_secret")
 
 
-def hears(publisher: Publisher, subscription: Subscription) -> None:
-    """Publish until the subscription hears."""
+def receives(publisher: Publisher, subscription: Subscription) -> None:
+    """Publish until the subscription receives scores."""
     end_s = time.monotonic() + DEADLINE_S
-    while not isinstance(subscription.receive(0.02), Scores):
-        assert time.monotonic() < end_s, "nothing was heard"
-        publisher.attend()
+    while not isinstance(subscription.receive_message(0.02), Scores):
+        assert time.monotonic() < end_s, "nothing was received"
+        publisher.handle_subscribers()
         publisher.send(scores())
 
 
-def is_left_out(publisher: Publisher, reader: zmq.Socket[bytes]) -> None:
+def is_locked_out(publisher: Publisher, reader: zmq.Socket[bytes]) -> None:
     for _ in range(20):
-        publisher.attend()
+        publisher.handle_subscribers()
         publisher.send(scores())
         assert not reader.poll(20)
 
 
-def test_a_listed_key_hears(folder: Path) -> None:
-    """With keys on both sides messages come, and nobody is refused."""
+def test_a_listed_key_is_admitted(folder: Path) -> None:
+    """A client whose key is listed receives messages, and nobody is refused."""
     with (
-        Publisher(LOOPBACK, door=door(folder)) as publisher,
+        Publisher(LOOPBACK, authenticator=authenticator(folder)) as publisher,
         Subscription(publisher.endpoint, curve=curve(folder, "listed")) as listed,
     ):
-        hears(publisher, listed)
+        receives(publisher, listed)
         assert publisher.refused == 0
 
 
-def test_others_hear_nothing_and_harm_nobody(folder: Path) -> None:
-    """A key off the list, one for another daemon, no key, and no ZeroMQ at all: none gets in, who is in hears on."""
-    keys.new("other", folder)
+def test_other_clients_receive_nothing(folder: Path) -> None:
+    """An unlisted key, a key for another daemon, no key and no ZeroMQ are refused; an admitted client is unaffected."""
+    keys.create_pair("other", folder)
     pair, server = keys.read_pair(folder / "unlisted.key_secret"), keys.read_public(folder / "daemon.key")
     listed_pair, other = keys.read_pair(folder / "listed.key_secret"), keys.read_public(folder / "other.key")
     with (
-        Publisher(LOOPBACK, door=door(folder)) as publisher,
+        Publisher(LOOPBACK, authenticator=authenticator(folder)) as publisher,
         Subscription(publisher.endpoint, curve=curve(folder, "listed")) as listed,
         zmq.Context() as context,
     ):
-        hears(publisher, listed)
+        receives(publisher, listed)
         strangers = [context.socket(zmq.SUB) for _ in range(3)]
         for stranger, mine, theirs in zip(strangers, (pair, listed_pair, None), (server, other, None), strict=True):
             if mine and theirs:
@@ -88,65 +90,66 @@ def test_others_hear_nothing_and_harm_nobody(folder: Path) -> None:
             raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + bytes(range(256)) * 8)
             until(publisher, lambda: publisher.refused > 0)
             for stranger in strangers:
-                is_left_out(publisher, stranger)
-        hears(publisher, listed)
+                is_locked_out(publisher, stranger)
+        receives(publisher, listed)
         for stranger in strangers:
             stranger.close(linger=0)
 
 
-def test_a_key_that_is_put_on_the_list_gets_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither daemon nor client is started again, though ZeroMQ itself gives up where it was refused."""
-    monkeypatch.setattr(auth, "LOOK_EVERY_S", 0.1)
+def test_a_key_added_to_the_list_is_admitted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither daemon nor client is restarted, although ZeroMQ itself gives up after a refusal."""
+    monkeypatch.setattr(auth, "REFRESH_EVERY_S", 0.1)
     monkeypatch.setattr(client, "RENEW_S", 0.5)
+    monkeypatch.setattr(client, "STALE_LEAST_S", 0.5)
     with (
-        Publisher(LOOPBACK, door=door(folder)) as publisher,
+        Publisher(LOOPBACK, authenticator=authenticator(folder)) as publisher,
         Subscription(publisher.endpoint, curve=curve(folder, "unlisted")) as late,
     ):
         until(publisher, lambda: publisher.refused > 0)
         (folder / "clients" / "late.key").write_bytes((folder / "unlisted.key").read_bytes())
-        hears(publisher, late)
+        receives(publisher, late)
 
 
 @pytest.mark.parametrize("endpoint", [LOOPBACK, "ipc://{folder}/labels"])
-def test_a_key_that_is_taken_off_the_list_is_cut_off(
+def test_a_key_removed_from_the_list_is_disconnected(
     endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It hears nothing more; the others come back by themselves, to the same daemon."""
-    monkeypatch.setattr(auth, "LOOK_EVERY_S", 0.1)
+    """Its client receives nothing more; the others reconnect by themselves, to the same daemon."""
+    monkeypatch.setattr(auth, "REFRESH_EVERY_S", 0.1)
     (folder / "clients" / "second.key").write_bytes((folder / "unlisted.key").read_bytes())
     with (
-        Publisher(endpoint.format(folder=folder), door=door(folder)) as publisher,
+        Publisher(endpoint.format(folder=folder), authenticator=authenticator(folder)) as publisher,
         Subscription(publisher.endpoint, curve=curve(folder, "listed")) as stays,
         Subscription(publisher.endpoint, curve=curve(folder, "unlisted")) as goes,
     ):
         publisher.send(hello())
-        hears(publisher, stays)
-        hears(publisher, goes)
+        receives(publisher, stays)
+        receives(publisher, goes)
         where = publisher.endpoint
         (folder / "clients" / "second.key").unlink()
         until(publisher, lambda: publisher.refused > 0)
         assert publisher.endpoint == where
-        while goes.receive(0):  # what was on its way before
+        while goes.receive_message(0):  # sent before the key was removed
             pass
         for _ in range(10):
-            hears(publisher, stays)
-            assert not goes.receive(0.01)
-        while item := stays.hear(0):
+            receives(publisher, stays)
+            assert not goes.receive_message(0.01)
+        while item := stays.receive(0):
             assert not isinstance(item, Restarted)
         if where.startswith("ipc"):
             assert (folder / "labels").is_socket()
     assert not (folder / "labels").exists()
 
 
-def test_nobody_gets_in_while_nobody_answers(folder: Path) -> None:
-    """A daemon that is busy keeps even a listed key waiting, until it looks."""
+def test_nobody_is_admitted_while_nobody_answers(folder: Path) -> None:
+    """Even a listed key waits until a busy daemon answers."""
     with (
-        Publisher(LOOPBACK, door=door(folder)) as publisher,
+        Publisher(LOOPBACK, authenticator=authenticator(folder)) as publisher,
         Subscription(publisher.endpoint, curve=curve(folder, "listed")) as listed,
     ):
         publisher.send(scores())
-        assert not listed.receive(0.5)
-        hears(publisher, listed)
+        assert not listed.receive_message(0.5)
+        receives(publisher, listed)
 
 
 def unknown(key: bytes) -> None:
@@ -167,32 +170,32 @@ def unknown(key: bytes) -> None:
         ([], lambda key: "kitchen", b"400"),
     ],
 )
-def test_only_a_listed_key_is_let_in(
+def test_only_a_listed_key_is_accepted(
     request_: list[bytes], name_of: Callable[[bytes], str | None], status: bytes
 ) -> None:
-    """Everything else is refused, and every answer has six parts and the number of its question."""
-    reply = verdict(request_, name_of)
+    """Every other request is refused. A reply has six parts and repeats the id of its request."""
+    reply = reply_to(request_, name_of)
     assert len(reply) == 6
     assert (reply[0], reply[2]) == (b"1.0", status)
     assert reply[1] == (request_[1] if request_ else b"")
 
 
-def test_half_a_pair_is_one_line(folder: Path) -> None:
-    """Both keys or none."""
-    assert curve_of(None, None) is None
-    assert curve_of(folder / "daemon.key", folder / "listed.key_secret")
-    with pytest.raises(ConfigError, match="one is missing"):
-        curve_of(folder / "daemon.key", None)
+def test_one_key_file_without_the_other_is_one_line(folder: Path) -> None:
+    """Both files are needed, or none."""
+    assert read_curve(None, None) is None
+    assert read_curve(folder / "daemon.key", folder / "listed.key_secret")
+    with pytest.raises(ConfigError, match="needs two files"):
+        read_curve(folder / "daemon.key", None)
 
 
-def test_keys_that_cannot_be_read_are_one_line(folder: Path) -> None:
-    """The door isn't built with anything missing."""
+def test_unreadable_keys_are_one_line(folder: Path) -> None:
+    """An authenticator is not created if a file or folder is missing."""
     for secret, clients in (("missing.key_secret", "clients"), ("daemon.key_secret", "missing")):
         with pytest.raises(ConfigError, match=r"cannot read the (key|folder)"):
             Authenticator(folder / secret, folder / clients)
 
 
-def test_a_secret_is_not_printed(folder: Path) -> None:
-    """Neither side's keys show theirs in a traceback."""
+def test_a_secret_is_not_in_the_repr(folder: Path) -> None:
+    """A traceback shows no secret key of either side."""
     pair = keys.read_pair(folder / "listed.key_secret")
     assert pair.secret.decode() not in repr(pair) + repr(curve(folder, "listed"))

@@ -1,68 +1,28 @@
-"""Silence is told once, and its end once; against a real publisher."""
+"""Liveness: when a daemon counts as stale, and when that is over; without a socket."""
 
-import time
-from collections.abc import Callable, Iterator
+import math
 
-import msgspec
 import pytest
 
-from perceiverd.wire import liveness
-from perceiverd.wire.client import Item, subscribe
-from perceiverd.wire.liveness import Silence
-from perceiverd.wire.publisher import Publisher
-from tests.cli.test_activity import HELLO, STATUS
-
-DEADLINE_S = 40
+from perceiverd.wire.client import STALE_INTERVALS, STALE_LEAST_S, Liveness, Stale
+from tests.support.messages import hello, scores
 
 
-def until(
-    items: Iterator[Item | Silence | None], done: Callable[[Item | Silence | None], bool]
-) -> list[Item | Silence]:
-    """What comes until something for which `done` holds, that included."""
-    heard: list[Item | Silence] = []
-    end_s = time.monotonic() + DEADLINE_S
-    for item in items:
-        assert time.monotonic() < end_s
-        heard += [] if item is None else [item]
-        if done(item):
-            break
-    return heard
+def test_a_daemon_is_stale_once() -> None:
+    """The beginning is reported once, after STALE_LEAST_S at first, and the end with the next message."""
+    liveness = Liveness(now_s=100)
+    assert liveness.due_s == 100 + STALE_LEAST_S
+    assert liveness.check(100 + STALE_LEAST_S - 0.01) is None
+    assert liveness.check(104) == Stale(4, over=False)
+    assert liveness.check(200) is None
+    assert liveness.due_s == math.inf
+    assert liveness.received(scores(), 210) == Stale(110, over=True)
+    assert liveness.received(scores(), 211) is None
 
 
-def test_a_silence_is_told_once_and_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it lasts there is one word of it; who draws is called upon all the same."""
-    monkeypatch.setattr(liveness, "LEAST_S", 0.3)
-    with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint) as subscription:
-        items = liveness.told(subscription, 0.02)
-        first = until(items, lambda item: isinstance(item, Silence))
-        assert [item.over for item in first if isinstance(item, Silence)] == [False]
-        drawn = [next(items) for _ in range(20)]
-        assert drawn == [None] * 20
-
-        def publish(item: Item | Silence | None) -> bool:
-            publisher.attend()
-            publisher.send(STATUS)
-            return isinstance(item, Silence)
-
-        (*_, again) = until(items, publish)
-        assert isinstance(again, Silence)
-        assert again.over
-        assert again.seconds > 0.3
-
-
-def test_a_daemon_may_have_a_slow_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of the daemon's own intervals must pass before its silence is one."""
-    monkeypatch.setattr(liveness, "LEAST_S", 0.1)
-    with Publisher("tcp://127.0.0.1:*") as publisher, subscribe(publisher.endpoint) as subscription:
-        items = liveness.told(subscription, 0.02)
-
-        def greet(item: Item | Silence | None) -> bool:
-            publisher.attend()
-            publisher.send(msgspec.structs.replace(HELLO, status_interval_s=0.3))
-            return item is not None and not isinstance(item, Silence)
-
-        until(items, greet)
-        until(items, lambda item: item is None)
-        (quiet,) = until(items, lambda item: isinstance(item, Silence))
-        assert isinstance(quiet, Silence)
-        assert quiet.seconds >= 0.9
+@pytest.mark.parametrize(("interval_s", "limit_s"), [(0.1, STALE_LEAST_S), (1, 3), (20, 20 * STALE_INTERVALS)])
+def test_the_limit_is_three_heartbeats(interval_s: float, limit_s: float) -> None:
+    """It follows the interval in the daemon's hello, but is never below STALE_LEAST_S."""
+    liveness = Liveness(now_s=0)
+    liveness.received(hello(status_interval_s=interval_s), 10)
+    assert liveness.due_s == pytest.approx(10 + limit_s)

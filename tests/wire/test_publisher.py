@@ -1,4 +1,4 @@
-"""The publisher, on real sockets: numbering, late subscribers, frozen ones, and places that are taken."""
+"""The publisher, on real sockets: numbering, new and frozen subscribers, and endpoints that are in use."""
 
 import os
 import signal
@@ -22,18 +22,18 @@ from tests.support.messages import DEADLINE_S, LOOPBACK, event, hello, scores, s
 
 
 def test_seq_counts_each_topic_without_a_gap() -> None:
-    """Every topic has numbers of its own, from 0, under one boot_id."""
+    """Every topic is numbered from 0, with one boot_id for all."""
     with Publisher(LOOPBACK) as publisher, subscribed(publisher) as subscription:
         for stream in ("a", "b", "a", "a"):
             publisher.send(scores(stream))
-        heard = [subscription.receive(DEADLINE_S) for _ in range(4)]
-    assert [(m.stream, m.seq) for m in heard if isinstance(m, Scores)] == [("a", 0), ("b", 0), ("a", 1), ("a", 2)]
-    assert {m.boot_id for m in heard if m} == {publisher.boot_id}
+        received = [subscription.receive_message(DEADLINE_S) for _ in range(4)]
+    assert [(m.stream, m.seq) for m in received if isinstance(m, Scores)] == [("a", 0), ("b", 0), ("a", 1), ("a", 2)]
+    assert {m.boot_id for m in received if m} == {publisher.boot_id}
     assert subscription.missed == 0
 
 
-def test_a_plain_zmq_subscriber_reads_two_parts() -> None:
-    """Nothing but pyzmq is needed; two subscribers read the same."""
+def test_a_plain_zeromq_subscriber_receives_two_parts() -> None:
+    """A program needs only pyzmq, and two subscribers receive the same."""
     with Publisher(LOOPBACK) as publisher, zmq.Context() as context:
         readers = [context.socket(zmq.SUB) for _ in range(2)]
         for reader in readers:
@@ -49,35 +49,35 @@ def test_a_plain_zmq_subscriber_reads_two_parts() -> None:
             reader.close(linger=0)
 
 
-def test_a_late_subscriber_hears_the_last_hello_and_the_others_not_twice() -> None:
-    """What was said before is repeated to who comes late; who has heard it already is told nothing new."""
+def test_a_new_subscriber_receives_the_last_hello() -> None:
+    """The hello is repeated for a new subscriber, and an earlier one yields it only once."""
     with Publisher(LOOPBACK) as publisher, subscribed(publisher) as early:
         publisher.send(hello())
-        assert isinstance(early.receive(DEADLINE_S), Hello)
+        assert isinstance(early.receive_message(DEADLINE_S), Hello)
         with Subscription(publisher.endpoint, (messages.HELLO,)) as late:
-            until(publisher, lambda: publisher.subscriptions == 3)  # to greetings and heartbeats
-            repeated = late.receive(DEADLINE_S)
+            until(publisher, lambda: publisher.subscriptions == 3)  # to `hello/` and `status/`
+            repeated = late.receive_message(DEADLINE_S)
             assert isinstance(repeated, Hello)
             assert repeated.repeated
         publisher.send(scores())
-        assert isinstance(early.receive(DEADLINE_S), Scores)
+        assert isinstance(early.receive_message(DEADLINE_S), Scores)
 
 
 def test_scores_are_not_repeated() -> None:
-    """An old window is no news for a late subscriber."""
+    """A new subscriber receives no scores from before its subscription."""
     with Publisher(LOOPBACK) as publisher:
         publisher.send(scores())
         with subscribed(publisher) as late:
             publisher.send(scores())
-            message = late.receive(DEADLINE_S)
+            message = late.receive_message(DEADLINE_S)
             assert message
             assert message.seq == 1
 
 
-def test_a_late_subscriber_is_told_what_is_open_now() -> None:
-    """Of each event that goes on it hears the latest message; of one that has ended, and of other streams, nothing."""
+def test_a_new_subscriber_receives_open_events() -> None:
+    """It receives the latest message of each open event, and none of ended events or other streams."""
     with Publisher(LOOPBACK) as publisher:
-        said = (
+        sent = (
             hello(),
             event("begin", 1),
             event("begin", 2),
@@ -88,57 +88,57 @@ def test_a_late_subscriber_is_told_what_is_open_now() -> None:
             status(),
             scores(),
         )
-        for message in said:
+        for message in sent:
             publisher.send(message)
         with subscribed(publisher, "events/a/", "status/a/", "hello/") as late:
             until(publisher, lambda: publisher.subscriptions == 3)
-            heard = [late.receive(DEADLINE_S) for _ in range(4)]
-            assert {(m.kind, m.id, m.seq) for m in heard if isinstance(m, Event)} == {
+            received = [late.receive_message(DEADLINE_S) for _ in range(4)]
+            assert {(m.kind, m.id, m.seq) for m in received if isinstance(m, Event)} == {
                 ("update", "1", 2),
                 ("begin", "3", 3),
             }
-            assert {type(m) for m in heard} == {Hello, Event, Status}
-            assert all(m.repeated for m in heard if isinstance(m, Hello | Event | Status))
+            assert {type(m) for m in received} == {Hello, Event, Status}
+            assert all(m.repeated for m in received if isinstance(m, Hello | Event | Status))
             publisher.send(event("end", 3))
-            ended = late.receive(DEADLINE_S)
+            ended = late.receive_message(DEADLINE_S)
             assert isinstance(ended, Event)
             assert (ended.seq, ended.repeated, late.missed) == (5, False, 0)
 
 
-def test_a_status_tells_how_the_wire_fares() -> None:
-    """Its delivery says how far its stream's topics are, who is there, and what was missed."""
+def test_a_status_describes_the_delivery() -> None:
+    """It counts the messages of its stream's topics, the subscribers and the missed messages."""
     with Publisher(LOOPBACK) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as reader:
         reader.connect(publisher.endpoint)
         for report in (LossReport(publisher.boot_id, "kitchen", 7), LossReport("0" * 32, "kitchen", 900)):
             reader.subscribe(report.subscription)
-        until(publisher, lambda: len(publisher.register) > 0)
+        until(publisher, lambda: len(publisher.registry) > 0)
         publisher.send(scores("ab"))
         for _ in range(3):
             publisher.send(scores())
         publisher.send(status())
-        told = publisher.send(status())
-        assert isinstance(told, Status)
-        assert told.delivery == Delivery(
+        sent = publisher.send(status())
+        assert isinstance(sent, Status)
+        assert sent.delivery == Delivery(
             subscribers=1, missed=7, losing={"kitchen": 7}, overflows=0, sent={"scores": 3, "status": 1}
         )
         reader.close(linger=0)
-        until(publisher, lambda: len(publisher.register) == 0)
-        assert publisher.register.missed == 7
+        until(publisher, lambda: len(publisher.registry) == 0)
+        assert publisher.registry.missed == 7
 
 
-def test_what_is_asked_for_is_heard() -> None:
-    """A topic is heard by who asks for its kind, not by who takes everything."""
+def test_a_topic_is_requested_by_a_subscription_to_its_kind() -> None:
+    """A subscription to everything does not request it."""
     with Publisher(LOOPBACK) as publisher, subscribed(publisher):
-        assert not publisher.heard("explain/a/")
+        assert not publisher.is_requested("explain/a/")
         with subscribed(publisher, "explain/a/") as asking:
-            until(publisher, lambda: publisher.heard("explain/a/"))
-            assert not publisher.heard("explain/ab/")
+            until(publisher, lambda: publisher.is_requested("explain/a/"))
+            assert not publisher.is_requested("explain/ab/")
             asking.close()
-            until(publisher, lambda: not publisher.heard("explain/a/"))
+            until(publisher, lambda: not publisher.is_requested("explain/a/"))
 
 
 def test_subscriptions_are_counted() -> None:
-    """Coming, coming again, leaving and vanishing all show; the client asks for greetings and heartbeats too."""
+    """The count follows subscribers that come and leave. Each client also subscribes to `hello/` and `status/`."""
     with Publisher(LOOPBACK) as publisher:
         first, second = subscribed(publisher, "scores/a/", "scores/b/"), subscribed(publisher, "scores/a/")
         until(publisher, lambda: publisher.subscriptions == 5 + 3)
@@ -149,7 +149,7 @@ def test_subscriptions_are_counted() -> None:
 
 
 def test_garbage_is_ignored() -> None:
-    """Bytes that are no ZMTP, messages that are no subscription, and huge ones leave the service untouched."""
+    """Random bytes, messages that are not subscriptions, and huge ones do not disturb the publisher."""
     with Publisher(LOOPBACK) as publisher, subscribed(publisher) as subscription, zmq.Context() as context:
         port = int(publisher.endpoint.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as raw:
@@ -161,9 +161,9 @@ def test_garbage_is_ignored() -> None:
         rogue.send(b"\x01here")
         until(publisher, lambda: publisher.subscriptions >= 2 or not rogue.poll(1000, zmq.POLLIN))
         for _ in range(20):
-            publisher.attend()
+            publisher.handle_subscribers()
         publisher.send(scores())
-        assert isinstance(subscription.receive(DEADLINE_S), Scores)
+        assert isinstance(subscription.receive_message(DEADLINE_S), Scores)
         rogue.close(linger=0)
 
 
@@ -182,8 +182,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_frozen_subscriber_harms_nobody() -> None:
-    """One stopped process costs no other subscriber a message, and the publisher a bounded amount of memory."""
+def test_a_frozen_subscriber_does_no_harm() -> None:
+    """A stopped process makes no other subscriber lose a message, and takes a bounded amount of memory."""
     count, size = 4000, 20_000  # 80 MB in all
     with Publisher(LOOPBACK, high_water_mark=100) as publisher, subscribed(publisher) as reader:
         frozen = subprocess.Popen([sys.executable, "-c", FROZEN, publisher.endpoint], stdout=subprocess.PIPE, text=True)
@@ -199,8 +199,10 @@ def test_a_frozen_subscriber_harms_nobody() -> None:
                 began_s = time.monotonic()
                 publisher.send(scores(padding=size))
                 slowest_s = max(slowest_s, time.monotonic() - began_s)
-                publisher.attend()
-                assert reader.receive(DEADLINE_S)  # at the reader's pace: only the other's messages pile up
+                publisher.handle_subscribers()
+                assert reader.receive_message(
+                    DEADLINE_S
+                )  # at the reader's pace, so that only the frozen one's queue fills
             grown = resident_bytes() - before
         finally:
             frozen.kill()
@@ -209,11 +211,11 @@ def test_a_frozen_subscriber_harms_nobody() -> None:
     assert reader.missed == 0
     assert publisher.overflows == 1
     assert grown < 40e6, f"{grown / 1e6:.0f} MB"
-    assert slowest_s < 5  # a send that blocked would not have ended before the frozen one was killed
+    assert slowest_s < 5  # a blocked send would last until the frozen process was killed
 
 
-def test_who_reads_loses_nothing_beside_a_frozen_one() -> None:
-    """At the pace of a daemon, a reader gets every message although another has stopped reading."""
+def test_a_reader_loses_nothing_beside_a_frozen_subscriber() -> None:
+    """It receives every message at the pace of a daemon, although another subscriber has stopped reading."""
     with (
         Publisher(LOOPBACK, high_water_mark=10) as publisher,
         subscribed(publisher) as reader,
@@ -221,13 +223,13 @@ def test_who_reads_loses_nothing_beside_a_frozen_one() -> None:
     ):
         for number in range(300):
             publisher.send(scores(padding=200_000))
-            message = reader.receive(DEADLINE_S)
+            message = reader.receive_message(DEADLINE_S)
             assert message
             assert message.seq == number
 
 
-def test_an_ipc_socket_is_for_the_group_at_most(tmp_path: Path) -> None:
-    """Others may not connect, and the umask of the process is put back."""
+def test_an_ipc_socket_is_closed_to_others(tmp_path: Path) -> None:
+    """Only owner and group may connect, and the umask of the process is restored."""
     before = os.umask(0o022)
     try:
         with Publisher(f"ipc://{tmp_path}/labels"):
@@ -237,8 +239,8 @@ def test_an_ipc_socket_is_for_the_group_at_most(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_the_socket_goes_with_the_publisher_and_only_its_own(tmp_path: Path) -> None:
-    """No file is left behind; one that another daemon has put there in the meantime stays."""
+def test_the_publisher_removes_its_socket_file_only(tmp_path: Path) -> None:
+    """It leaves no file behind, but keeps a file that another program has put there meanwhile."""
     endpoint, path = f"ipc://{tmp_path}/labels", tmp_path / "labels"
     with Publisher(endpoint):
         assert path.is_socket()
@@ -249,36 +251,36 @@ def test_the_socket_goes_with_the_publisher_and_only_its_own(tmp_path: Path) -> 
     assert path.exists()
 
 
-def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
-    """After a SIGKILL the next daemon starts."""
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """A socket that a killed daemon left behind does not keep the next one from starting."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "labels"))
     with Publisher(f"ipc://{tmp_path}/labels") as publisher, subscribed(publisher) as subscription:
         publisher.send(scores())
-        assert subscription.receive(DEADLINE_S)
+        assert subscription.receive_message(DEADLINE_S)
 
 
-def test_the_socket_of_a_daemon_at_work_is_left_alone(tmp_path: Path) -> None:
-    """A second daemon on the same ipc path is refused, and the first goes on."""
+def test_the_socket_of_a_running_daemon_is_kept(tmp_path: Path) -> None:
+    """A second daemon at the same path is refused, and the first one keeps publishing."""
     endpoint = f"ipc://{tmp_path}/labels"
     with Publisher(endpoint) as publisher:
-        with pytest.raises(WireError, match="another program is bound"):
+        with pytest.raises(WireError, match="another program uses it"):
             Publisher(endpoint)
         with subscribed(publisher) as subscription:
             publisher.send(scores())
-            assert subscription.receive(DEADLINE_S)
+            assert subscription.receive_message(DEADLINE_S)
 
 
-def test_a_file_in_the_place_is_left_alone(tmp_path: Path) -> None:
-    """ZeroMQ would delete it."""
+def test_a_file_at_the_path_is_kept(tmp_path: Path) -> None:
+    """The publisher refuses the path; ZeroMQ would delete the file."""
     (tmp_path / "labels").write_text("mine")
-    with pytest.raises(WireError, match="a file that is no socket"):
+    with pytest.raises(WireError, match="the file there is not a socket"):
         Publisher(f"ipc://{tmp_path}/labels")
     assert (tmp_path / "labels").read_text() == "mine"
 
 
-def test_a_tcp_port_that_is_taken_is_one_line() -> None:
-    """The endpoint and the reason stand in the error."""
+def test_a_used_tcp_port_is_one_line() -> None:
+    """The error names the endpoint and the reason."""
     with Publisher(LOOPBACK) as publisher, pytest.raises(WireError, match=r"127\.0\.0\.1:\d+: another program"):
         Publisher(publisher.endpoint)
 
@@ -292,21 +294,21 @@ def test_a_tcp_port_that_is_taken_is_one_line() -> None:
         ("smoke://signal", "cannot publish at"),
     ],
 )
-def test_what_cannot_be_bound_is_one_line(endpoint: str, why: str) -> None:
-    """A wrong endpoint is a WireError, not a traceback."""
+def test_an_unusable_endpoint_is_one_line(endpoint: str, why: str) -> None:
+    """It is a WireError, not a traceback."""
     with pytest.raises(WireError, match=why):
         Publisher(endpoint)
 
 
-def test_abstract_sockets_work() -> None:
-    """ipc://@name leaves no file."""
+def test_an_abstract_socket_works() -> None:
+    """`ipc://@name` has no file."""
     with Publisher(f"ipc://@perceiverd-test-{os.getpid()}") as publisher, subscribed(publisher) as subscription:
         publisher.send(scores())
-        assert subscription.receive(DEADLINE_S)
+        assert subscription.receive_message(DEADLINE_S)
 
 
-def test_closing_is_bounded(tmp_path: Path) -> None:
-    """With a subscriber that does not read, and much unsent, the end still comes."""
+def test_closing_takes_a_bounded_time(tmp_path: Path) -> None:
+    """Closing ends although a subscriber does not read and much is unsent."""
     publisher = Publisher(LOOPBACK)
     with subscribed(publisher):
         for _ in range(200):

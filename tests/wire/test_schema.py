@@ -1,4 +1,4 @@
-"""The wire's contract: the schema that is shipped, the one that was promised, and what is really said."""
+"""The JSON Schema: the shipped one, the promised one, and what is really published."""
 
 import json
 from pathlib import Path
@@ -14,19 +14,19 @@ from perceiverd.wire.publisher import Publisher
 from tests.support.messages import LOOPBACK, event, hello, scores, status, until
 
 PROMISED = Path(__file__).parent / f"wire-{messages.SCHEMA}.json"
-"""As it was when this version was first given to others. Only a new SCHEMA gets another."""
+"""The schema when this version was first released. Only a new SCHEMA gets a new file."""
 SHIPPED: dict[str, Any] = json.loads(schema.FILE.read_text(encoding="utf-8"))
 
 
 def shape(part: Any) -> Any:
-    """A schema without what is said for people."""
+    """A schema without texts for people."""
     if isinstance(part, dict):
         return {key: shape(each) for key, each in part.items() if key not in ("description", "title", "required")}
     return [shape(each) for each in part] if isinstance(part, list) else part
 
 
 def breaches(promised: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What a reader of the promised wire would no longer find as it was."""
+    """Keys of the promised schema that have changed or are gone."""
     found: list[str] = []
     for name, part in promised["$defs"].items():
         if name not in now["$defs"]:
@@ -39,21 +39,21 @@ def breaches(promised: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def test_the_schema_that_is_shipped_is_that_of_the_structs() -> None:
-    """The file is what the command prints."""
-    assert schema.FILE.read_text(encoding="utf-8") == schema.written(), (
-        f"perceiverd schema > perceiverd/{schema.FILE.name}"
+def test_the_shipped_schema_is_that_of_the_structs() -> None:
+    """The file equals the output of `perceiverd schema`."""
+    assert schema.FILE.read_text(encoding="utf-8") == schema.json_schema_text(), (
+        f"perceiverd schema > perceiverd/wire/{schema.FILE.name}"
     )
 
 
-def test_the_wire_is_as_it_was_promised() -> None:
-    """Keys may be added; one that goes, or changes its type, needs another SCHEMA, and a file of its own here."""
+def test_the_promised_schema_is_kept() -> None:
+    """Keys may be added. If one is removed or changes its type, SCHEMA must increase, with a new file here."""
     promised = json.loads(PROMISED.read_text(encoding="utf-8"))
-    assert not breaches(promised, schema.wire()), "raise messages.SCHEMA"
+    assert not breaches(promised, schema.json_schema()), "raise messages.SCHEMA"
 
 
 def test_a_broken_promise_is_found() -> None:
-    """A key that is gone, one of another type, one that may be missing, and a kind that is gone: each is a breach."""
+    """A removed key, a changed type, an optional key and a removed message are found; an added key is none."""
     gone, other, optional, kind = (json.loads(json.dumps(SHIPPED)) for _ in range(4))
     del gone["$defs"]["Tag"]["properties"]["score"]
     gone["$defs"]["Tag"]["required"].remove("score")
@@ -71,8 +71,8 @@ def test_a_broken_promise_is_found() -> None:
     ]
 
 
-def test_the_schema_is_one() -> None:
-    """It is valid itself, and every key of it that carries a number has a meaning beside it."""
+def test_the_schema_is_valid() -> None:
+    """It is a valid JSON Schema, and it describes its keys."""
     jsonschema.Draft202012Validator.check_schema(SHIPPED)
     assert SHIPPED["$defs"]["Scores"]["properties"]["seq"]["description"]
 
@@ -80,8 +80,8 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize(
     "message", [hello(), scores(), status(), event("begin", 1)], ids=lambda each: type(each).__name__
 )
-def test_what_is_sent_is_valid(message: Message) -> None:
-    """A message as a plain subscriber reads it fits the schema; without one of its keys it doesn't."""
+def test_published_messages_are_valid(message: Message) -> None:
+    """A message fits the schema as a plain subscriber reads it; without one of its keys it does not."""
     validator = jsonschema.Draft202012Validator(SHIPPED)
     with Publisher(LOOPBACK) as publisher, zmq.Context() as context, context.socket(zmq.SUB) as reader:
         reader.connect(publisher.endpoint)
@@ -90,10 +90,10 @@ def test_what_is_sent_is_valid(message: Message) -> None:
         publisher.send(message)
         _, body = reader.recv_multipart()
         reader.close(linger=0)
-    said = json.loads(body)
-    validator.validate(said)
-    for key in said:
+    received = json.loads(body)
+    validator.validate(received)
+    for key in received:
         with pytest.raises(jsonschema.ValidationError):
-            validator.validate({name: value for name, value in said.items() if name != key})
+            validator.validate({name: value for name, value in received.items() if name != key})
     with pytest.raises(jsonschema.ValidationError):
-        validator.validate(said | {"schema": messages.SCHEMA + 1})
+        validator.validate(received | {"schema": messages.SCHEMA + 1})
