@@ -1,6 +1,8 @@
 """What `perceiverd tag` writes: a record for each window, event or file, as text for people or JSON for programs.
 
-A format turns records into text, in the order they come. It knows no file, model or network.
+A record has the keys of the wire's message for the same thing (`wire.messages`), with two differences: `file` takes
+the place of `stream`, and there are no times of day. A format turns records into text, in the order they come. It
+knows no file, model or network.
 """
 
 from __future__ import annotations
@@ -14,20 +16,20 @@ from perceiverd.wire.messages import Tag
 
 
 class FileScores(msgspec.Struct, frozen=True, tag="scores"):
-    """What the model makes of one window of a file."""
+    """The model's scores for one window of a file."""
 
     file: str
     start_s: float
     """Time within the file."""
     end_s: float
-    labels: tuple[Tag, ...]
-    """Best first."""
     modalities: tuple[str, ...]
     """Which of `audio` and `video` the model was given."""
+    labels: tuple[Tag, ...]
+    """Best first."""
 
 
 class FileSummary(msgspec.Struct, frozen=True, tag="summary"):
-    """The mean over all windows of a file."""
+    """The mean scores over all windows of a file."""
 
     file: str
     windows: int
@@ -35,50 +37,61 @@ class FileSummary(msgspec.Struct, frozen=True, tag="summary"):
     """Best first."""
 
 
-class FileEvent(msgspec.Struct, frozen=True, tag="event"):
-    """A label from its beginning to its end; said when it is over."""
+class FileExplanation(msgspec.Struct, frozen=True):
+    """Why an event ended, as in `messages.Explanation`."""
+
+    score: float
+    """The label's smoothed score when the event ended."""
+    on: float
+    """The event could begin when the smoothed score reached this threshold."""
+    off: float
+    """The event faded when the smoothed score fell below this threshold."""
+    windows: int
+    """How many windows confirm the event."""
+    reason: str
+
+
+class FileEvent(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
+    """A label from its beginning to its end, written when the event has ended."""
 
     file: str
+    kind: Literal["end"] = "end"
+    """The record has the keys of the wire's message at the end of an event."""
     id: str
-    start_s: float
-    """Time within the file."""
-    end_s: float
     mid: str
     index: int
     name: str
+    start_s: float
+    """Time within the file."""
+    end_s: float
+    duration_s: float
     peak: float
     """The highest score of the label, or of a label below it in the ontology, in a window of the event."""
     mean: float
-    """The mean of these scores over the windows that confirm it."""
+    """The mean of these scores over the windows that confirm the event."""
     modalities: tuple[str, ...]
     """Which of `audio` and `video` its windows had."""
-    windows: int
-    """How many windows confirm it."""
-    on: float
-    off: float
-    """The thresholds between which its smoothed score went up and down."""
-    reason: str
-    """Why it ended, in the words of `messages.Explanation`."""
     continues: str | None
-    """The id of the event that had lasted as long as one may, and that goes on in this one."""
+    """The id of the event that reached its maximum duration and continues as this one."""
+    explanation: FileExplanation
 
 
 Record = FileScores | FileEvent | FileSummary
 Format = Callable[[Record], str]
-"""Gives the lines of a record, each ended."""
+"""Returns the lines of a record, each with its line end."""
 
 
 class JsonLines:
-    """One line of JSON a record; its keys are the record's fields, `type` says which record it is."""
+    """One line of JSON for each record; its keys are the record's fields, and `type` names the kind of record."""
 
     def __call__(self, record: Record) -> str:
         return msgspec.json.encode(record).decode() + "\n"
 
 
-class Text:
-    """One line a record to read: seconds, then labels with their scores; a file's name above its windows or events.
+class TextLines:
+    """One line of text for each record: times in seconds, then labels with scores. The file's name is a line above.
 
-    Of an event the highest score is shown.
+    An event has its highest score.
     """
 
     def __init__(self) -> None:
@@ -87,24 +100,24 @@ class Text:
     def __call__(self, record: Record) -> str:
         match record:
             case FileSummary():
-                return f"{_printable(record.file)}  {_told(record.labels)}\n"
+                return f"{_printable(record.file)}  {_labels(record.labels)}\n"
             case FileScores():
-                what = _told(record.labels)
+                labels = _labels(record.labels)
             case FileEvent():
-                what = f"{record.name} {record.peak:.2f}"
+                labels = f"{record.name} {record.peak:.2f}"
         heading = "" if record.file == self._file else f"{_printable(record.file)}\n"
         self._file = record.file
-        return f"{heading}{record.start_s:7.2f}-{record.end_s:<7.2f}  {what}\n"
+        return f"{heading}{record.start_s:7.2f}-{record.end_s:<7.2f}  {labels}\n"
 
 
-def _told(labels: Sequence[Tag]) -> str:
-    return ", ".join(f"{tag.name} {tag.score:.2f}" for tag in labels)
+def _labels(tags: Sequence[Tag]) -> str:
+    return ", ".join(f"{tag.name} {tag.score:.2f}" for tag in tags)
 
 
 def _printable(name: str) -> str:
-    """The name on one line: what would break it, or steer a terminal, is escaped."""
+    """The name on one line, with escapes for characters that would break the line or control a terminal."""
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name)
 
 
 FormatName = Literal["text", "jsonl"]
-FORMATS: dict[FormatName, Callable[[], Format]] = {"text": Text, "jsonl": JsonLines}
+FORMATS: dict[FormatName, Callable[[], Format]] = {"text": TextLines, "jsonl": JsonLines}

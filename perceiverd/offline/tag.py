@@ -1,6 +1,6 @@
-"""`perceiverd tag`: files and URLs through the same windower, tagger and tracker as live streams; nothing is dropped.
+"""`perceiverd tag`: files and URLs through the same windower, tagger and tracker as live streams. It drops no window.
 
-Works in constant memory: one batch of windows is all that is held. It knows nothing of how a record is written.
+Memory use is constant: it holds one batch of windows. It does not know how records are written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perceiverd.core.errors import MediaError, PerceiverdError
 from perceiverd.core.labels import Label
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.geometry import Geometry
-from perceiverd.offline.records import FileEvent, FileScores, FileSummary, Format, Record
+from perceiverd.offline.records import FileEvent, FileExplanation, FileScores, FileSummary, Format, Record
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.tracker import EventChange, EventTracker
@@ -32,41 +32,40 @@ from perceiverd.sources.decode import container
 from perceiverd.sources.specs import shown
 from perceiverd.wire.messages import best
 
-PATIENCE = Tolerance(wait_ns=10 * NS_PER_S, chunk_gap_ns=NS_PER_S // 50, frame_gap_ns=NS_PER_S)
-"""A file waits: sound and pictures may be written this far apart in it, and a window still gets both."""
-
+TOLERANCE = Tolerance(wait_ns=10 * NS_PER_S, chunk_gap_ns=NS_PER_S // 50, frame_gap_ns=NS_PER_S)
+"""A window gets both audio and video even if the file stores them up to 10 s apart."""
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 30.0
-"""Of URLs; a file answers at once or not at all."""
+"""Time limits for URLs. A file needs none."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagOptions:
-    """What is to be told of a file."""
+    """Which records of a file to make."""
 
     top: int
     """Labels of a record, best first."""
     hop_ns: int
-    """From the start of one window to the start of the next."""
+    """Time from the start of one window to the start of the next."""
     batch: int
-    """Windows that go through the network together."""
+    """Windows that the network scores together."""
     summary: bool
-    """One record for the file, with the mean over its windows, in place of one for each window."""
+    """Make one record for the file, with the mean over its windows, instead of one for each window."""
     rules: Rules | None = None
-    """One record for each event by these rules, in place of one for each window."""
+    """Make one record for each event by these rules, instead of one for each window."""
 
 
-def tag(files: Sequence[str], tagger: Tagger, wish: TagOptions, write: Format, output: Path | None = None) -> int:
-    """Tag the files one after the other, on standard output or into `output`; 1 where one failed, else 0.
+def tag(files: Sequence[str], tagger: Tagger, options: TagOptions, write: Format, output: Path | None = None) -> int:
+    """Tag the files in order and write records to `output`, or to standard output; returns 1 if a file failed, else 0.
 
-    A file that fails costs no other: its fault is told in a line, after what could be read of it.
-    Raises PerceiverdError where `output` can't be written.
+    If a file fails, its error is one line on standard error, after the records of what could be read; the next file is
+    tagged. Raises PerceiverdError if `output` cannot be written.
     """
     failed = 0
     with _opened(output, files) as out, _bars(out) as bars:
         for file in files:
             bar = bars.add_task(_shown(file), total=None if bars.disable else _length_s(file))
             try:
-                for record in records(file, tagger, wish, partial(_advance, bars, bar)):
+                for record in records(file, tagger, options, partial(_advance, bars, bar)):
                     out.write(write(record))
                     out.flush()
             except MediaError as error:
@@ -77,67 +76,74 @@ def tag(files: Sequence[str], tagger: Tagger, wish: TagOptions, write: Format, o
 
 
 def records(
-    file: str, tagger: Tagger, wish: TagOptions, seen: Callable[[int], None] = lambda _: None
+    file: str, tagger: Tagger, options: TagOptions, progress: Callable[[int], None] = lambda _: None
 ) -> Iterator[Record]:
-    """What the model makes of the file, by window, by event or in sum; `seen` hears how many nanoseconds are done.
+    """The records of one file. Calls `progress` with the nanoseconds of media that are done.
 
-    Raises MediaError, after the records of what could be read.
+    Raises MediaError after the records of what could be read.
     """
     card, name = tagger.card, _shown(file)
-    tracker = EventTracker(wish.rules) if wish.rules else None
+    tracker = EventTracker(options.rules) if options.rules else None
     total, count = np.zeros(len(card.labels)), 0
     fault: MediaError | None = None
     try:
-        for window, scores in _scored(file, tagger, wish):
+        for window, scores in _scored(file, tagger, options):
             count += 1
-            if wish.summary:
+            if options.summary:
                 total += scores
             elif tracker:
                 changes = tracker.track(scores, window.start_ns, window.end_ns, window.modalities)
-                yield from _over(name, changes, card.labels)
+                yield from _ended(name, changes, card.labels)
             else:
                 start_s, end_s = _seconds(window.start_ns), _seconds(window.end_ns)
-                yield FileScores(name, start_s, end_s, best(scores, card.labels, wish.top), window.modalities)
-            seen(window.end_ns)
+                yield FileScores(name, start_s, end_s, window.modalities, best(scores, card.labels, options.top))
+            progress(window.end_ns)
     except MediaError as error:
         fault = error
     if tracker:
-        yield from _over(name, tracker.end("stream ended"), card.labels)
+        yield from _ended(name, tracker.end("stream ended"), card.labels)
     if fault:
         raise fault
     if not count:
-        raise MediaError(f"{name}: nothing in it that {card.name} could hear or see")
-    if wish.summary:
-        yield FileSummary(name, count, best(total / count, card.labels, wish.top))
+        raise MediaError(f"{name}: has no media for the model {card.name}")
+    if options.summary:
+        yield FileSummary(name, count, best(total / count, card.labels, options.top))
 
 
-def _over(file: str, changes: Iterable[EventChange], labels: Sequence[Label]) -> Iterator[FileEvent]:
-    """The events that have ended."""
-    for change in changes:
-        if change.kind == "end":
-            label = labels[change.index]
-            yield FileEvent(
-                file=file,
-                id=change.id,
-                start_s=_seconds(change.start_ns),
-                end_s=_seconds(change.end_ns),
-                mid=label.mid,
-                index=label.index,
-                name=label.name,
-                peak=round(change.peak, 6),
-                mean=round(change.mean, 6),
-                modalities=change.modalities,
-                windows=change.windows,
-                on=round(change.on, 6),
-                off=round(change.off, 6),
-                reason=change.reason,
-                continues=change.continues,
-            )
+def _ended(file: str, changes: Iterable[EventChange], labels: Sequence[Label]) -> Iterator[FileEvent]:
+    """The events among these changes that have ended."""
+    return (_event(file, change, labels[change.index]) for change in changes if change.kind == "end")
 
 
-def _scored(file: str, tagger: Tagger, wish: TagOptions) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    """Windows with their scores, tagged in batches. What comes before a fault is tagged before it is raised."""
-    windows = _windows(file, tagger.card.geometry, wish.hop_ns)
+def _event(file: str, change: EventChange, label: Label) -> FileEvent:
+    start_s, end_s = _seconds(change.start_ns), _seconds(change.end_ns)
+    explanation = FileExplanation(
+        score=round(change.smoothed, 6),
+        on=round(change.on, 6),
+        off=round(change.off, 6),
+        windows=change.windows,
+        reason=change.reason,
+    )
+    return FileEvent(
+        file=file,
+        id=change.id,
+        mid=label.mid,
+        index=label.index,
+        name=label.name,
+        start_s=start_s,
+        end_s=end_s,
+        duration_s=round(end_s - start_s, 3),
+        peak=round(change.peak, 6),
+        mean=round(change.mean, 6),
+        modalities=change.modalities,
+        continues=change.continues,
+        explanation=explanation,
+    )
+
+
+def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
+    windows = _windows(file, tagger.card.geometry, options.hop_ns)
     batch: list[Window] = []
     fault: MediaError | None = None
     while True:
@@ -147,7 +153,7 @@ def _scored(file: str, tagger: Tagger, wish: TagOptions) -> Iterator[tuple[Windo
             window, fault = None, error
         if window is not None:
             batch.append(window)
-        if batch and (window is None or len(batch) == wish.batch):
+        if batch and (window is None or len(batch) == options.batch):
             yield from zip(batch, tagger.tag(batch), strict=True)
             batch = []
         if window is None:
@@ -157,7 +163,7 @@ def _scored(file: str, tagger: Tagger, wish: TagOptions) -> Iterator[tuple[Windo
 
 
 def _windows(file: str, geometry: Geometry, hop_ns: int) -> Iterator[Window]:
-    windower = Windower(geometry, hop_ns, PATIENCE)
+    windower = Windower(geometry, hop_ns, TOLERANCE)
     wanted = geometry.media_format
     if _is_url(file):
         media = container.read(file, wanted, open_timeout_s=OPEN_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
@@ -169,7 +175,7 @@ def _windows(file: str, geometry: Geometry, hop_ns: int) -> Iterator[Window]:
 
 
 def _seconds(time_ns: int) -> float:
-    """To the millisecond: containers round times, and codecs begin some samples before zero."""
+    """Seconds to the millisecond, because containers round times and codecs start a few samples before zero."""
     return round(time_ns / NS_PER_S, 3) + 0.0  # never -0.0
 
 
@@ -178,7 +184,7 @@ def _is_url(file: str) -> bool:
 
 
 def _shown(file: str) -> str:
-    """The name as UTF-8 can hold it; a URL without its password."""
+    """The name with characters that UTF-8 can encode; a URL without its password."""
     return shown(file) if _is_url(file) else os.fsencode(file).decode(errors="replace")
 
 
@@ -188,17 +194,17 @@ def _opened(output: Path | None, files: Sequence[str]) -> Iterator[TextIO]:
         yield sys.stdout
         return
     if output.exists() and any(other.exists() and output.samefile(other) for other in map(Path, files)):
-        raise PerceiverdError(f"{output}: is one of the files to tag, and is left as it is")
+        raise PerceiverdError(f"{output}: is one of the files to tag; choose another output")
     try:
         out = output.open("w", encoding="utf-8")
     except OSError as error:
-        raise PerceiverdError(f"{output}: cannot be written ({error.strerror})") from error
+        raise PerceiverdError(f"{output}: cannot write the output: {error.strerror}") from error
     with out:
         yield out
 
 
 def _bars(out: TextIO) -> Progress:
-    """Progress on standard error, where that is a terminal and no records scroll by on it."""
+    """Progress bars on standard error, if it is a terminal and the records go elsewhere."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -211,13 +217,13 @@ def _bars(out: TextIO) -> Progress:
     )
 
 
-def _advance(bars: Progress, bar: TaskID, seen_ns: int) -> None:
-    bars.update(bar, completed=seen_ns / NS_PER_S)
+def _advance(bars: Progress, bar: TaskID, done_ns: int) -> None:
+    bars.update(bar, completed=done_ns / NS_PER_S)
 
 
 def _length_s(file: str) -> float | None:
-    """How long the file says it is; None where it says nothing, or is a URL, which would be opened twice."""
+    """The length that the file states; None if it states none, or for a URL, which would be opened twice."""
     try:
         return None if _is_url(file) else container.probe(Path(file)).duration_s
-    except MediaError:  # told when it is read
+    except MediaError:  # reported when the file is read
         return None

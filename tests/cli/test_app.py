@@ -259,7 +259,8 @@ def test_tag_tells_events(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Pa
     status, out, err = perceiverd(*tag, "--config", config)
     assert (status, err) == (0, "")
     (event,) = map(json.loads, out.splitlines())
-    assert (event["type"], event["name"], event["start_s"], event["on"]) == ("event", "Speech", 0, 0.001)
+    assert (event["type"], event["name"], event["start_s"]) == ("event", "Speech", 0)
+    assert event["explanation"]["on"] == 0.001
     assert event["end_s"] == pytest.approx(4, abs=0.05)
     config.write_text('events.allow = ["Speach"]')
     status, out, err = perceiverd(*tag, "--config", config)
