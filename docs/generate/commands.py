@@ -30,8 +30,9 @@ def commands(app: typer.Typer) -> dict[str, Any]:
 
 
 def options(command: Any) -> set[str]:
-    """The long options of a command, without `--help`."""
-    return {name for parameter in command.params for name in parameter.opts if name.startswith("--")} - {"--help"}
+    """The long options of a command, without `--help` and hidden ones."""
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    return {name for parameter in shown for name in parameter.opts if name.startswith("--")} - {"--help"}
 
 
 def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:

@@ -32,4 +32,12 @@ EVENTS: Mapping[str, str] = {
     "stale-socket-removed": "The socket file of a daemon that no longer runs was removed.",
     "subscribers-cut": "All subscribers were disconnected. Those that are admitted reconnect by themselves.",
     "subscriptions-exceeded": "There were more subscriptions than any honest use needs. All are disconnected.",
+    # training
+    "ambient-progress": "So many hours without events are scored, while false alarms are counted.",
+    "calibration-fitted": "The width of the calibration's prior was chosen; `losses` has the log loss of each width.",
+    "clip-unusable": "A clip is skipped or refused: its line is wrong, or its file is missing or unreadable.",
+    "clips-unreadable": "So many clips of a fit without a cache could not be decoded and were replaced by others.",
+    "faults-omitted": "More clips are unusable than are logged one by one.",
+    "fit-progress": "How far a stage of a fit is. Logged every 10 s if there is no terminal.",
+    "rehearsal-missing": "The whole network is trained with no clips that keep its old labels.",
 }

@@ -5,7 +5,7 @@ among AudioSet's 527. Each fold in turn is held out, by recording: all clips of 
 other 48 try to raise false alarms and show whether the old labels suffered. Not a test: it takes minutes, and needs
 the recordings. From the repository's folder, with clips.csv and its files in FOLDER:
 
-    python tests/training/two_sounds.py FOLDER --model ear-and-eye-small --out /tmp/two-sounds
+    python tests/support/two_sounds.py FOLDER --model ear-and-eye-small --out /tmp/two-sounds
 """
 
 from __future__ import annotations

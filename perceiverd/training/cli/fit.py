@@ -1,8 +1,9 @@
-"""The steps of `perceiverd train` that teach: distil, hush, rehearsal, fit. The work is done elsewhere."""
+"""The commands of `perceiverd train` that train: distil, hush, rehearsal, fit. Other modules do the work."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,59 +12,68 @@ import typer
 from perceiverd.core.errors import ConfigError
 from perceiverd.training.cli.options import (
     INTERRUPTED,
-    Given,
+    Device,
+    Hours,
+    Images,
+    Log,
     Model,
     Out,
+    Pool,
     Pools,
     Seed,
     SightWheel,
     SoundWheel,
     Table,
+    Views,
     read_geometry,
+    renamed,
 )
 from perceiverd.training.teachers.efficientnet import MAPPING
 
 
 def distil(
-    geometry: Annotated[Path, typer.Option(metavar="FILE", help="What the model sees and how it is built.")],
+    geometry: Annotated[Path, typer.Option(metavar="FILE", help="Geometry of the model (TOML).")],
     pool: Annotated[list[Path], Pools],
     out: Annotated[Path, Out],
-    state: Annotated[Path, typer.Option(metavar="DIR", help="Where the fit keeps itself, to go on after a stop.")],
-    minutes: Annotated[float | None, typer.Option(min=0.01, help="The whole budget, over all resumptions.")] = None,
+    state: Annotated[Path, typer.Option(metavar="DIR", help="Folder in which the run saves its state, to be resumed.")],
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="Time limit, over all resumptions.")] = None,
     batches: Annotated[
-        int | None, typer.Option(min=1, help="In place of minutes: batches of all processes together.")
+        int | None, typer.Option(min=1, help="Instead of minutes: number of batches, over all processes.")
     ] = None,
-    pictures: Annotated[Path | None, Given] = None,
-    views: Annotated[Path | None, typer.Option(metavar="DIR", help="In place of pictures: what `views` made.")] = None,
+    pictures: Annotated[Path | None, Images] = None,
+    views: Annotated[Path | None, Views] = None,
     teacher_sound: Annotated[Path | None, SoundWheel] = None,
     teacher_sight: Annotated[Path | None, SightWheel] = None,
-    frozen_sound: Annotated[int, typer.Option(min=0, help="Adopted layers for sound that don't learn.")] = 6,
+    frozen_sound: Annotated[
+        int, typer.Option(min=0, help="First layers of the audio teacher that are copied and not trained.")
+    ] = 6,
     mapping: Annotated[Path, Table] = MAPPING,
     mix: Annotated[
-        str, typer.Option(metavar="A,B,V", help="Shares of sound alone, both, pictures alone.")
+        str, typer.Option(metavar="A,B,V", help="Shares of windows with audio only, with both, with video only.")
     ] = "0.5,0.2,0.3",
     matched: Annotated[
-        float, typer.Option(min=0, max=1, help="Of windows with both: how many have a picture of what is heard.")
+        float, typer.Option(min=0, max=1, help="Share of the windows with both whose picture shows the sound's source.")
     ] = 0.6,
     start: Annotated[
-        str | None, typer.Option("--from", metavar="NAME|FOLDER", help="Go on with a model of the same geometry.")
+        str | None, typer.Option("--from", metavar="NAME|FOLDER", help="Start from a model of the same geometry.")
     ] = None,
     rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 1e-3,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Windows of a batch; under torchrun each process has its own.")
-    ] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per batch. Each torchrun process has its own batch.")] = 32,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights (SPDX); that of the model gone on with, else NOASSERTION.")
+        str | None,
+        typer.Option(
+            help="SPDX name of the weights' licence. [default: that of the --from model, otherwise NOASSERTION]"
+        ),
     ] = None,
-    log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
+    log: Annotated[Path | None, Log] = None,
+    device: Annotated[str, Device] = "auto",
     seed: Annotated[int, Seed] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="Of the processor, for the network.")] = 1,
-    half: Annotated[bool, typer.Option(help="bfloat16 products: faster where the processor has them.")] = True,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of the network.")] = 1,
+    half: Annotated[bool, typer.Option(help="Multiply in bfloat16: faster if the CPU or GPU supports it.")] = True,
 ) -> None:
-    """Teach a new model from taught mixtures and pictures, or go on with one.
+    """Train a model on a pool of mixtures and on pictures, with the teachers' scores as targets.
 
-    Stems adopt a teacher's first layers where its wheel is given. What was begun goes on with the same command.
+    With a teacher's wheel, the model's stem copies the teacher's first layers. Repeat the command to resume.
     """
     import torch
 
@@ -99,13 +109,13 @@ def distil(
     place = loop.LoopState(
         state / distilling.STATE_FILE,
         lesson.fingerprint,
-        of="geometry, material, settings or number of processes",
-        again="the same command",
+        depends_on="geometry, material, settings or number of processes",
+        resume_with="the same command",
     )
-    made = state / "model.sha256"  # of the model that this fit wrote last, which it may write again
+    written = state / "model.sha256"  # of the model that this run wrote last, which it may overwrite
     where = own_device(device)
     torch.set_num_threads(threads)
-    with claimed(out, origin, made):
+    with claimed(out, origin, written):
         try:
             network = distilling.distil(
                 lesson.student(),
@@ -118,26 +128,25 @@ def distil(
                 logs=log,
             )
         except loop.StoppedError as error:
-            print(f"perceiverd: {error}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            raise _stopped(error) from None
         if is_leader():
             terms = licence or (origin.licence if origin else "NOASSERTION")
-            made.write_text(write(out, network, lesson.geometry, ontology().labels, terms))
+            written.write_text(write(out, network, lesson.geometry, ontology().labels, terms))
 
 
 def hush(
     model: Annotated[Path, Model],
     pool: Annotated[list[Path], Pools],
     out: Annotated[Path, Out],
-    pictures: Annotated[Path | None, Given] = None,
-    views: Annotated[Path | None, typer.Option(metavar="DIR", help="What `views` made, for a model that sees.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, help="Of quiet.")] = 5.0,
+    pictures: Annotated[Path | None, Images] = None,
+    views: Annotated[Path | None, Views] = None,
+    hours: Annotated[float, typer.Option(min=0.01, help=Hours)] = 5.0,
     count: Annotated[int, typer.Option(min=1, help="Windows of the training material.")] = 19_200,
     seed: Annotated[int, Seed] = 1,
 ) -> None:
-    """Fit a model's last layer anew, so that it names nothing in hours of silence, hum, hiss and clicks that are made.
+    """Fit a model's last layer again, so that no label scores high in hours without events.
 
-    Calibrate it afterwards.
+    The old scores of the training material are kept. Run `calibrate` afterwards.
     """
     from perceiverd.model.card import load_card
     from perceiverd.training.data import ambient
@@ -150,7 +159,7 @@ def hush(
     card = load_card(model)
     check(card)
     if card.geometry.video and not (views or pictures):
-        raise ConfigError(f"{card.name}: sees; give --views or --pictures, which are to keep their scores")
+        raise ConfigError(f"{card.name}: takes video; give --views or --pictures, so that video keeps its scores")
     sounds = sounds_for(card.geometry, pool)
     seen = pictures_for(card.geometry, pictures, views, seed)
     batches = Batches(card.geometry, sounds, seen, size=hushing.BATCH, seed=seed, mix=Mix())
@@ -163,13 +172,13 @@ def hush(
 
 def rehearsal(
     model: Annotated[Path, Model],
-    pool: Annotated[Path, Given],
-    count: Annotated[int, typer.Option(min=1, help="Windows that are remembered.")] = 4_096,
+    pool: Annotated[Path, Pool],
+    count: Annotated[int, typer.Option(min=1, help="Windows.")] = 4_096,
     seed: Annotated[int, Seed] = 1,
 ) -> None:
-    """Keep beside a model what it makes of what it learnt from.
+    """Save vectors of training windows beside a model, as rehearsal.safetensors.
 
-    `fit` learns new labels against that.
+    `fit` uses them as examples that have none of the new labels.
     """
     from perceiverd.model.card import load_card
     from perceiverd.training.distill import rehearsal
@@ -180,86 +189,113 @@ def rehearsal(
 
 
 def fit(
-    manifest: Annotated[Path, typer.Option(metavar="CSV", help="file,start_s,end_s,labels; or a list of AudioSet's.")],
+    manifest: Annotated[
+        Path, typer.Option(metavar="CSV", help="Clips: columns file,start_s,end_s,labels, or a list of AudioSet's.")
+    ],
     out: Annotated[Path, Out],
-    manifest_format: Annotated[Literal["auto", "perceiverd", "audioset"], typer.Option()] = "auto",
-    media: Annotated[Path | None, typer.Option(metavar="DIR", help="AudioSet's clips: ID.ext or ID_START.ext.")] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", metavar="NAME|FOLDER", help="The model to start from; the bundled one.")
+    manifest_format: Annotated[
+        Literal["auto", "perceiverd", "audioset"], typer.Option(help="Format of the CSV.")
+    ] = "auto",
+    media: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="For AudioSet's lists: folder of the clips, ID.ext or ID_START.ext."),
     ] = None,
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All settings, and for a new model its geometry.")
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME|FOLDER", help="Model to start from. [default: the bundled model]"),
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings file (TOML). With a [geometry] it makes a new model."),
     ] = None,
     train: Annotated[
-        Literal["head", "all"], typer.Option(help="The labels of the manifest alone, or the whole network.")
+        Literal["head", "all"], typer.Option(help="Train the manifest's labels only, or the whole network.")
     ] = "head",
     rehearse: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Clips with none of your new sounds. More than once for more."),
+        typer.Option(metavar="DIR", help="Clips that have none of your new sounds. Can be repeated."),
     ] = None,
     held_out: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Clips to measure the model on; never learnt from.")
+        Path | None, typer.Option(metavar="CSV", help="Clips to measure the model on. They are never trained on.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(min=0.01, help="How often each clip is seen.")] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.01, help="How often each clip is used.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="In place of epochs: the whole budget, over all resumptions.")
+        float | None, typer.Option(min=0.01, help="Instead of epochs: time limit, over all resumptions.")
     ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Clips of a step, over all processes.")] = None,
-    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option()] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips per step, over all processes.")] = None,
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"] | None, typer.Option(help="Number format of products.")
+    ] = None,
     skip: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of clips that may be missing or unreadable; 0.1.")
+        float | None,
+        typer.Option(min=0, max=1, help="Share of clips that may be missing or unreadable. [default: 0.1]"),
     ] = None,
-    state: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the fit keeps itself; OUT.fit.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the fit that was stopped.")] = False,
+    state: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder in which the fit saves its state. [default: OUT.fit]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a fit that was stopped.")] = False,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where decoded clips are kept; ~/.cache/perceiverd/clips.")
+        Path | None, typer.Option(metavar="DIR", help="Decoded clips. [default: ~/.cache/perceiverd/clips]")
     ] = None,
-    log: Annotated[Path | None, typer.Option(metavar="DIR", help="Write curves for TensorBoard.")] = None,
+    log: Annotated[Path | None, Log] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Of the new weights (SPDX); that of the model it starts from.")
+        str | None, typer.Option(help="SPDX name of the weights' licence. [default: that of the --from model]")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="Of the processor, for the network; 0: torch's choice.")] = 0,
+    device: Annotated[str, Device] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads of the network; 0: torch decides.")] = 0,
     seed: Annotated[int, Seed] = 1,
+    recipe: Annotated[str | None, renamed("--settings")] = None,
 ) -> None:
     """Fit a model to your own labelled clips.
 
-    New labels on a model that there is, all of it, or a new one. Alone or, under torchrun, in company.
+    Adds new labels to a model, trains all of it, or makes a new one. Runs alone or in several torchrun processes.
     """
+    import torch
+
     from perceiverd.pipeline.device import DEVICE
     from perceiverd.training.finetune import job
+    from perceiverd.training.finetune.manifest import files_in, read
+    from perceiverd.training.finetune.settings import FinetuneSettings, load, overridden
+    from perceiverd.training.finetune.task import FitTask, default_cache, known_labels
+    from perceiverd.training.fitting.distributed import is_leader, own_device
     from perceiverd.training.fitting.loop import StoppedError
 
     if not DEVICE.fullmatch(device):
         raise typer.BadParameter(f"{device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
-    wish = job.Wish(
-        clips=manifest,
-        out=out,
-        form=manifest_format,
-        media=media,
-        start=start,
-        recipe=recipe,
+    where = own_device(device)
+    if threads:
+        torch.set_num_threads(threads)
+    found = load(settings) if settings else FinetuneSettings()
+    found = overridden(found, epochs=epochs, batch=batch, precision=precision, skip=skip)
+    origin = job.starting_model(start, found, settings)
+    known = known_labels(origin)
+    read_csv = partial(read, manifest_format=manifest_format, media=media, skip=found.clips.skip, logs=is_leader())
+    clips = read_csv(manifest, known)
+    task = FitTask(
+        clips,
+        out,
+        origin,
+        found,
         train=train,
-        rehearse=tuple(rehearse or ()),
-        held_out=held_out,
-        epochs=epochs,
-        minutes=minutes,
-        batch=batch,
-        precision=precision,
-        skip=skip,
+        unlabelled=tuple(row for folder in rehearse or () for row in files_in(folder)),
+        held_out=read_csv(held_out, (*known, *clips.new)) if held_out else None,
+        cache=cache or default_cache(),
         state=state,
         resume=resume,
-        shelf=cache,
+        minutes=minutes,
         logs=log,
         licence=licence,
-        device=device,
-        threads=threads,
         seed=seed,
+        device=where,
     )
     try:
-        told = job.run(wish)
+        quality = job.run(task)
     except StoppedError as error:
-        print(f"perceiverd: {error}", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-    if told:
-        print(told)
+        raise _stopped(error) from None
+    if quality:
+        print(quality)
+
+
+def _stopped(error: Exception) -> typer.Exit:
+    print(f"perceiverd: {error}", file=sys.stderr)
+    return typer.Exit(INTERRUPTED)

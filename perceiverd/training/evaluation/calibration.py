@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import Label
+from perceiverd.core.logs import log_event
 from perceiverd.model.card import CALIBRATION_FILE, Calibration, Card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data.ambient import HOP_S, Stream
@@ -30,7 +31,7 @@ from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import ThresholdCounts, by_recording, choose, clip_levels
 from perceiverd.training.evaluation.video import HeldOutPictures
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 FOLDS = 5
 WIDTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -212,7 +213,8 @@ def calibrate(
         evidence = evidence + picture_evidence(student.logits(None, shown.frames), shown)
     classes = evidence.classes
     width, losses = best_width(evidence, classes)
-    log.info("classes=%d width=%g loss: %s", len(classes), width, " ".join(f"{w:g}={x:.5f}" for w, x in losses.items()))
+    shown_losses = [f"{each:g}:{loss:.5f}" for each, loss in losses.items()]
+    log_event(logger, logging.INFO, "calibration-fitted", classes=len(classes), width=f"{width:g}", losses=shown_losses)
     fitted = fit(evidence, classes, width)
     crossed = cross_fitted(evidence, classes, width)
     recordings = np.asarray(held.recordings)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
+from perceiverd.core.logs import log_event
 from perceiverd.pipeline.rules import lineage
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data.ambient import HOP_S, SIGHTS, SOUNDS, Stream, cut, right
@@ -31,7 +32,7 @@ SENSES = ("sound alone", "pictures alone", "sound and pictures")
 EVERY_S = 1800
 """Of quiet, from one line of the log to the next."""
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 Scores = NDArray[np.floating]
 
@@ -110,7 +111,7 @@ def _told(quiet: Iterator[Stream]) -> Iterator[Stream]:
     for stream in quiet:
         yield stream
         if seconds // EVERY_S != (seconds := seconds + stream.seconds) // EVERY_S:
-            log.info("quiet_h=%.1f", seconds / 3600)
+            log_event(logger, logging.INFO, "ambient-progress", hours=f"{seconds / 3600:.1f}")
 
 
 def report(tagger: Tagger, quiet: Iterator[Stream]) -> Iterator[str]:

@@ -1,12 +1,11 @@
-"""One's own labelled clips: which stretch of which file holds what, read from a CSV of ours or of AudioSet's.
+"""Labelled clips of a user: which stretch of which file has which labels, from a CSV of our form or of AudioSet's.
 
-A manifest knows names, times and labels; it opens no clip. Whatever is wrong in it is told with its line.
+A manifest knows names, times and labels; it opens no clip. Every error names the line of the CSV.
 """
 
 from __future__ import annotations
 
 import csv
-import difflib
 import logging
 import math
 import os
@@ -16,24 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perceiverd.core.errors import ConfigError
-from perceiverd.core.labels import Label, ontology
+from perceiverd.core.errors import ConfigError, did_you_mean
+from perceiverd.core.labels import Label
+from perceiverd.core.logs import log_event
+from perceiverd.training.finetune.label_lookup import LabelLookup
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 ManifestFormat = Literal["auto", "perceiverd", "audioset"]
 
 COLUMNS = ("file", "start_s", "end_s", "labels")
-"""Of our own form; the times may be left out or empty, and then a clip is the whole file."""
+"""Of our own format. The times may be missing or empty; then a clip is the whole file."""
 SEPARATOR = "|"
-"""Between the labels of a clip: AudioSet's names hold commas."""
-OWN = "user/"
-"""What the mid of a class that AudioSet lacks begins with."""
-NEAR = 0.8
-"""A name that is so like one of AudioSet's is rather a slip than a class of one's own (difflib's ratio)."""
-LONGEST_NAME = 100
-TOLD = 20
-"""Of many faults so many are told, each in a line."""
+"""Between the labels of a clip. AudioSet's names have commas."""
+MAX_LOGGED = 20
+"""The most faults that are logged one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,284 +37,235 @@ class ManifestRow:
     """One clip."""
 
     number: int
-    """Its line in the CSV, counted from 1; 0 for a file that no CSV names."""
+    """Its line in the CSV, counted from 1; 0 for a file without a CSV."""
     file: Path
     start_s: float
     end_s: float | None
-    """None: to the file's end."""
+    """None: to the end of the file."""
     labels: tuple[str, ...]
-    """mids; empty for a clip of which nothing is known but that none of one's own classes is in it."""
+    """mids. Empty: the clip has none of the user's own classes; nothing else is known about it."""
     cut: bool = False
-    """Whether the file may be the stretch itself, cut out already: then it is taken whole where it is short."""
+    """Whether the file may be the stretch itself, cut out already. If the file is short enough, all of it is used."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The clips of one CSV whose files are there."""
+    """The clips of one CSV whose files exist."""
 
     path: Path
-    lines: tuple[ManifestRow, ...]
+    rows: tuple[ManifestRow, ...]
     new: tuple[Label, ...]
-    """The classes that are not among the labels it was read with; their indices go on from there."""
+    """The classes that are not among the known labels; their indices follow those of the known labels."""
     missing: int = 0
-    """Clips that are listed and whose file isn't there."""
+    """Clips whose file does not exist."""
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """The mids of all labels that some clip has, each once, in the order in which they come."""
-        return tuple(dict.fromkeys(mid for line in self.lines for mid in line.labels))
+    def mids(self) -> tuple[str, ...]:
+        """The mids of all labels in the manifest, each once, in the order of their first use."""
+        return tuple(dict.fromkeys(mid for row in self.rows for mid in row.labels))
 
 
 def read(
     path: Path,
     known: Sequence[Label],
     *,
-    form: ManifestFormat = "auto",
+    manifest_format: ManifestFormat = "auto",
     media: Path | None = None,
     skip: float = 0.0,
-    tells: bool = True,
+    logs: bool = True,
 ) -> Manifest:
-    """The manifest in a CSV, with labels looked up among `known` (a model's); paths are taken from the CSV's folder.
+    """Read a CSV. Labels are looked up among `known` (a model's); relative paths start at the CSV's folder.
 
-    AudioSet's form needs `media`, the folder in which the clips lie (and its folders): `ID.ext` or `ID_START.ext`.
-    Raises ConfigError where a line can't be understood, or where more than the share `skip` of the files is missing.
-    Each fault has a line of the log, where it `tells`.
+    AudioSet's format needs `media`, the folder that has the clips as `ID.ext` or `ID_START.ext`, also in subfolders.
+    Raises ConfigError if a line is wrong, or if more than the share `skip` of the files is missing. Each fault is
+    logged if `logs`.
     """
+    lines = _lines(path)
+    if manifest_format == "auto":
+        manifest_format = "audioset" if _looks_like_audioset(lines) else "perceiverd"
+    labels, faults = LabelLookup(known), _Faults(path, logs=logs)
+    if manifest_format == "perceiverd":
+        rows = list(_own_rows(path, lines, labels, faults))
+    elif media is None:
+        raise ConfigError(f"{path}: AudioSet's format names no files; give the clips' folder with --media")
+    else:
+        rows = list(_audioset_rows(lines, labels, faults, media))
+    faults.refuse()
+    if not rows:
+        raise ConfigError(f"{path}: has no clip; each line needs a file and its labels")
+    found = [row for row in rows if row.file.is_file()]
+    _check_missing(path, rows, found, skip, logs=logs)
+    return Manifest(path, tuple(found), labels.new, len(rows) - len(found))
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # csv counts lines itself, across quoted line breaks too.
+        return path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the manifest: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not a text file ({error})") from error
-    labels = _Labels(known)
-    # csv counts lines itself, over quoted line breaks too.
-    rows = text.splitlines(keepends=True)
-    if form == "auto":
-        form = "audioset" if _looks_like_audioset(rows) else "perceiverd"
-    if form == "audioset" and media is None:
-        raise ConfigError(f"{path}: is in AudioSet's form, which names no files; say with --media where the clips are")
-    faults = _Faults(path, tells=tells)
-    parsed = (
-        _audioset(rows, labels, faults, media) if form == "audioset" and media else _own(path, rows, labels, faults)
-    )
-    lines = list(parsed)
-    faults.refuse()
-    if not lines:
-        raise ConfigError(f"{path}: no clip in it; each line names a file and its labels")
-    there = [line for line in lines if line.file.is_file()]
-    _check_missing(path, lines, there, skip, tells=tells)
-    return Manifest(path, tuple(there), labels.new, len(lines) - len(there))
 
 
 def files_in(folder: Path) -> tuple[ManifestRow, ...]:
-    """Every file below a folder as a clip of which nothing is known. Raises ConfigError where there is none."""
-    files = sorted(Path(at) / name for at, _, names in os.walk(folder) for name in names if not name.startswith("."))
+    """Every file below a folder as a clip without labels; hidden files are left out. Raises ConfigError if empty."""
+    files = sorted(_files_below(folder))
     if not files:
-        raise ConfigError(f"{folder}: no file in it")
+        raise ConfigError(f"{folder}: has no file")
     return tuple(ManifestRow(0, file, 0.0, None, ()) for file in files)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    return (Path(at) / name for at, _, names in os.walk(folder) for name in names if not name.startswith("."))
 
 
 class _Faults:
     """What is wrong with the lines of one CSV."""
 
-    def __init__(self, path: Path, *, tells: bool) -> None:
-        self._path, self._tells = path, tells
-        self._told: list[str] = []
+    def __init__(self, path: Path, *, logs: bool) -> None:
+        self._path, self._logs = path, logs
+        self._found: list[str] = []
 
     def add(self, number: int, what: str) -> None:
-        self._told.append(f"{self._path}: line {number}: {what}")
+        self._found.append(f"{self._path}: line {number}: {what}")
 
     def refuse(self) -> None:
-        """Raises ConfigError where anything was wrong; each fault has its line."""
-        if not self._told:
+        """Raises ConfigError if there is any fault. Several faults are logged one by one first."""
+        if not self._found:
             return
-        if len(self._told) == 1:
-            raise ConfigError(self._told[0])
-        if self._tells:
-            log_faults(self._told)
-        raise ConfigError(f"{self._path}: {len(self._told)} lines can't be used as they are; correct them")
+        if len(self._found) == 1:
+            raise ConfigError(self._found[0])
+        if self._logs:
+            log_faults(self._found)
+        raise ConfigError(f"{self._path}: {len(self._found)} lines are wrong; correct them")
 
 
-class _Labels:
-    """Labels by mid and by name; what nobody knows becomes a new class."""
-
-    def __init__(self, known: Sequence[Label]) -> None:
-        self._count = len(known)
-        self._mids = {label.mid: label for label in known}
-        self._names = {label.name.casefold(): label for label in known}
-        self._new: dict[str, Label] = {}
-
-    @property
-    def new(self) -> tuple[Label, ...]:
-        return tuple(self._new.values())
-
-    def mid_of(self, word: str, *, own: bool) -> str:
-        """The mid of a label given by mid or name; `own`: whether it may be new. Raises ValueError in words."""
-        word = " ".join(word.split())
-        found = self._mids.get(word) or self._names.get(word.casefold())
-        if found:
-            return found.mid
-        if not own or word.startswith("/"):
-            raise ValueError(f"{word!r} is no label of AudioSet's 527")
-        if word.startswith(OWN):
-            return self._grown(word, word.removeprefix(OWN).replace("-", " "))
-        if near := difflib.get_close_matches(word.casefold(), self._names, n=1, cutoff=NEAR):
-            meant = self._names[near[0]].name
-            raise ValueError(f"label {word!r}: did you mean {meant!r}? For a class of your own write {_own_mid(word)}")
-        return self._grown(_own_mid(word), word)
-
-    def _grown(self, mid: str, name: str) -> str:
-        if not name or len(name) > LONGEST_NAME or '"' in name or not name.isprintable() or mid == OWN:
-            raise ValueError(f"label {name!r}: a name is up to {LONGEST_NAME} letters, without quotes")
-        if mid in self._mids:  # an own class of the model that was started from, under another spelling
-            return mid
-        self._new.setdefault(mid, Label(self._count + len(self._new), mid, name))
-        return mid
-
-
-def _own_mid(name: str) -> str:
-    return OWN + re.sub(r"\W+", "-", name.casefold()).strip("-")
-
-
-def _looks_like_audioset(rows: Sequence[str]) -> bool:
-    """AudioSet's lists begin with comments, and their lines with an id and two times."""
-    first = next((row for row in rows if row.strip()), "")
-    return first.startswith("#") or bool(re.match(r"[\w-]{11}, *\d+\.\d+, *\d+\.\d+,", first))
-
-
-def _own(path: Path, rows: Sequence[str], labels: _Labels, faults: _Faults) -> Iterator[ManifestRow]:
-    header = rows[0] if rows else ""
+# ------------------------------------------------------------------------------------------ our own format
+def _own_rows(path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Faults) -> Iterator[ManifestRow]:
+    header = lines[0] if lines else ""
     delimiter = next((sign for sign in (",", ";", "\t") if sign in header), ",")  # spreadsheets differ by country
-    table = csv.reader(rows, delimiter=delimiter, skipinitialspace=True)
+    table = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     columns = [name.strip() for name in next(table, [])]
-    for name in columns:
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.5)
-            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(COLUMNS)}"
-            raise ConfigError(f"{path}: line 1: no column {name!r}; {hint}")
-    for name in ("file", "labels"):
-        if columns.count(name) != 1:
-            raise ConfigError(f"{path}: line 1: one column `{name}` is needed; the first line names the columns")
-    for row in table:
-        if not any(cell.strip() for cell in row):
+    _check_columns(path, columns)
+    for cells in table:
+        if not any(cell.strip() for cell in cells):
             continue
-        if len(row) != len(columns):
-            faults.add(table.line_num, f"{len(row)} cells for {len(columns)} columns")
+        if len(cells) != len(columns):
+            faults.add(table.line_num, f"{len(cells)} cells for {len(columns)} columns")
             continue
-        cells = {name: cell.strip() for name, cell in zip(columns, row, strict=True)}
+        by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
         try:
-            yield _own_line(path, table.line_num, cells, labels)
+            yield _own_row(path, table.line_num, by_name, labels)
         except ValueError as error:
             faults.add(table.line_num, str(error))
 
 
-def _own_line(path: Path, number: int, cells: Mapping[str, str], labels: _Labels) -> ManifestRow:
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    for name in columns:
+        if name not in COLUMNS:
+            raise ConfigError(f"{path}: line 1: unknown column {name!r}; {did_you_mean(name, COLUMNS)}")
+    for name in ("file", "labels"):
+        if columns.count(name) != 1:
+            raise ConfigError(f"{path}: line 1: needs one column '{name}'; the first line names the columns")
+
+
+def _own_row(path: Path, number: int, cells: Mapping[str, str], labels: LabelLookup) -> ManifestRow:
     if not cells["file"]:
-        raise ValueError("no file is named")
+        raise ValueError("the file is missing")
     start_s, end_s = _times(cells.get("start_s", ""), cells.get("end_s", ""))
     words = [word for word in cells["labels"].split(SEPARATOR) if word.strip()]
-    mids = dict.fromkeys(labels.mid_of(word, own=True) for word in words)
+    mids = dict.fromkeys(labels.mid_of(word, may_add=True) for word in words)
     return ManifestRow(number, path.parent / cells["file"], start_s, end_s, tuple(mids))
 
 
-def _audioset(rows: Sequence[str], labels: _Labels, faults: _Faults, media: Path) -> Iterator[ManifestRow]:
+# ------------------------------------------------------------------------------------------ AudioSet's format
+def _looks_like_audioset(lines: Sequence[str]) -> bool:
+    """AudioSet's lists start with comments, and their lines with an id and two times."""
+    first = next((line for line in lines if line.strip()), "")
+    return first.startswith("#") or bool(re.match(r"[\w-]{11}, *\d+\.\d+, *\d+\.\d+,", first))
+
+
+def _audioset_rows(lines: Sequence[str], labels: LabelLookup, faults: _Faults, media: Path) -> Iterator[ManifestRow]:
     if not media.is_dir():
         raise ConfigError(f"{media}: no such folder of media")
-    shelf = _stems(media)
-    table = csv.reader(rows, skipinitialspace=True)
-    for row in table:
-        if not row or row[0].lstrip().startswith("#"):
+    # Listed once, because AudioSet's lists have up to two million lines.
+    by_stem = {file.stem: file for file in _files_below(media)}
+    table = csv.reader(lines, skipinitialspace=True)
+    for cells in table:
+        if not cells or cells[0].lstrip().startswith("#"):
             continue
-        if len(row) != 4:
-            faults.add(table.line_num, f"{len(row)} cells; expected YTID, start_seconds, end_seconds, positive_labels")
+        if len(cells) != 4:
+            expected = "YTID, start_seconds, end_seconds, positive_labels"
+            faults.add(table.line_num, f"{len(cells)} cells; expected {expected}")
             continue
         try:
-            start_s, end_s = _times(row[1], row[2])
-            mids = dict.fromkeys(labels.mid_of(word, own=False) for word in row[3].split(",") if word.strip())
+            start_s, end_s = _times(cells[1], cells[2])
+            words = [word for word in cells[3].split(",") if word.strip()]
+            mids = dict.fromkeys(labels.mid_of(word, may_add=False) for word in words)
         except ValueError as error:
             faults.add(table.line_num, str(error))
             continue
-        assert end_s is not None or not row[2].strip()
-        yield _found(table.line_num, shelf, media, row[0].strip(), start_s, end_s, tuple(mids))
+        ytid = cells[0].strip()
+        listed = ManifestRow(table.line_num, media / f"{ytid}.*", start_s, end_s, tuple(mids))
+        yield _with_file(listed, ytid, by_stem)
 
 
-def _found(
-    number: int,
-    shelf: Mapping[str, Path],
-    media: Path,
-    ytid: str,
-    start_s: float,
-    end_s: float | None,
-    mids: tuple[str, ...],
-) -> ManifestRow:
-    """The line with its file: one that bears the start is the clip itself, one with the id alone may be."""
-    starts = {f"{start_s:g}", f"{start_s:.1f}", f"{start_s:.3f}", f"{start_s * 1000:.0f}", f"{start_s:06.0f}"}
+def _with_file(row: ManifestRow, ytid: str, by_stem: Mapping[str, Path]) -> ManifestRow:
+    """The row with its file. A file named by id and start is the clip itself; one named by id alone may be."""
+    number, start_s, end_s, mids = row.number, row.start_s, row.end_s, row.labels
+    starts = {*_spellings(start_s), f"{start_s:06.0f}"}
     ends = {"", *(f"_{end}" for end in _spellings(end_s))}
     for name in (ytid, f"Y{ytid}"):
         for start in sorted(starts):
             for end in sorted(ends):
-                if file := shelf.get(f"{name}_{start}{end}"):
+                if file := by_stem.get(f"{name}_{start}{end}"):
                     return ManifestRow(number, file, 0.0, None, mids)
-        if file := shelf.get(name):
+        if file := by_stem.get(name):
             return ManifestRow(number, file, start_s, end_s, mids, cut=True)
-    return ManifestRow(number, media / f"{ytid}.*", start_s, end_s, mids)
+    return row
 
 
 def _spellings(time_s: float | None) -> tuple[str, ...]:
     return () if time_s is None else (f"{time_s:g}", f"{time_s:.1f}", f"{time_s:.3f}", f"{time_s * 1000:.0f}")
 
 
-def _stems(folder: Path) -> dict[str, Path]:
-    """Every file below a folder by its name without ending; looked up once, for lists have millions of lines."""
-    return {
-        Path(name).stem: Path(at) / name
-        for at, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")
-    }
-
-
+# ------------------------------------------------------------------------------------------ both
 def _times(start: str, end: str) -> tuple[float, float | None]:
-    """Raises ValueError in words."""
-    times = []
-    for cell in (start, end):
-        try:
-            times.append(float(cell) if cell.strip() else None)
-        except ValueError:
-            raise ValueError(f"{cell.strip()!r} is no number of seconds") from None
-    start_s, end_s = times[0] or 0.0, times[1]
+    """Start and end in seconds. Raises ValueError with a message for the user."""
+    start_s, end_s = _seconds(start) or 0.0, _seconds(end)
     if not (0 <= start_s < math.inf) or (end_s is not None and not start_s < end_s < math.inf):
-        raise ValueError(f"a clip from {start_s:g} s to {'its end' if end_s is None else f'{end_s:g} s'} holds nothing")
+        to = "its end" if end_s is None else f"{end_s:g} s"
+        raise ValueError(f"a clip from {start_s:g} s to {to} is empty; the start is at least 0, the end is later")
     return start_s, end_s
 
 
+def _seconds(cell: str) -> float | None:
+    try:
+        return float(cell) if cell.strip() else None
+    except ValueError:
+        raise ValueError(f"{cell.strip()!r} is not a number of seconds") from None
+
+
 def _check_missing(
-    path: Path, lines: Sequence[ManifestRow], there: Sequence[ManifestRow], skip: float, *, tells: bool
+    path: Path, rows: Sequence[ManifestRow], found: Sequence[ManifestRow], skip: float, *, logs: bool
 ) -> None:
-    here = {line.number for line in there}
-    missing = [line for line in lines if line.number not in here]
-    if not missing:
-        return
-    told = [f"{path}: line {line.number}: there is no file {line.file}" for line in missing]
-    refused = len(missing) > skip * len(lines)
-    if refused and len(missing) == 1:
-        raise ConfigError(told[0])
-    if tells:
-        log_faults(told)
+    numbers = {row.number for row in found}
+    faults = [f"{path}: line {row.number}: no such file: {row.file}" for row in rows if row.number not in numbers]
+    refused = len(faults) > skip * len(rows)
+    if refused and len(faults) == 1:
+        raise ConfigError(faults[0])
+    if logs:
+        log_faults(faults)
     if refused:
         raise ConfigError(
-            f"{path}: the files of {len(missing)} of {len(lines)} clips are missing; --skip says how many may"
+            f"{path}: the files of {len(faults)} of {len(rows)} clips are missing; --skip sets how many may be"
         )
 
 
-def log_faults(lines: Sequence[str]) -> None:
-    """Each in a line of the log, the first of many."""
-    for line in lines[:TOLD]:
-        log.warning("%s", line)
-    if len(lines) > TOLD:
-        log.warning("and %d more", len(lines) - TOLD)
-
-
-def above(mid: str) -> frozenset[str]:
-    """The mids above this one in AudioSet's hierarchy; none above a class of one's own."""
-    return ontology().ancestors(mid) if mid in ontology().parents else frozenset()
+def log_faults(faults: Sequence[str]) -> None:
+    """Log each fault of a clip, up to MAX_LOGGED of them."""
+    for fault in faults[:MAX_LOGGED]:
+        log_event(logger, logging.WARNING, "clip-unusable", detail=fault)
+    if len(faults) > MAX_LOGGED:
+        log_event(logger, logging.WARNING, "faults-omitted", count=len(faults) - MAX_LOGGED)

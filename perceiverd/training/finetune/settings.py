@@ -1,6 +1,6 @@
-"""How a fit goes, as its TOML file says: the geometry of a new model, steps, clips, augmentation.
+"""The settings file of `train fit`: geometry of a new model, optimiser steps, clips, augmentation.
 
-Every value has a default, and a file need name only what differs. `configs/train-audioset.toml` names all.
+Every value has a default, so a file names only what differs. `configs/train-audioset.toml` names all of them.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from perceiverd.training.fitting.settings import FitSettings, Share
 
 
 class ClipSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[clips]`: where windows come from."""
+    """`[clips]`: how clips are read."""
 
     keep: bool = True
-    """Whether decoded clips are kept on disk; without, each is decoded anew whenever it is drawn."""
+    """Whether decoded clips are kept on disk. If not, a clip is decoded each time it is used."""
     threads: Annotated[int, Meta(ge=1, le=256)] = 4
-    """That decode clips and cut windows."""
+    """Threads that decode clips and cut windows."""
     skip: Share = 0.1
-    """Share of clips that may be missing or unreadable; more of them are a fault."""
+    """Share of clips that may be missing or unreadable. If there are more, the fit ends with an error."""
     views: Annotated[int, Meta(ge=0)] = 0
-    """Windows of each clip, differently augmented, from which labels are trained; 0: 16, fewer of many clips."""
+    """Windows per clip, each augmented differently, that train the labels. 0: 16, or fewer if there are many clips."""
 
 
 class AugmentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[augment]`: what is done to a window before it is learnt from. Where in the clip it lies is always random."""
+    """`[augment]`: random changes of a window before it is used. Its place in the clip is always random."""
 
     gain_db: Annotated[float, Meta(ge=0, le=60)] = 6.0
-    """The sound becomes up to so much louder or fainter."""
+    """The audio becomes louder or quieter by up to this much."""
     noise: Share = 0.5
-    """Of windows: those that get noise, 20 to 50 dB below their sound."""
+    """Share of windows that get noise, 20 to 50 dB below their audio."""
     flip: Share = 0.5
-    """Of windows: those whose pictures are mirrored, all of them."""
+    """Share of windows whose frames are all mirrored."""
     without_video: Share = 0.3
-    """Of windows with both: those that lose their pictures (Jaegle et al. 2021: 30 %)."""
+    """Share of windows with both modalities that lose their video (Jaegle et al. 2021: 30 %)."""
     without_audio: Share = 0.1
-    """Of windows with both: those that lose their sound."""
+    """Share of windows with both modalities that lose their audio."""
 
     def __post_init__(self) -> None:
         if self.without_video + self.without_audio > 1:
@@ -54,21 +54,40 @@ class FinetuneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     geometry: Geometry | None = None
-    """Of a new model; without it a fit starts from a model that there is."""
+    """Of a new model. Without it a fit starts from an existing model."""
     fit: FitSettings = FitSettings()
     clips: ClipSettings = ClipSettings()
     augment: AugmentSettings = AugmentSettings()
 
 
 def load(path: Path) -> FinetuneSettings:
-    """The plan in a TOML file. Raises ConfigError: one line with the file, the place in it and what to do."""
+    """Read a TOML file. Raises ConfigError: one line with the file, the place in it and what to do."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot read the settings: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     try:
         return convert(table, FinetuneSettings, "$")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def overridden(
+    settings: FinetuneSettings,
+    *,
+    epochs: float | None = None,
+    batch: int | None = None,
+    precision: str | None = None,
+    skip: float | None = None,
+) -> FinetuneSettings:
+    """The settings with each value that is not None in place of the file's; `epochs` replaces `head_epochs` too."""
+    given = {"epochs": epochs, "head_epochs": epochs, "batch": batch, "precision": precision}
+    fit = {name: value for name, value in given.items() if value is not None}
+    clips = {} if skip is None else {"skip": skip}
+    return msgspec.structs.replace(
+        settings,
+        fit=msgspec.structs.replace(settings.fit, **fit),
+        clips=msgspec.structs.replace(settings.clips, **clips),
+    )

@@ -1,6 +1,6 @@
-"""The processes that fit together: who they are, on which devices, and how they take the same step.
+"""The processes that fit one model together: how many there are, on which devices, and how they average gradients.
 
-Knows nothing of what is fitted. `torchrun` tells each process its place by the environment.
+Knows nothing of what is fitted. `torchrun` gives each process its place in environment variables.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perceiverd.pipeline.tagger import device_of
 
 
 def is_leader() -> bool:
-    """Whether this process is the one of its crew that writes what all have made."""
+    """Whether this process writes the results of its process group."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -27,34 +27,34 @@ def process_count() -> int:
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that fit together; alone where `torchrun` did not start them."""
+    """The processes that fit together. Without `torchrun` it is one process."""
 
     rank: int
     size: int
 
     @classmethod
     def join(cls, device: torch.device | None = None) -> ProcessGroup:
-        """Meet the others, where there are any; `leave` them in the end. `device`: where the weights are."""
+        """Connect to the other processes, if any; call `leave` at the end. `device`: where the weights are."""
         if process_count() == 1:
             return cls(0, 1)
         distributed.init_process_group("nccl" if device is not None and device.type == "cuda" else "gloo")
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     def leave(self) -> None:
-        """Part from the others, once all have come this far."""
+        """Disconnect, once all processes have come this far."""
         if self.size > 1:
             distributed.barrier()
             distributed.destroy_process_group()
 
-    def average(self, student: nn.Module, spent_s: float) -> float:
-        """Give every process the mean gradients and the mean time spent, so that all go on, or end, alike.
+    def average(self, module: nn.Module, spent_s: float) -> float:
+        """Give every process the mean gradients; return the mean time spent, so that all processes end together.
 
-        What only some used counts as zero with the others; what none used keeps no gradient, as in one process, since
-        an optimiser would let its weights decay.
+        A parameter that only some processes used has a gradient of zero in the others. One that no process used keeps
+        no gradient, as in a single process, because an optimiser would apply weight decay to it.
         """
         if self.size == 1:
             return spent_s
-        parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         used = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
         time = torch.tensor([spent_s], device=parameters[0].device)
@@ -62,12 +62,12 @@ class ProcessGroup:
         distributed.all_reduce(flat)
         flat /= self.size
         *grads, used, spent = flat.split([*(p.numel() for p in parameters), len(parameters), 1])
-        for parameter, grad, by in zip(parameters, grads, used.tolist(), strict=True):
-            parameter.grad = grad.reshape(parameter.shape) if by else None
+        for parameter, grad, share in zip(parameters, grads, used.tolist(), strict=True):
+            parameter.grad = grad.reshape(parameter.shape) if share else None
         return float(spent)
 
     def any(self, here: bool, device: torch.device) -> bool:
-        """Whether it is so in any of the processes."""
+        """Whether `here` is true in any of the processes."""
         if self.size == 1:
             return here
         flag = torch.tensor([float(here)], device=device)
@@ -75,7 +75,7 @@ class ProcessGroup:
         return bool(flag > 0)
 
     def total(self, part: Tensor) -> Tensor:
-        """The sum of what all have, in every process."""
+        """The sum of the tensors of all processes, in every process."""
         if self.size > 1:
             distributed.all_reduce(part)
         return part
@@ -92,14 +92,14 @@ def own_device(name: str) -> torch.device:
     return device
 
 
-def precision(wish: str, device: torch.device) -> torch.dtype:
-    """Of products. Raises ConfigError where the device has it not."""
-    if wish == "auto":
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """The number format of products. Raises ConfigError if the device lacks it."""
+    if name == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if wish == "float16" and device.type != "cuda":
-        raise ConfigError("precision float16 is for GPUs; the processor has float32 and bfloat16")
-    found = getattr(torch, wish)
+    if name == "float16" and device.type != "cuda":
+        raise ConfigError("precision float16 is for GPUs; use float32 or bfloat16 on the CPU")
+    found = getattr(torch, name)
     assert isinstance(found, torch.dtype)
     return found

@@ -1,6 +1,6 @@
-"""The loop of a fit: step after step to the end of its budget, saved now and then, the same with and without a stop.
+"""The loop of a fit: it steps until the budget is spent and saves its state. A stop and a resume change no weights.
 
-Knows no clips and no labels: what is learnt makes its own gradients.
+Knows no clips and no labels: a `Learner` computes the gradients.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 import torch
@@ -25,79 +25,83 @@ from perceiverd.training.fitting.optim import Lamb, RunningMean, decays, load, r
 from perceiverd.training.fitting.progress import ProgressReporter
 from perceiverd.training.fitting.settings import FitSettings
 
-LOWER = "begin anew with a lower rate, without"
-"""What to do where a fit diverged; the folder of its state follows."""
+RESTART = "start again with a lower rate, after deleting"
+"""What to do if a fit diverged; the folder of its state follows."""
 
 
 class StoppedError(PerceiverdError):
-    """The user stopped the fit; what it had reached is kept."""
+    """The user stopped the fit; its state is saved."""
 
 
 class DivergedError(PerceiverdError):
-    """The fit's numbers grew beyond all bounds."""
+    """A weight or gradient of the fit became infinite or NaN."""
 
 
 class Learner(Protocol):
-    """What a loop fits."""
+    """The network or layer that a loop fits, with its data."""
 
     @property
     def module(self) -> nn.Module:
-        """Its parameters are what is learnt."""
+        """Its parameters are trained."""
 
     def backward(self, step: int, scaler: torch.amp.GradScaler) -> dict[str, float]:
-        """Add this process's part of the step's gradients, times the crew's size; returns its part of the loss, named.
+        """Add this process's part of the step's gradients, times the number of processes.
 
-        Each step is the one after the last, the first where the fit goes on.
+        Returns its part of the loss by name. Steps come in order; the first one may be any, if the fit was resumed.
         """
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a fit goes on."""
+    """How long a fit runs."""
 
     steps: int
-    """Steps in all, where there is no limit of time."""
+    """Steps in all, if there is no time limit."""
     minutes: float | None = None
-    """The whole time, over all resumptions."""
+    """Time in all, over all resumptions."""
 
     def share(self, step: int, spent_s: float) -> float:
-        """How much of it is spent, 0..1."""
+        """The share of the budget that is spent, 0..1."""
         return spent_s / (60 * self.minutes) if self.minutes else step / max(1, self.steps)
 
 
 def fingerprint(*settings: object) -> str:
-    """SHA-256 of all that decides what is learnt: structs, strings, numbers."""
-    told = [msgspec.json.encode(one) if isinstance(one, msgspec.Struct) else one for one in settings]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    """SHA-256 of all structs, strings and numbers that determine the weights of a fit."""
+    parts = [msgspec.json.encode(one) if isinstance(one, msgspec.Struct) else one for one in settings]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class LoopState:
-    """Where a fit keeps itself."""
+    """The file in which a fit saves its state."""
 
     file: Path
     fingerprint: str
-    """Of all that decides what is learnt; a state with another one is of another fit."""
-    of: str = "clips, labels or settings"
-    """What may differ where the fingerprint does."""
-    again: str = "the same command with --resume"
-    """What goes on with a fit that was stopped."""
+    """Of all that determines the weights. A state with another fingerprint belongs to another fit."""
+    depends_on: str = "clips, labels or settings"
+    """What the fingerprint covers, for the error message."""
+    resume_with: str = "the same command with --resume"
+    """How the user resumes a stopped fit, for the error message."""
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved, to go on with; None at the beginning. Raises ConfigError where it is of another fit."""
+        """The saved state; None if there is none. Raises ConfigError if it is damaged or belongs to another fit."""
         if not self.file.exists():
             return None
         found = load(self.file)
         if found is None or "fingerprint" not in found:
-            raise ConfigError(f"{self.file}: no state of a fit, or a damaged one; delete it")
+            raise ConfigError(f"{self.file}: is not a state of a fit, or is damaged; delete it")
         if found["fingerprint"] != self.fingerprint:
-            raise ConfigError(f"{self.file.parent}: keeps a fit of other {self.of}; take another, or delete it")
+            raise ConfigError(
+                f"{self.file.parent}: has the state of a fit with other {self.depends_on}; "
+                "choose another folder, or delete this one"
+            )
         return found
 
-    def claim(self) -> None:
-        """Find out that the state can be written before there is anything to lose. Raises MediaError."""
-        save(self.file.with_name(f"{self.file.name}.try"), {})
-        self.file.with_name(f"{self.file.name}.try").unlink()
+    def check_writable(self) -> None:
+        """Write and delete a small file, so that a fault shows before the work starts. Raises MediaError."""
+        probe = self.file.with_name(f"{self.file.name}.try")
+        save(probe, {})
+        probe.unlink()
 
     def save(self, state: dict[str, Any]) -> None:
         save(self.file, {**state, "fingerprint": self.fingerprint})
@@ -106,102 +110,143 @@ class LoopState:
 def run(
     learner: Learner,
     groups: list[dict[str, Any]],
-    how: FitSettings,
+    settings: FitSettings,
     budget: Budget,
     state: LoopState,
-    crew: ProcessGroup,
-    teller: ProgressReporter,
+    processes: ProcessGroup,
+    progress: ProgressReporter,
     *,
     device: torch.device,
     scaled: bool = False,
     earlier_s: float = 0.0,
 ) -> float:
-    """Fit to the end of the budget; the module then has the mean weights. Returns the seconds spent.
+    """Fit until the budget is spent; the module then has the mean weights. Returns the seconds spent.
 
-    `scaled`: gradients are those of float16. Raises StoppedError where a signal ended it before.
+    `groups`: parameter groups of the optimiser, as `groups_of` makes them. `scaled`: gradients are float16 and need
+    scaling. `earlier_s`: seconds that an earlier stage spent of the same budget. Raises StoppedError if a signal
+    stopped the fit, DivergedError if a number is no longer finite.
     """
-    module = learner.module
-    optimiser = _optimiser(groups, how)
-    mean = RunningMean(module, how.average)
-    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
-    step, spent_s = 0, earlier_s
-    if crew.rank == 0:
-        state.claim()
-    if found := state.load():
-        module.load_state_dict(found["module"])
-        optimiser.load_state_dict(found["optimiser"])
-        scaler.load_state_dict(found["scaler"])
-        mean.weights = {name: tensor.to(device) for name, tensor in found["mean"].items()}
-        step, spent_s = found["step"], max(spent_s, found["spent_s"])
-
-    def keep() -> None:
-        if crew.rank == 0 and _finite(mean.weights):  # else the next step says so, and what was kept stays
-            weights = {"module": module.state_dict(), "mean": mean.weights, "optimiser": optimiser.state_dict()}
-            state.save({**weights, "scaler": scaler.state_dict(), "step": step, "spent_s": spent_s})
-
-    begun_s, saved_s = time.monotonic() - spent_s, time.monotonic()
-    with _stoppable() as stop:
-        while (share := budget.share(step, spent_s)) < 1:
-            for group in optimiser.param_groups:
-                group["lr"] = how.rate * group["share"] * rate_factor(share, how.warmup, falls=how.schedule == "cosine")
-            optimiser.zero_grad()
-            figures = learner.backward(step, scaler)
-            spent_s = crew.average(module, time.monotonic() - begun_s)
-            scaler.unscale_(optimiser)
-            norm = nn.utils.clip_grad_norm_(module.parameters(), how.clip)
-            if not scaled and not norm.isfinite():  # float16 leaves such steps out, and goes on more carefully
-                raise DivergedError(f"step {step + 1}: the gradient is no finite number; {LOWER} {state.file.parent}")
-            scaler.step(optimiser)
-            scaler.update()
-            step += 1
-            mean.update(module, step)
-            figures |= {"norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
-            teller.update(step, min(1.0, budget.share(step, spent_s)), **figures)
-            stopped = crew.any(bool(stop), device)
-            if stopped or time.monotonic() - saved_s > how.save_every_s:
+    stepper = _Stepper(learner.module, groups, settings, state, processes, device=device, scaled=scaled)
+    if processes.rank == 0:
+        state.check_writable()
+    stepper.spent_s = earlier_s
+    stepper.restore()
+    started_s, saved_s = time.monotonic() - stepper.spent_s, time.monotonic()
+    with _stop_signals() as stop:
+        while (share := budget.share(stepper.step, stepper.spent_s)) < 1:
+            figures = stepper.take_step(learner, share, started_s)
+            progress.update(stepper.step, min(1.0, budget.share(stepper.step, stepper.spent_s)), **figures)
+            stopped = processes.any(bool(stop), device)
+            if stopped or time.monotonic() - saved_s > settings.save_every_s:
                 saved_s = time.monotonic()
-                keep()
-            if stopped and budget.share(step, spent_s) < 1:
-                raise StoppedError(f"stopped after {step} steps; {state.again} goes on")
-    if not _finite(mean.weights):
-        raise DivergedError(f"step {step}: the weights are no finite numbers; {LOWER} {state.file.parent}")
-    keep()
-    module.load_state_dict(mean.weights)
-    return spent_s
+                stepper.save()
+            if stopped and budget.share(stepper.step, stepper.spent_s) < 1:
+                raise StoppedError(f"stopped after {stepper.step} steps; to resume, run {state.resume_with}")
+    stepper.finish()
+    return stepper.spent_s
+
+
+class _Stepper:
+    """Optimiser, running mean and counters of one fit, as they are saved and restored."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: list[dict[str, Any]],
+        settings: FitSettings,
+        state: LoopState,
+        processes: ProcessGroup,
+        *,
+        device: torch.device,
+        scaled: bool,
+    ) -> None:
+        self._module, self._settings, self._state, self._processes = module, settings, state, processes
+        self._device, self._scaled = device, scaled
+        self._optimiser = _optimiser(groups, settings)
+        self._mean = RunningMean(module, settings.average)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.step, self.spent_s = 0, 0.0
+
+    def restore(self) -> None:
+        """Continue from the saved state, if there is one."""
+        if not (found := self._state.load()):
+            return
+        self._module.load_state_dict(found["module"])
+        self._optimiser.load_state_dict(found["optimiser"])
+        self._scaler.load_state_dict(found["scaler"])
+        self._mean.weights = {name: tensor.to(self._device) for name, tensor in found["mean"].items()}
+        self.step, self.spent_s = found["step"], max(self.spent_s, found["spent_s"])
+
+    def save(self) -> None:
+        """Save the state, unless the weights diverged: then the last good state stays, and the next step raises."""
+        if self._processes.rank > 0 or not _finite(self._mean.weights):
+            return
+        weights = {"module": self._module.state_dict(), "mean": self._mean.weights}
+        optimiser = {"optimiser": self._optimiser.state_dict(), "scaler": self._scaler.state_dict()}
+        self._state.save({**weights, **optimiser, "step": self.step, "spent_s": self.spent_s})
+
+    def take_step(self, learner: Learner, share: float, started_s: float) -> dict[str, float]:
+        """One step at this share of the budget; returns the figures to report. Raises DivergedError."""
+        settings, optimiser = self._settings, self._optimiser
+        for group in optimiser.param_groups:
+            factor = rate_factor(share, settings.warmup, falls=settings.schedule == "cosine")
+            group["lr"] = settings.rate * group["share"] * factor
+        optimiser.zero_grad()
+        figures = learner.backward(self.step, self._scaler)
+        self.spent_s = self._processes.average(self._module, time.monotonic() - started_s)
+        self._scaler.unscale_(optimiser)
+        norm = nn.utils.clip_grad_norm_(self._module.parameters(), settings.clip)
+        if not self._scaled and not norm.isfinite():  # with float16 the scaler skips such a step and scales less
+            self._diverged(self.step + 1, "the gradient is not finite")
+        self._scaler.step(optimiser)
+        self._scaler.update()
+        self.step += 1
+        self._mean.update(self._module, self.step)
+        return figures | {"norm": float(norm), "rate": optimiser.param_groups[0]["lr"]}
+
+    def finish(self) -> None:
+        """Save the state and give the module the mean weights. Raises DivergedError."""
+        if not _finite(self._mean.weights):
+            self._diverged(self.step, "the weights are not finite")
+        self.save()
+        self._module.load_state_dict(self._mean.weights)
+
+    def _diverged(self, step: int, what: str) -> NoReturn:
+        raise DivergedError(f"step {step}: {what}; {RESTART} {self._state.file.parent}")
 
 
 def _finite(weights: Mapping[str, Tensor]) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in weights.values())
 
 
-def groups_of(module: nn.Module, how: FitSettings, share: float) -> list[dict[str, Any]]:
-    """The parameters that learn, those that decay apart; `share`: their learning rate over the fit's."""
-    learning = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in learning if decays(name, parameter)]
-    others = [parameter for name, parameter in learning if not decays(name, parameter)]
+def groups_of(module: nn.Module, settings: FitSettings, share: float) -> list[dict[str, Any]]:
+    """The trained parameters as two groups, with and without weight decay; `share`: their rate over the fit's."""
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in trained if decays(name, parameter)]
+    others = [parameter for name, parameter in trained if not decays(name, parameter)]
     return [
-        {"params": matrices, "weight_decay": how.decay, "share": share},
+        {"params": matrices, "weight_decay": settings.decay, "share": share},
         {"params": others, "weight_decay": 0.0, "share": share},
     ]
 
 
-def _optimiser(groups: list[dict[str, Any]], how: FitSettings) -> torch.optim.Optimizer:
-    if how.optimiser == "lamb":
-        return Lamb(groups, lr=how.rate)
-    return torch.optim.AdamW(groups, lr=how.rate, betas=(0.9, 0.98))
+def _optimiser(groups: list[dict[str, Any]], settings: FitSettings) -> torch.optim.Optimizer:
+    if settings.optimiser == "lamb":
+        return Lamb(groups, lr=settings.rate)
+    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98))
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """A list that is empty until Ctrl-C or SIGTERM came; the step that is being taken is finished first."""
-    got: list[int] = []
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that collects SIGINT and SIGTERM while the loop runs, so that the current step ends first."""
+    received: list[int] = []
 
-    def heed(number: int, frame: FrameType | None) -> None:
-        got.append(number)
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
 
-    before = {each: signal.signal(each, heed) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield got
+        yield received
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -1,6 +1,6 @@
-"""How weights are stepped: LAMB, the learning rate over a budget, what decays, the running mean, state on disk.
+"""Optimiser steps: LAMB, the learning rate over a budget, weight decay, the running mean, state on disk.
 
-Shared by all fits. Knows no data and no network.
+All fits share it. Knows no data and no network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perceiverd.core.errors import MediaError
 class Lamb(torch.optim.Optimizer):
     """LAMB (You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", ICLR 2020).
 
-    Adam's step, weight decay included, scaled layer by layer to the norm of the layer's weights; phi is the identity.
+    Adam's step with weight decay, scaled for each layer to the norm of its weights. phi is the identity.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Lamb(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step for every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -57,13 +57,16 @@ class Lamb(torch.optim.Optimizer):
         square = state["square"] / (1 - two ** state["step"])
         update = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * parameter
         weight, length = parameter.norm(), update.norm()
-        # New layers of zeros have no norm to scale to, and take Adam's step.
+        # A new layer of zeros has norm 0, so it takes Adam's step unscaled.
         trust = torch.where((weight > 0) & (length > 0), weight / length, torch.ones_like(weight))
         parameter.sub_(update * trust * group["lr"])
 
 
 def rate_factor(share: float, warmup: float, *, falls: bool = True) -> float:
-    """Share of the peak rate after this share of the budget: a linear rise, then half a cosine down to zero."""
+    """The learning rate over its peak, 0..1, after a share of the budget: a linear rise, then half a cosine to zero.
+
+    With `falls` false the rate stays at its peak after the warm-up.
+    """
     if share < warmup:
         return max(share / warmup, 0.01)
     if not falls:
@@ -72,20 +75,20 @@ def rate_factor(share: float, warmup: float, *, falls: bool = True) -> float:
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Matrices decay; biases, normalisations, latents and learned channels do not."""
+    """Whether weight decay applies: to matrices, but not to biases, normalisations, latents and learned channels."""
     return parameter.ndim > 1 and not name.endswith("latents")
 
 
 class RunningMean:
-    """The mean of the weights over the last steps, which is what is kept of a fit."""
+    """The exponential mean of the weights over the steps. It is the result of a fit."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        """`decay` is ramped up from the first steps; 0 keeps the last weights."""
+        """`decay`: of the mean; lower in the first steps. 0 gives the last weights."""
         self.decay = decay
         self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
     def update(self, module: nn.Module, step: int) -> None:
-        """Take in the weights after step number `step`, counted from 1."""
+        """Add the weights after step number `step`, counted from 1."""
         keep = min(self.decay, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, tensor in module.state_dict().items():
@@ -93,20 +96,20 @@ class RunningMean:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a fit's state; it appears whole or not at all. Raises MediaError where it can't be written."""
+    """Write a fit's state atomically. Raises MediaError if it cannot be written."""
     partial = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, partial)
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk by the latter
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError if the disk is full
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise MediaError(f"{path}: cannot be written ({_reason(error)}); is there room?") from error
+        raise MediaError(f"{path}: cannot be written ({_reason(error)}); check the free space") from error
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """What `save` wrote, on the CPU; None where it is damaged. Raises PermissionError."""
+    """What `save` wrote, on the CPU; None if the file is damaged. Raises PermissionError."""
     try:
         found = torch.load(path, weights_only=True, map_location="cpu")
     except PermissionError:

@@ -1,6 +1,6 @@
-"""How a fit tells how far it is: a bar on a terminal, else a line now and then; curves for TensorBoard.
+"""Progress of a fit: a bar on a terminal, otherwise a log line every 10 s; curves for TensorBoard.
 
-One process of a crew tells; the others get a teller that is silent.
+One process of a group reports; the others get a reporter that prints nothing.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from perceiverd.core.errors import ConfigError
+from perceiverd.core.logs import log_event
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 LINE_EVERY_S = 10.0
-"""Between two lines where there is no terminal."""
+"""Between two log lines if there is no terminal."""
 
 
 class ProgressReporter:
-    """Tells of one stage after the other."""
+    """Reports one stage after the other."""
 
     def __init__(self, bars: Progress, writer: SummaryWriter | None, *, silent: bool) -> None:
         self._bars, self._writer, self._silent = bars, writer, silent
-        self._told_s = 0.0
+        self._reported_s = 0.0
         self._figures: dict[str, float] = {}
-        """The last of each, since not every step has all."""
+        """The last value of each figure, because not every step has all of them."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is told from now on is of this stage."""
-        self._name, self._told_s, self._figures = name, time.monotonic(), {}
+        """All updates inside belong to this stage."""
+        self._name, self._reported_s, self._figures = name, time.monotonic(), {}
         self._bar = self._bars.add_task(name, total=1.0)
         try:
             yield
@@ -47,24 +48,26 @@ class ProgressReporter:
             self._bars.remove_task(self._bar)
 
     def update(self, step: int, share: float, **figures: float) -> None:
-        """`step` is done, and this share, 0..1, of the stage."""
+        """`step` steps and this share, 0..1, of the stage are done."""
         if self._silent:
             return
         if self._writer:
             for name, value in figures.items():
                 self._writer.add_scalar(f"{self._name}/{name}", value, step)
         self._figures |= figures
-        told = " ".join(f"{name}={value:.4g}" for name, value in self._figures.items())
         if not self._bars.disable:
-            self._bars.update(self._bar, completed=share, description=f"{self._name} {told}")
-        elif time.monotonic() - self._told_s >= LINE_EVERY_S:
-            self._told_s = time.monotonic()
-            log.info("%s: %.0f %% step=%d %s", self._name, 100 * share, step, told)
+            shown = " ".join(f"{name}={value:.4g}" for name, value in self._figures.items())
+            self._bars.update(self._bar, completed=share, description=f"{self._name} {shown}")
+        elif time.monotonic() - self._reported_s >= LINE_EVERY_S:
+            self._reported_s = time.monotonic()
+            fields = {name: f"{value:.4g}" for name, value in self._figures.items()}
+            percent = f"{100 * share:.0f}"
+            log_event(logger, logging.INFO, "fit-progress", stage=self._name, percent=percent, step=step, **fields)
 
 
 @contextmanager
 def progress_reporter(logs: Path | None, *, silent: bool) -> Iterator[ProgressReporter]:
-    """A teller; `logs`: the folder that TensorBoard reads."""
+    """A reporter; `logs`: the folder that TensorBoard reads. Raises ConfigError if TensorBoard is not installed."""
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

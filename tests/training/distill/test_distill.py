@@ -116,7 +116,7 @@ def test_what_is_spent_is_spent(pool: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProcessGroup, "average", stop)
         for step in range(1, 4):
-            with pytest.raises(StoppedError, match=f"after {step} steps; the same command with --resume goes on"):
+            with pytest.raises(StoppedError, match=f"after {step} steps; to resume, run the same command"):
                 taught(pool, tmp_path / "stopped", 30, Pictures())
     assert same(whole, taught(pool, tmp_path / "stopped", 30, Pictures()))
 
@@ -125,11 +125,11 @@ def test_a_state_that_cannot_be_gone_on_with_is_told(pool: Path, tmp_path: Path)
     """A damaged state, and one of another fit, are refused in a line that names them."""
     taught(pool, tmp_path, 1)
     whole = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(ConfigError, match="keeps a fit of other clips, labels or settings"):
+    with pytest.raises(ConfigError, match="has the state of a fit with other clips, labels or settings"):
         LoopState(tmp_path / "state.pt", "other").load()
     for damaged in (b"", whole[:1000], whole[:-100], b"no state"):
         (tmp_path / "state.pt").write_bytes(damaged)
-        with pytest.raises(ConfigError, match=r"state\.pt: no state of a fit, or a damaged one"):
+        with pytest.raises(ConfigError, match=r"state\.pt: is not a state of a fit, or is damaged"):
             taught(pool, tmp_path, 2)
 
 
@@ -255,7 +255,7 @@ def test_a_fit_writes_over_no_other_model(wide: Path) -> None:
 
 def test_a_fit_that_diverges_ends(wide: Path) -> None:
     """Where numbers grow beyond all bounds the fit says so, and neither a model nor a spoilt state is written."""
-    with pytest.raises(DivergedError, match="the gradient is no finite number; begin anew with a lower rate"):
+    with pytest.raises(DivergedError, match="the gradient is not finite; start again with a lower rate"):
         run(wide, "tiny", "--batches", "50", "--rate", "1e30")
     assert not (wide / "tiny").exists() and not list((wide / "state").iterdir())
 
