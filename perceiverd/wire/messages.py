@@ -29,6 +29,7 @@ class Model(msgspec.Struct, frozen=True):
     """The model that made the scores."""
 
     name: str
+    """The name of the model."""
     sha256: str
     """Checksum of the weights, in hexadecimal."""
 
@@ -41,6 +42,7 @@ class Tag(msgspec.Struct, frozen=True):
     index: int
     """Its index among the model's outputs."""
     name: str
+    """The label's name."""
     score: float
     """Probability that the label applies to the window, 0..1."""
 
@@ -84,6 +86,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     """The model's scores for one window of one stream."""
 
     stream: str
+    """The name of the stream."""
     start: Utc
     """Capture time of the start of the window."""
     end: Utc
@@ -163,6 +166,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """The state of a stream. It is also the heartbeat: published at every interval, whatever happens."""
 
     stream: str
+    """The name of the stream."""
     time: Utc
     """When this message was made."""
     state: str
@@ -226,12 +230,17 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """An event begins, continues or ends: a label was recognised for some time."""
 
     stream: str
+    """The name of the stream."""
     kind: Literal["begin", "update", "end"]
+    """`update` repeats an open event from time to time, and `end` is published when the event is over."""
     id: str
     """The same in all messages of one event. No other event of this stream has it."""
     mid: str
+    """The label's key."""
     index: int
+    """Its index among the model's outputs."""
     name: str
+    """The label's name."""
     start: Utc
     """Capture time of the start of its first window."""
     end: Utc
@@ -271,8 +280,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A label with an event, or with a score near one, and the reason why it has an event or none."""
 
     mid: str
+    """The label's key."""
     index: int
+    """Its index among the model's outputs."""
     name: str
+    """The label's name."""
     score: float
     """Its score in this window: its own, or that of the best label below it in the ontology."""
     surest: str | None
@@ -298,6 +310,7 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
     """Why each label has an event or none, for one window. Published only while someone subscribes to it."""
 
     stream: str
+    """The name of the stream."""
     start: Utc
     """As in `Scores`."""
     end: Utc
