@@ -1,4 +1,4 @@
-"""A model's card: what `models/<name>/` says of itself. Reads no weights and loads no torch."""
+"""A model's card: what the files in `models/<name>/` state about the model. Reads no weights and loads no torch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import math
 import os
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from perceiverd.core.errors import ModelError
+from perceiverd.core.errors import ModelError, nearest
 from perceiverd.core.labels import Label
 from perceiverd.core.paths import SHIPPED_MODELS
 from perceiverd.model.geometry import Geometry
@@ -21,24 +20,26 @@ from perceiverd.model.geometry import Geometry
 DEFAULT = "ear-and-eye-small"
 CARD_FILE, LABELS_FILE, WEIGHTS_FILE = "model.toml", "labels.tsv", "model.safetensors"
 CALIBRATION_FILE = "calibration.tsv"
+SCHEMA = 1
 
-
-Scores = Literal["sigmoid", "softmax"]
-"""How logits become scores: each label for itself, or one label of all."""
+Activation = Literal["sigmoid", "softmax"]
 
 
 class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`model.toml` as it is written."""
 
     schema: int
-    """Version of this file's form: 1."""
+    """Version of this file's format: 1."""
     name: str
+    """The name that `perceiverd models` and the daemon print."""
     licence: str
     """SPDX expression for the weights."""
     sha256: str
-    """Of `model.safetensors`."""
+    """Of `model.safetensors`, in hexadecimal."""
     geometry: Geometry
-    scores: Scores = "sigmoid"
+    """Inputs and network; see below."""
+    scores: Activation = "sigmoid"
+    """How outputs become scores. `sigmoid`: each label has its own probability; `softmax`: all scores sum to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +55,24 @@ class Card:
     labels: tuple[Label, ...]
     calibration: tuple[Calibration, ...]
     """Of each label, in the order of `labels`."""
-    scores: Scores = "sigmoid"
+    scores: Activation = "sigmoid"
 
 
 def load_card(model: str | Path = DEFAULT) -> Card:
-    """The card of a bundled model by its name, or of any model folder by its path.
+    """The card of a bundled or imported model by its name, or of any model folder by its path.
 
-    Raises ModelError where there is no such model, or its card cannot be used.
+    Raises ModelError if there is no such model, or if its card cannot be used.
     """
     folder = _folder(model)
-    path = folder / CARD_FILE
+    file = _read_card(folder / CARD_FILE)
+    labels = read_labels(folder / LABELS_FILE)
+    if len(labels) != file.geometry.classes:
+        raise ModelError(f"{folder}: {len(labels)} labels for {file.geometry.classes} classes")
+    calibration = read_calibration(folder / CALIBRATION_FILE, labels)
+    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels, calibration, file.scores)
+
+
+def _read_card(path: Path) -> CardFile:
     try:
         file = msgspec.toml.decode(path.read_bytes(), type=CardFile)
     except OSError as error:
@@ -72,62 +81,57 @@ def load_card(model: str | Path = DEFAULT) -> Card:
         raise ModelError(f"{path}: {error}") from error
     except ValueError as error:  # not UTF-8
         raise ModelError(f"{path}: not a text file ({error})") from error
-    if file.schema != 1:
-        raise ModelError(f"{path}: schema {file.schema}; this perceiverd reads schema 1")
-    labels = read_labels(folder / LABELS_FILE)
-    if len(labels) != file.geometry.classes:
-        raise ModelError(f"{folder}: {len(labels)} labels for {file.geometry.classes} classes")
-    calibration = read_calibration(folder / CALIBRATION_FILE, labels)
-    return Card(file.name, folder, file.licence, file.sha256, file.geometry, labels, calibration, file.scores)
+    if file.schema != SCHEMA:
+        raise ModelError(f"{path}: schema {file.schema} is not supported; this perceiverd reads schema {SCHEMA}")
+    return file
 
 
 def bundled() -> tuple[str, ...]:
-    """Names of the models that come with perceiverd."""
-    return tuple(sorted({card.parent.name for shelf in SHIPPED_MODELS for card in shelf.glob(f"*/{CARD_FILE}")}))
+    """Names of the models that are installed with perceiverd."""
+    return tuple(sorted({card.parent.name for folder in SHIPPED_MODELS for card in folder.glob(f"*/{CARD_FILE}")}))
 
 
-def own_shelf() -> Path:
-    """Where a user's imported models lie. Raises ModelError where there is no home."""
+def imports_folder() -> Path:
+    """The folder of the models that this user imported. Raises ModelError if the user has no home folder."""
     try:
         data = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
     except RuntimeError as error:
-        raise ModelError("there is no home folder for imported models: set XDG_DATA_HOME, or give --into") from error
+        raise ModelError("no home folder for imported models; set XDG_DATA_HOME, or give --into") from error
     return data / "perceiverd" / "models"
 
 
 def imported() -> tuple[str, ...]:
-    """Names of the models that this user has imported."""
+    """Names of the models that this user imported."""
     with suppress(ModelError, OSError):
-        return tuple(sorted(card.parent.name for card in own_shelf().glob(f"[!.]*/{CARD_FILE}")))
+        return tuple(sorted(card.parent.name for card in imports_folder().glob(f"[!.]*/{CARD_FILE}")))
     return ()
 
 
 def _folder(model: str | Path) -> Path:
-    folders = [shelf / model for shelf in SHIPPED_MODELS if "/" not in str(model)]
+    """The folder of a model. Raises ModelError, with a suggestion, if there is none."""
+    folders = [folder / model for folder in SHIPPED_MODELS if "/" not in str(model)]
     if model in imported():
-        folders.append(own_shelf() / model)
+        folders.append(imports_folder() / model)
     for folder in [*folders, Path(model)]:
-        with suppress(OSError):  # a name too long for a file, a folder that may not be looked into
+        with suppress(OSError):  # the name may be too long for a file, or the folder unreadable
             if (folder / CARD_FILE).is_file():
                 return folder
     with suppress(OSError):
         if Path(model).is_dir():
-            raise ModelError(f"{model}: a folder without {CARD_FILE} is no model")
+            raise ModelError(f"{model}: this folder is not a model: it has no {CARD_FILE}")
     names = bundled() + imported()
-    near = get_close_matches(str(model), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names) or 'none'}; or give a model's folder"
-    raise ModelError(f"no model {model}; {hint}")
+    near = nearest(str(model), names)
+    hint = f"did you mean '{near}'?" if near else f"choose from {', '.join(names) or 'none'}, or give a model's folder"
+    raise ModelError(f"unknown model '{model}'; {hint}")
 
 
 def read_labels(path: Path) -> tuple[Label, ...]:
     """The labels of a model's `labels.tsv` (header `index mid name`), in the order of its logits.
 
-    Raises ModelError where the file is missing, or its indices are not 0, 1, 2, ...
+    Raises ModelError if the file is missing, or if its indices are not 0, 1, 2, ...
     """
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-        labels = tuple(Label(int(row["index"]), row["mid"], row["name"]) for row in rows)
+        labels = tuple(Label(int(row["index"]), row["mid"], row["name"]) for row in _rows(path))
     except OSError as error:
         raise ModelError(f"{path}: cannot read the labels: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
@@ -139,9 +143,10 @@ def read_labels(path: Path) -> tuple[Label, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How a label's logit becomes a probability, and from which probability on the label is worth an event."""
+    """How a label's logit becomes a probability, and which probability is enough for an event."""
 
     scale: float = 1.0
+    """Above 0."""
     shift: float = 0.0
     """score = sigmoid(scale * logit + shift) (Platt 1999)."""
     threshold: float = 0.5
@@ -151,22 +156,30 @@ class Calibration:
 def read_calibration(path: Path, labels: tuple[Label, ...]) -> tuple[Calibration, ...]:
     """The calibration of each label from a model's `calibration.tsv` (header `mid scale shift threshold`).
 
-    A label that the table lacks, or all where there is no file, has the default. Raises ModelError where the file
-    can't be used, or names a label that the model lacks.
+    A label that is not in the table gets the default; if there is no file, every label does. Raises ModelError if the
+    file cannot be used, or has a label that the model does not have.
     """
     if not path.exists():
         return (Calibration(),) * len(labels)
     try:
-        with path.open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-        table = {row["mid"]: Calibration(*(float(row[key]) for key in ("scale", "shift", "threshold"))) for row in rows}
+        table = {
+            row["mid"]: Calibration(float(row["scale"]), float(row["shift"]), float(row["threshold"]))
+            for row in _rows(path)
+        }
     except OSError as error:
         raise ModelError(f"{path}: cannot read the calibration: {error.strerror}") from error
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: not a table with columns mid, scale, shift, threshold ({error})") from error
     if unknown := table.keys() - {label.mid for label in labels}:
-        raise ModelError(f"{path}: {min(unknown)} is no label of this model")
+        raise ModelError(f"{path}: {min(unknown)} is not a label of this model")
     for mid, one in table.items():
         if not (0 < one.scale < math.inf and math.isfinite(one.shift) and 0 < one.threshold < 1):
-            raise ModelError(f"{path}: {mid}: scale is above 0, threshold between 0 and 1, all are finite; not {one}")
+            wanted = "scale must be above 0, threshold between 0 and 1, and shift finite"
+            raise ModelError(f"{path}: {mid}: {wanted}; not {one.scale}, {one.threshold} and {one.shift}")
     return tuple(table.get(label.mid, Calibration()) for label in labels)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table with tabs and a header. Raises OSError or ValueError."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))

@@ -1,14 +1,16 @@
-"""Weights on disk and back: safetensors, checked against the card before anything is built from them."""
+"""Weights on disk: safetensors files, checked against the card before anything is built from them."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import tomli_w
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -16,67 +18,70 @@ from torch import Tensor
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import Label
-from perceiverd.model.card import CARD_FILE, LABELS_FILE, WEIGHTS_FILE, Card, CardFile, Scores
+from perceiverd.model.card import CARD_FILE, LABELS_FILE, SCHEMA, WEIGHTS_FILE, Activation, Card, CardFile
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
 
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types in which weights may lie on disk. Of an integer, a complex number or 8 bits nobody knows what was meant."""
+FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that weights may have on disk. The meaning of integers, complex numbers and 8-bit numbers would be a guess."""
 
 
 def load_network(card: Card) -> Perceiver:
     """The network of a card with its weights, on the CPU, in float32 and evaluation mode.
 
-    Raises ModelError in one line where the file's sha256, a tensor's name, shape or a value is not what it should be.
+    Raises ModelError if the sha256 of the file is wrong, or the name, shape or a value of a tensor.
     """
     path = card.folder / WEIGHTS_FILE
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the weights: {error.strerror}") from error
-    if (found := hashlib.sha256(data).hexdigest()) != card.sha256:
-        raise ModelError(
-            f"{path}: sha256 is {found[:12]}…, {CARD_FILE} says {card.sha256[:12]}…: fetch the model again"
-        )
-    try:
-        weights = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"{path}: not a safetensors file ({error})") from error
-    except KeyError as error:  # of types that the format knows and torch, or its reader, does not
-        raise ModelError(f"{path}: holds numbers of type {error}, which can't be read") from error
+    weights = _read(path, card.sha256)
     with torch.device("meta"):
         network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     weights = _checked(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
-    # Built a second time for its position tables, which are not weights and were left empty above.
+    # Build it again for the position tables: they are not weights, and on the meta device they have no values.
     network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     network.load_state_dict(weights)
     return network.eval()
 
 
-def _checked(path: Path, wanted: dict[str, torch.Size], weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """In single precision."""
-    if missing := sorted(wanted.keys() - weights.keys()):
-        raise ModelError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all): not this geometry's weights")
-    if extra := sorted(weights.keys() - wanted.keys()):
-        raise ModelError(f"{path}: tensor {extra[0]} is not part of the model ({len(extra)} in all)")
-    for name, shape in wanted.items():
-        if weights[name].shape != shape:
-            raise ModelError(f"{path}: tensor {name} is {tuple(weights[name].shape)}, the geometry says {tuple(shape)}")
+def _read(path: Path, sha256: str) -> dict[str, Tensor]:
+    """All tensors of a safetensors file with this sha256."""
     try:
-        return {name: single(name, tensor) for name, tensor in weights.items()}
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the weights: {error.strerror}") from error
+    if (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise ModelError(f"{path}: sha256 is {found[:12]}…, but {CARD_FILE} has {sha256[:12]}…; fetch the model again")
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a safetensors file ({error})") from error
+    except KeyError as error:  # a type that the format has, but torch or its reader does not
+        raise ModelError(f"{path}: cannot read numbers of type {error}") from error
+
+
+def _checked(path: Path, shapes: dict[str, torch.Size], weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in float32. Raises ModelError unless they have exactly these names and shapes."""
+    if missing := sorted(shapes.keys() - weights.keys()):
+        raise ModelError(f"{path}: tensor {missing[0]} is missing ({len(missing)} in all); the geometry needs it")
+    if extra := sorted(weights.keys() - shapes.keys()):
+        raise ModelError(f"{path}: tensor {extra[0]} is not part of the model ({len(extra)} in all)")
+    for name, shape in shapes.items():
+        if (found := weights[name].shape) != shape:
+            raise ModelError(f"{path}: tensor {name} is {tuple(found)}, but the geometry needs {tuple(shape)}")
+    try:
+        return {name: to_float32(name, tensor) for name, tensor in weights.items()}
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def single(name: str, tensor: Tensor) -> Tensor:
-    """A tensor in float32. Raises ModelError where it is of no type of FLOATS, or a number is not finite there."""
-    if tensor.dtype not in FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+def to_float32(name: str, tensor: Tensor) -> Tensor:
+    """A tensor in float32. Raises ModelError if its type is not one of FLOAT_TYPES, or a value is not finite."""
+    if tensor.dtype not in FLOAT_TYPES or tensor.layout != torch.strided or tensor.is_meta:
         kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
-        raise ModelError(f"tensor {name} is {kind}; weights are plain float16, bfloat16, float32 or float64")
-    numbers = tensor.float()  # first: a float64 may be finite and its float32 not
-    if not bool(torch.isfinite(numbers).all()):
-        raise ModelError(f"tensor {name} holds values that are no finite numbers in float32")
-    return numbers
+        raise ModelError(f"tensor {name} is {kind}; weights must be dense float16, bfloat16, float32 or float64")
+    values = tensor.float()  # before the check: a finite float64 may be too large for float32
+    if not bool(torch.isfinite(values).all()):
+        raise ModelError(f"tensor {name} has values that are not finite in float32")
+    return values
 
 
 def save_model(
@@ -87,38 +92,46 @@ def save_model(
     *,
     name: str,
     licence: str,
-    scores: Scores = "sigmoid",
+    scores: Activation = "sigmoid",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write `model.safetensors`, `labels.tsv` and, last, `model.toml`; each appears whole or not at all."""
+    """Write `model.safetensors`, `labels.tsv` and, last, `model.toml`. Each file appears complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in network.state_dict().items()}
-    partial = folder / f"{WEIGHTS_FILE}.part"
-    save_file(weights, partial)
-    partial.chmod(0o644)  # safetensors makes it 0600, which no service's own user could read
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    os.replace(partial, folder / WEIGHTS_FILE)
+    sha256 = _write_weights(folder / WEIGHTS_FILE, network, dtype)
+    _write_labels(folder / LABELS_FILE, labels)
+    card = CardFile(schema=SCHEMA, name=name, licence=licence, sha256=sha256, geometry=geometry, scores=scores)
+    with _replacing(folder / CARD_FILE) as partial, partial.open("wb") as file:
+        tomli_w.dump(_without_none(msgspec.to_builtins(card)), file)
 
-    partial = folder / f"{LABELS_FILE}.part"
-    with partial.open("w", encoding="utf-8", newline="") as lines:
+
+def _write_weights(path: Path, network: Perceiver, dtype: torch.dtype) -> str:
+    """Write the weights of a network; returns the file's sha256."""
+    weights = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in network.state_dict().items()}
+    with _replacing(path) as partial:
+        save_file(weights, partial)
+        partial.chmod(0o644)  # safetensors makes it 0600, so the service's user could not read it
+        return hashlib.sha256(partial.read_bytes()).hexdigest()
+
+
+def _write_labels(path: Path, labels: Sequence[Label]) -> None:
+    with _replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
         table.writerow(["index", "mid", "name"])
         table.writerows([label.index, label.mid, label.name] for label in labels)
-    os.replace(partial, folder / LABELS_FILE)
-
-    file = CardFile(schema=1, name=name, licence=licence, sha256=digest, geometry=geometry, scores=scores)
-    partial = folder / f"{CARD_FILE}.part"
-    partial.write_bytes(_toml(msgspec.to_builtins(file)))
-    os.replace(partial, folder / CARD_FILE)
 
 
-def _toml(tree: dict[str, object], path: str = "") -> bytes:
-    """A tree of plain values as TOML (msgspec writes TOML only through a further package)."""
-    lines = [f"[{path}]"] if path else []
-    tables = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            tables.append(_toml(value, f"{path}.{key}" if path else key))
-        elif value is not None:
-            lines.append(f"{key} = {msgspec.json.encode(value).decode()}")
-    return "\n".join(lines).encode() + b"\n\n" + b"".join(tables)
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to; it replaces `path` at the end."""
+    partial = path.with_name(f"{path.name}.part")
+    yield partial
+    os.replace(partial, path)
+
+
+def _without_none(tree: dict[str, object]) -> dict[str, object]:
+    """A tree of plain values without its None values, which TOML does not have."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in tree.items()
+        if value is not None
+    }

@@ -1,6 +1,6 @@
-"""From a window to tokens: patches of picture and sound, and where in space and time each one is.
+"""From a window to tokens: patches of video and audio, and the position of each in space and time.
 
-Knows nothing of the network's weights; everything here is fixed by the model's geometry.
+The model's geometry fixes everything here; it does not know the network's weights.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from perceiverd.model.geometry import MEL_RATE_HZ, Audio, Modality, Video
 
-# The log-mel front end of YAMNet (AudioSet's own recipe: 25 ms Hann every 10 ms at 16 kHz, 64 bands, 125-7500 Hz).
+# The log-mel front end of YAMNet, as published with AudioSet: 25 ms Hann every 10 ms at 16 kHz, 64 bands, 125-7500 Hz.
 MEL_WINDOW = 400  # samples
 MEL_FFT = 512  # points
 MEL_LOW_HZ, MEL_HIGH_HZ = 125.0, 7500.0
 MEL_OFFSET = 0.001  # added before the logarithm; silence is log(0.001) = -6.9
-# Log-mel values are centred and scaled to about -1.5..2.5 before the network sees them.
+# Log-mel values are centred and scaled to about -1.5..2.5 for the network.
 MEL_CENTRE, MEL_SPREAD = -3.5, 2.5
 
 
@@ -36,15 +36,15 @@ def mel_matrix(bands: int, rate_hz: int = MEL_RATE_HZ) -> Tensor:
     rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     matrix = torch.minimum(rise, fall).clamp(min=0)
-    matrix[0] = 0  # the constant part of the sound is no band's
+    matrix[0] = 0  # the constant part of the signal belongs to no band
     return matrix.float()
 
 
 def log_mel(samples: Tensor, *, bands: int = 64, hop: int = 160) -> Tensor:
-    """Log-mel spectrogram (..., samples / hop, bands) of sound (..., samples) at 16 kHz, -1..1.
+    """Log-mel spectrogram (..., samples / hop, bands) of audio (..., samples) at 16 kHz, -1..1.
 
-    log(mel + 0.001) of the magnitude of a 512-point FFT over 400-sample periodic Hann windows. The sound is
-    mirrored by (400 - hop) / 2 samples at each end, so that frames are evenly spread over the window.
+    log(mel + 0.001) of the magnitude of a 512-point FFT over 400-sample periodic Hann windows. The audio is mirrored by
+    (400 - hop) / 2 samples at each end, so that frames are evenly spread over the window.
     """
     margin = (MEL_WINDOW - hop) // 2
     flat = samples.reshape(-1, samples.shape[-1])
@@ -67,7 +67,7 @@ def mel_tokens(spectrogram: Tensor, audio: Audio) -> Tensor:
 
 
 def audio_tokens(samples: Tensor, audio: Audio) -> Tensor:
-    """Tokens (B, M, content) of sound (B, samples), -1..1, at the model's rate."""
+    """Tokens (B, M, content) of audio (B, samples), -1..1, at the model's rate."""
     if audio.form == "raw":
         segments: Tensor = samples.unflatten(1, (-1, audio.patch[0]))
         return segments
@@ -75,9 +75,9 @@ def audio_tokens(samples: Tensor, audio: Audio) -> Tensor:
 
 
 def video_tokens(frames: Tensor, video: Video) -> Tensor:
-    """Tokens (B, M, content) of pictures (B, T, H, W, 3), uint8 RGB; values become 0..1.
+    """Tokens (B, M, content), 0..1, of frames (B, T, H, W, 3), uint8 RGB.
 
-    Tokens run time, y, x; within one the channels run frame, row, column, colour, the last fastest.
+    Tokens are ordered by time, y, x; the values of a token by frame, row, column, colour, the last fastest.
     """
     t, h, w = video.patch
     x = frames.unflatten(3, (-1, w)).unflatten(2, (-1, h)).unflatten(1, (-1, t))  # (B, T', t, H', h, W', w, 3)
@@ -89,8 +89,8 @@ def video_tokens(frames: Tensor, video: Video) -> Tensor:
 def axis_features(tokens: int, bands: int, mu: int, single: bool = False) -> Tensor:
     """Fourier features (tokens, 2 * bands + 1) along one axis: raw position x, sin(pi f_k x), cos(pi f_k x).
 
-    x runs linearly over -1..1, ends included; f_k linearly over 1..mu / 2 (Jaegle et al. 2021, section 3.2). `single`
-    is the published code's arithmetic, operation by operation.
+    x goes linearly from -1 to 1, ends included; f_k linearly from 1 to mu / 2 (Jaegle et al. 2021, section 3.2).
+    `single` repeats the published code operation by operation, in single precision.
     """
     dtype = torch.float32 if single else torch.float64
     x = torch.linspace(-1, 1, tokens, dtype=dtype) if tokens > 1 else torch.zeros(1, dtype=dtype)
@@ -101,8 +101,8 @@ def axis_features(tokens: int, bands: int, mu: int, single: bool = False) -> Ten
 def positions(modality: Modality) -> Tensor:
     """Position features (M, axes * (2 K + 1)) of a modality's tokens.
 
-    Channels: the raw position on every axis, then all sines (axis-major), then all cosines: the order of the
-    published code.
+    The order of channels is that of the published code: the raw position on every axis, then all sines (axis by axis),
+    then all cosines.
     """
     sizes = zip(modality.grid, modality.mu, strict=True)
     axes = [axis_features(n, modality.bands, mu, modality.single) for n, mu in sizes]
@@ -118,9 +118,9 @@ def positions(modality: Modality) -> Tensor:
 
 
 def position_factors(modality: Modality) -> Tensor:
-    """(axes * (2 K + 1), sum of the grid): `positions` taken apart, the features of each axis' places side by side.
+    """(axes * (2 K + 1), sum of the grid): the features of every place on every axis, one place per column.
 
-    A token's position is the sum of one column for each axis, that of its place there.
+    The position features of a token, as in `positions`, are the sum of one column per axis: that of its place there.
     """
     k, axes = modality.bands, len(modality.grid)
     factors = []

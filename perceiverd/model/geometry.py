@@ -1,6 +1,6 @@
-"""What the weights decide: window length, rates, patches, bands, widths. Read from `models/<name>/model.toml`.
+"""What the weights fix: window length, rates, patches, bands, widths. It is a part of `models/<name>/model.toml`.
 
-Knows nothing of torch, so that sources, windower and command line can ask a model what it wants to see.
+It does not load torch, so the windower and the command line can read which media a model needs.
 """
 
 from __future__ import annotations
@@ -15,31 +15,34 @@ from msgspec import Meta
 
 from perceiverd.core.media import NS_PER_S, MediaFormat, VideoFormat
 
-# No size is without a bound: a slip in a file must not build modules for hours or ask for more memory than there is.
-Count = Annotated[int, Meta(ge=1, le=2**24)]
-"""Along one axis: six minutes of sound at 48 kHz."""
+# Every size has a bound, so that a typing error in a file cannot build modules for hours or exhaust the memory.
+AxisSize = Annotated[int, Meta(ge=1, le=2**24)]
+"""A size along one axis; the largest is six minutes of audio at 48 kHz."""
 Channels = Annotated[int, Meta(ge=1, le=2**16)]
-Some = Annotated[int, Meta(ge=0, le=2**16)]
+ChannelsOrNone = Annotated[int, Meta(ge=0, le=2**16)]
 Bands = Annotated[int, Meta(ge=0, le=2**12)]
 Depth = Annotated[int, Meta(ge=1, le=256)]
-"""Of what is a module of its own each."""
-LARGEST = 2**31
-"""Numbers in a window's byte array, or in what it is made from: sixty times the public checkpoint's."""
+"""A number of modules, one after another."""
+MAX_VALUES = 2**31
+"""Numbers in the byte array or in the media of one window: sixty times as many as the public checkpoint has."""
+MAX_WIDTH = 2**20
+"""Channels of a token."""
 MEL_RATE_HZ = 16_000
-"""The only rate for which `encoding.log_mel` is made."""
+"""The only sample rate that `encoding.log_mel` supports."""
 
-
-LAYER = re.compile(r"(?P<kind>conv|separable|inverted) (?P<kernel>[35])(?:/(?P<stride>2))? (?P<channels>[1-9]\d{0,3})")
+LAYER_PATTERN = re.compile(
+    r"(?P<kind>conv|separable|inverted) (?P<kernel>[35])(?:/(?P<stride>2))? (?P<channels>[1-9]\d{0,3})"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerGeometry:
     """One layer of a stem."""
 
     kind: Literal["conv", "separable", "inverted"]
-    """A convolution; a depthwise one and a pointwise one (MobileNet, Howard et al. 2017); six times the channels, a
-    depthwise one, and back without activation, the input added where its shape allows (MobileNetV2, Sandler et al.
-    2018), where the first such layer of a stem doesn't widen."""
+    """`conv`: a convolution. `separable`: a depthwise and a pointwise one (MobileNet, Howard et al. 2017). `inverted`:
+    widen to six times the channels, depthwise, narrow without activation, and add the input if the shapes are equal
+    (MobileNetV2, Sandler et al. 2018); a stem's first such layer does not widen."""
     kernel: int
     """Rows and columns."""
     stride: int
@@ -47,41 +50,42 @@ class Layer:
 
 
 class StemGeometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Convolutions that make a token's content from its patch and what surrounds it."""
+    """Convolutions that make a token's content from its patch and the surrounding patches."""
 
     layers: Annotated[tuple[str, ...], Meta(min_length=1)]
-    """Each `KIND KERNEL[/2] CHANNELS`, as `separable 3/2 128`: a layer of this kind (see `Layer`), of stride 2 or 1."""
+    """Each `KIND KERNEL[/2] CHANNELS`, such as `separable 3/2 128`; `/2` is stride 2. Kinds: `conv`, a convolution;
+    `separable`, a depthwise and a pointwise one (MobileNet); `inverted`, widened six times in between (MobileNetV2)."""
     ceiling: Annotated[float, Meta(ge=0)] = 0.0
-    """Activations are cut off below 0 and, where this is not 0, above it (6 is ReLU6)."""
+    """Upper bound of activations (6 is ReLU6), or 0 for none; the lower bound is 0."""
 
     def __post_init__(self) -> None:
         for layer in self.layers:
-            if not LAYER.fullmatch(layer):
-                raise ValueError(f"stem.layers: {layer!r} is no layer; expected such as 'conv 3/2 32'")
+            if not LAYER_PATTERN.fullmatch(layer):
+                raise ValueError(f"stem.layers: invalid layer {layer!r}; a layer looks like 'conv 3/2 32'")
 
     @property
-    def parsed(self) -> tuple[Layer, ...]:
+    def parsed(self) -> tuple[LayerGeometry, ...]:
         """The layers, first to last."""
-        found = [re.fullmatch(LAYER, layer) for layer in self.layers]
+        found = [LAYER_PATTERN.fullmatch(layer) for layer in self.layers]
         return tuple(
-            Layer(one["kind"], int(one["kernel"]), int(one["stride"] or 1), int(one["channels"]))  # type: ignore[arg-type]
+            LayerGeometry(one["kind"], int(one["kernel"]), int(one["stride"] or 1), int(one["channels"]))  # type: ignore[arg-type]
             for one in found
             if one
         )
 
     @property
     def stride(self) -> int:
-        """Rows and columns that become one."""
+        """Rows, and columns, of the input that become one row or column of the output."""
         return math.prod(layer.stride for layer in self.parsed)
 
     @property
     def channels(self) -> int:
-        """Of what comes out."""
+        """Channels of the output."""
         return self.parsed[-1].channels
 
 
 class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One grid of tokens as the network sees it."""
+    """One grid of tokens, as the network reads it."""
 
     name: str
     grid: tuple[int, ...]
@@ -91,20 +95,20 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: int
     """Fourier bands along each axis."""
     resolution: tuple[int, ...] = ()
-    """Max resolution (mu) along each axis; the grid itself where empty."""
+    """Max resolution (mu) along each axis; if empty, the grid."""
     stem: StemGeometry | None = None
-    """What makes a token's content; None: the patch itself is it."""
+    """Makes a token's content; if None, the content is the patch itself."""
     single: bool = False
-    """Whether positions are worked out in single precision."""
+    """Whether positions are computed in single precision."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens one window has."""
+        """The number of tokens in one window."""
         return math.prod(self.grid)
 
     @property
     def values(self) -> int:
-        """How many values one token is given."""
+        """The number of values in one token's patch."""
         return math.prod(self.patch)
 
     @property
@@ -114,7 +118,7 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def mu(self) -> tuple[int, ...]:
-        """The max resolution that is in force."""
+        """Max resolution along each axis."""
         return self.resolution or self.grid
 
     @property
@@ -124,44 +128,51 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How sound becomes tokens."""
+    """How audio becomes tokens."""
 
-    rate_hz: Count
-    samples: Count
-    """Samples of one window."""
+    rate_hz: AxisSize
+    """Sample rate."""
+    samples: AxisSize
+    """Samples in one window."""
     form: Literal["raw", "mel"]
     """`raw`: segments of samples; `mel`: patches of a log-mel spectrogram (`encoding.log_mel`)."""
-    patch: tuple[Count, ...]
-    """raw: (samples,) of one token; mel: (spectrogram frames, mel bands) of one token."""
+    patch: tuple[AxisSize, ...]
+    """Size of one token. `raw`: (samples,); `mel`: (spectrogram frames, mel bands)."""
     bands: Bands
+    """Fourier bands of positions, along each axis (K)."""
     stem: StemGeometry | None = None
-    """Over the whole spectrogram; its stride is both axes' of `patch`."""
-    mel_bands: Count = 64
-    mel_hop: Count = 160
+    """Runs over the whole spectrogram; both sizes of `patch` are its stride."""
+    mel_bands: AxisSize = 64
+    """Bands of the log-mel spectrogram."""
+    mel_hop: AxisSize = 160
     """Samples between two spectrogram frames."""
-    resolution: tuple[Count, ...] = ()
-    """Max resolution along each axis of the token grid; the grid itself where empty."""
+    resolution: tuple[AxisSize, ...] = ()
+    """Max resolution along each axis of the token grid; if empty, the grid."""
     single: bool = False
-    """Whether positions are worked out in single precision, as the published code does. At its highest frequencies that
-    is off by 0.002, which weights that were made with it are used to."""
+    """Whether positions are computed in single precision, as in the published code. At the highest frequencies that is
+    off by 0.002, and weights that were trained with it need it."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (segments,) or (time, frequency)."""
-        extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
-        grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
+        grid = tuple(n // p for n, p in zip(self._extent, self.patch, strict=True))
         return Modality("audio", grid, self.patch, self.bands, self.resolution, self.stem, self.single)
 
+    @property
+    def _extent(self) -> tuple[int, ...]:
+        """Samples, or spectrogram frames and mel bands."""
+        return (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
+
     def __post_init__(self) -> None:
-        extent = (self.samples,) if self.form == "raw" else (self.samples // self.mel_hop, self.mel_bands)
+        extent = self._extent
         if len(self.patch) != len(extent) or any(n % p for n, p in zip(extent, self.patch, strict=True)):
             raise ValueError(f"audio.patch {self.patch} does not divide {extent}")
         if self.form == "mel" and self.rate_hz != MEL_RATE_HZ:
-            raise ValueError(f"audio.rate_hz {self.rate_hz}: form mel is made for {MEL_RATE_HZ}")
+            raise ValueError(f"audio.rate_hz {self.rate_hz}: form mel needs {MEL_RATE_HZ}")
         if self.form == "mel" and self.samples % self.mel_hop:
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
         if len(self.resolution) not in (0, len(extent)):
-            raise ValueError(f"audio.resolution {self.resolution}: one number for each of {len(extent)} axes, or none")
+            raise ValueError(f"audio.resolution {self.resolution}: expected {len(extent)} numbers, or none")
         if self.stem and self.patch != (self.stem.stride,) * 2:
             raise ValueError(
                 f"audio.stem of stride {self.stem.stride} needs form mel and patch {(self.stem.stride,) * 2}"
@@ -169,35 +180,42 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How pictures become tokens."""
+    """How video becomes tokens."""
 
-    frames: Count
+    frames: AxisSize
+    """Frames in one window."""
     fps: Annotated[float, Meta(gt=0, le=1000)]
-    """Pictures a second; one window lasts frames / fps."""
-    height: Count
-    width: Count
-    patch: tuple[Count, Count, Count]
-    """(frames, rows, columns) of one token; its channels run in that order, colour fastest."""
+    """Frames per second; one window lasts frames / fps seconds."""
+    height: AxisSize
+    """Rows of pixels."""
+    width: AxisSize
+    """Columns of pixels."""
+    patch: tuple[AxisSize, AxisSize, AxisSize]
+    """Size of one token: (frames, rows, columns). Its values are in that order, with colour last and fastest."""
     bands: Bands
+    """Fourier bands of positions, along each axis (K)."""
     stem: StemGeometry | None = None
-    """Over each picture by itself; its stride is rows and columns of `patch`."""
-    resolution: tuple[Count, ...] = ()
-    """Max resolution along time, y and x; the token grid itself where empty."""
+    """Runs over each frame separately; the rows and columns of `patch` are its stride."""
+    resolution: tuple[AxisSize, ...] = ()
+    """Max resolution along time, y and x; if empty, the token grid."""
     single: bool = False
-    """Whether positions are worked out in single precision, see `Audio.single`."""
+    """Whether positions are computed in single precision; see `Audio.single`."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (time, y, x)."""
-        extent = (self.frames, self.height, self.width)
-        grid = tuple(n // p for n, p in zip(extent, self.patch, strict=True))
+        grid = tuple(n // p for n, p in zip(self._extent, self.patch, strict=True))
         return Modality("video", grid, (*self.patch, 3), self.bands, self.resolution, self.stem, self.single)
 
+    @property
+    def _extent(self) -> tuple[int, int, int]:
+        return self.frames, self.height, self.width
+
     def __post_init__(self) -> None:
-        if any(n % p for n, p in zip((self.frames, self.height, self.width), self.patch, strict=True)):
-            raise ValueError(f"video.patch {self.patch} does not divide {(self.frames, self.height, self.width)}")
+        if any(n % p for n, p in zip(self._extent, self.patch, strict=True)):
+            raise ValueError(f"video.patch {self.patch} does not divide {self._extent}")
         if len(self.resolution) not in (0, 3):
-            raise ValueError(f"video.resolution {self.resolution}: three numbers, or none")
+            raise ValueError(f"video.resolution {self.resolution}: expected three numbers, or none")
         if self.stem and self.patch != (1, self.stem.stride, self.stem.stride):
             raise ValueError(f"video.stem of stride {self.stem.stride} needs patch {(1, *(self.stem.stride,) * 2)}")
 
@@ -206,30 +224,33 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The network above the byte array (names as in the Perceiver paper)."""
 
     latents: Channels
+    """The number of latents (N)."""
     width: Channels
     """Channels of a latent (D)."""
     cross_attends: Depth
+    """How often the latents read the byte array."""
     layers: Annotated[int, Meta(ge=0, le=256)]
     """Self-attention layers after each cross-attend."""
     heads: Channels
     """Heads of self-attention."""
     cross_heads: Channels = 1
-    cross_width: Some = 0
-    """Query, key and value channels of a cross-attend; 0 is the byte array's width, as published."""
+    """Heads of a cross-attend."""
+    cross_width: ChannelsOrNone = 0
+    """Query, key and value channels of a cross-attend; 0 means the byte array's width, as published."""
     widening: Depth = 1
-    """Hidden channels of an MLP over its width."""
+    """Hidden channels of an MLP divided by its width."""
     shared: bool = False
-    """Published weight sharing: every latent block is one, and so is every cross-attend but the first."""
+    """Published weight sharing: all latent blocks share weights, and so do all cross-attends except the first."""
     head: Literal["mean", "query"] = "mean"
     """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO)."""
-    modality_channels: Some = 4
-    """Learned channels that the widest modality gets; narrower ones are padded to the common width."""
-    constants: Some = 0
+    modality_channels: ChannelsOrNone = 4
+    """Learned channels of the widest modality; narrower modalities get more, up to the same width."""
+    constants: ChannelsOrNone = 0
     """Learned tokens that every window has, after those of its modalities."""
     gelu: Literal["erf", "tanh"] = "erf"
-    """GELU as it is defined, or as `tanh` comes near it; the weights were made with one of them."""
-    query_width: Some = 0
-    """Channels of the label query; 0 is `width`."""
+    """`erf`: the exact GELU; `tanh`: its approximation. Use the one with which the weights were trained."""
+    query_width: ChannelsOrNone = 0
+    """Channels of the label query; 0 means `width`."""
     query_residual: bool = True
     """Whether the label query is added to what it reads."""
 
@@ -239,9 +260,10 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole model: what it sees, how it is built, how many labels it scores."""
+    """A whole model: its inputs, its network, and how many labels it scores."""
 
     classes: Channels
+    """The number of labels."""
     trunk: Trunk
     audio: Audio | None = None
     video: Video | None = None
@@ -250,12 +272,12 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.audio is None and self.video is None:
             raise ValueError("a model needs [audio] or [video]")
         if self.audio and self.video:
-            sound, sight = self.audio.samples / self.audio.rate_hz, self.video.frames / self.video.fps
-            if abs(sound - sight) > 1e-6:
-                raise ValueError(f"audio lasts {sound:g} s and video {sight:g} s: one window has one length")
+            audio_s, video_s = self.audio.samples / self.audio.rate_hz, self.video.frames / self.video.fps
+            if abs(audio_s - video_s) > 1e-6:
+                raise ValueError(f"audio lasts {audio_s:g} s but video {video_s:g} s; both must have the same length")
         for modality in self.modalities:
             numbers = modality.tokens * max(modality.values, modality.width + self.trunk.modality_channels)
-            if numbers > LARGEST or modality.width > 2**20:
+            if numbers > MAX_VALUES or modality.width > MAX_WIDTH:
                 raise ValueError(f"{modality.name}: {modality.tokens} tokens of {modality.width} channels are too many")
         across = self.trunk.cross_width or max(m.width for m in self.modalities) + self.trunk.modality_channels
         if across % self.trunk.cross_heads:
@@ -263,12 +285,12 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """Audio before video, as the byte array has them."""
+        """Audio, then video: the order in the byte array."""
         return tuple(part.modality for part in (self.audio, self.video) if part is not None)
 
     @property
     def window_ns(self) -> int:
-        """How long one window is."""
+        """The length of one window."""
         if self.audio:
             return self.audio.samples * NS_PER_S // self.audio.rate_hz
         assert self.video
@@ -276,7 +298,7 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def media_format(self) -> MediaFormat:
-        """What a source must deliver for this model: the rate of its audio, the size and rate of its pictures."""
+        """What a source must deliver for this model: the rate of the audio, and the size and rate of the video."""
         video = self.video
         return MediaFormat(
             audio_rate_hz=self.audio.rate_hz if self.audio else None,

@@ -1,7 +1,7 @@
-"""The Perceiver: latents that read a byte array of any modalities, and score labels.
+"""The Perceiver: latents read a byte array of any modalities, and score labels.
 
-One network for the family: any number of cross-attends, the published weight sharing, the mean head (Jaegle et al.,
-"Perceiver", ICML 2021) and the label-query head ("Perceiver IO", 2021). Knows tokens and numbers, nothing of
+One network for the whole family: any number of cross-attends, the published weight sharing, the mean head (Jaegle et
+al., "Perceiver", ICML 2021) and the label-query head ("Perceiver IO", 2021). It knows tokens and numbers, but no
 cameras, seconds or label names.
 """
 
@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from perceiverd.model.attention import CrossAttend, SelfAttend, initialise
 from perceiverd.model.encoding import positions
-from perceiverd.model.geometry import Layer, Modality, Trunk
+from perceiverd.model.geometry import LayerGeometry, Modality, Trunk
 
 
 # ---------------------------------------------------------------------------------------------- byte array
 class Convolution(nn.Conv2d):
-    """Without padding of its own: what a stride leaves over is padded evenly, the odd row and column at the end.
+    """A convolution that pads both sides equally; an odd row or column of padding goes to the end.
 
-    So do TensorFlow's "SAME" convolutions, with which the layers of public networks were trained.
+    TensorFlow's "SAME" convolutions, with which the layers of public networks were trained, pad like this.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, *, depthwise: bool = False) -> None:
@@ -38,9 +38,9 @@ class Convolution(nn.Conv2d):
 
 
 class StemLayer(nn.Module):
-    """One `geometry.Layer`."""
+    """One `geometry.LayerGeometry`; `widen`: hidden channels over input channels of an inverted layer."""
 
-    def __init__(self, inputs: int, layer: Layer, ceiling: float, *, widen: int) -> None:
+    def __init__(self, inputs: int, layer: LayerGeometry, ceiling: float, *, widen: int) -> None:
         super().__init__()
         hidden = inputs * widen
         steps = {
@@ -70,24 +70,24 @@ class StemLayer(nn.Module):
 
 
 class Stem(nn.Module):
-    """Makes a token's content from its patch and what surrounds it, by convolutions over the whole picture.
+    """Makes the content of tokens by convolutions over a whole image, so a token also has its surroundings.
 
-    After Perceiver IO's "2D conv" preprocessing (Jaegle et al. 2021, ImageNet), for models whose data is scarce.
+    It follows Perceiver IO's "2D conv" preprocessing (Jaegle et al. 2021, ImageNet), for models with little data.
     """
 
     def __init__(self, modality: Modality) -> None:
         super().__init__()
         assert modality.stem
-        # A picture has (time, y, x) tokens and colours; a spectrogram is one picture with (time, frequency) tokens.
+        # Video has (time, y, x) tokens and colours. A spectrogram is one image with (time, frequency) tokens.
         *times, self.rows, self.columns = modality.grid
-        self.pictures, self.patch = math.prod(times), modality.stem.stride
+        self.images, self.patch = math.prod(times), modality.stem.stride
         inputs, layers = 3 if len(modality.patch) == 4 else 1, []
         for number, layer in enumerate(modality.stem.parsed):
             first = all(before.kind != "inverted" for before in modality.stem.parsed[:number])
             layers.append(StemLayer(inputs, layer, modality.stem.ceiling, widen=1 if first else 6))
             inputs = layer.channels
         self.layers = nn.ModuleList(layers)
-        # Else a picture's content would drown in its positions, whose features are several times larger at first.
+        # Without it, position features, which are several times larger at first, would dominate the content.
         self.norm = nn.LayerNorm(inputs)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -96,26 +96,26 @@ class Stem(nn.Module):
         return content
 
     def convolve(self, values: Tensor) -> Tensor:
-        """The same before it is normalised."""
-        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.pictures, self.rows, self.columns))
+        """Content (B, M, channels) before normalisation, of tokens (B, M, values)."""
+        x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.images, self.rows, self.columns))
         x = x.transpose(3, 4).flatten(0, 1).flatten(3, 4).flatten(1, 2)  # (B * T, Y, X, colours)
         x = x.permute(0, 3, 1, 2)  # (B * T, colours, Y, X), channels last in memory
         for layer in self.layers:
             x = layer(x)  # (B * T, channels, Y / stride, X / stride)
         x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
-        features: Tensor = x.unflatten(0, (-1, self.pictures)).flatten(1, 2)  # (B, M, channels)
+        features: Tensor = x.unflatten(0, (-1, self.images)).flatten(1, 2)  # (B, M, channels)
         return features
 
 
 class ByteArray(nn.Module):
-    """Puts content, position and learned modality channels side by side, modality after modality.
+    """Concatenates content, position and learned channels of each token, one modality after another.
 
-    Every token has the same width: the widest modality's content and position, plus `modality_channels`; what a
-    narrower modality lacks are learned channels too.
+    Every token has the same width: the content and position of the widest modality, plus `modality_channels`. The
+    tokens of a narrower modality are filled up with learned channels.
     """
 
     def __init__(self, modalities: tuple[Modality, ...], modality_channels: int, constants: int = 0) -> None:
-        """`constants`: learned tokens that every window has, last in the byte array."""
+        """`constants`: the number of learned tokens that every window has, at the end of the byte array."""
         super().__init__()
         self.modalities = modalities
         self.width = max(modality.width for modality in modalities) + modality_channels
@@ -128,9 +128,9 @@ class ByteArray(nn.Module):
             self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
 
     def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
-        """(B, M, width) from the values (B, M_i, values_i) of each token; a modality left out has no tokens.
+        """(B, M, width) from the values (B, M_i, values_i) of each modality's tokens; a modality may be left out.
 
-        In place of a token's values, what its stem's convolutions would make of them may be given (`Stem.convolve`).
+        Instead of a token's values, the output of its stem's convolutions may be given (`Stem.convolve`).
         """
         parts = []
         for modality in self.modalities:
@@ -148,7 +148,7 @@ class ByteArray(nn.Module):
         return torch.cat(parts, dim=1)
 
     def mask(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
-        """(B, M), False at the tokens of windows that lack the modality; None where nothing is lacking."""
+        """(B, M), False for the tokens of windows without the modality; None if no window lacks a modality."""
         names = [modality.name for modality in self.modalities if modality.name in contents]
         if all(name not in present or bool(present[name].all()) for name in names):
             return None
@@ -164,7 +164,7 @@ class ByteArray(nn.Module):
 
 # ---------------------------------------------------------------------------------------------- heads
 class MeanHead(nn.Module):
-    """Mean over the latents, then one linear layer (Perceiver)."""
+    """The mean of the latents, then one linear layer (Perceiver)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class MeanHead(nn.Module):
 
 
 class QueryHead(nn.Module):
-    """One learned label query attends to the latents, then one linear layer (Perceiver IO)."""
+    """A learned label query attends to the latents, then one linear layer (Perceiver IO)."""
 
     def __init__(self, trunk: Trunk, classes: int) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class QueryHead(nn.Module):
         return self.out(self.attend(query, latents)[:, 0])  # type: ignore[no-any-return] # (B, classes)
 
 
-# ---------------------------------------------------------------------------------------------- the whole
+# ---------------------------------------------------------------------------------------------- network
 class Perceiver(nn.Module):
     """Logits (B, classes) from the tokens of each modality."""
 
@@ -209,7 +209,7 @@ class Perceiver(nn.Module):
                 SelfAttend(trunk.width, trunk.heads, trunk.widening, trunk.gelu) for _ in range(trunk.layers)
             )
 
-        # Shared: the first cross-attend is its own, all later ones are one; all latent blocks are one.
+        # Published sharing: the first cross-attend has its own weights, all later ones share weights; so do all blocks.
         self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
         self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
         self.head: MeanHead | QueryHead = (
@@ -223,17 +223,17 @@ class Perceiver(nn.Module):
         inputs = self.bytes(contents)
         mask = self.bytes.mask(contents, present or {})
         latents = self.latents.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
-        for turn in range(self.trunk.cross_attends):
-            latents = self.crosses[min(turn, len(self.crosses) - 1)](latents, inputs, mask)
-            for layer in self.blocks[min(turn, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
+        for index in range(self.trunk.cross_attends):
+            latents = self.crosses[min(index, len(self.crosses) - 1)](latents, inputs, mask)
+            for layer in self.blocks[min(index, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
                 latents = layer(latents)
         return latents
 
     def forward(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes).
 
-        `contents` maps a modality's name to its tokens (B, tokens, values); one that no window has is left out.
-        `present` maps a name to (B,) booleans; the tokens of a window that lacks the modality are masked. Each
-        window has at least one modality.
+        `contents` maps a modality's name to its tokens (B, tokens, values); leave out a modality that no window has.
+        `present` maps a name to (B,) booleans: the tokens of a window without the modality are masked. Each window
+        must have at least one modality.
         """
         return self.head(self.encode(contents, present))  # type: ignore[no-any-return]

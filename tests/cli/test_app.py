@@ -102,7 +102,7 @@ def test_a_fault_is_one_line(perceiverd: Perceiverd, tmp_path: Path) -> None:
     """A model that is not there is told in a line on standard error, with status 1."""
     status, out, err = perceiverd("tag", tmp_path / "a.wav", "--model", tmp_path / "no")
     assert (status, out) == (1, "")
-    assert err.startswith(f"perceiverd: no model {tmp_path}/no")
+    assert err.startswith(f"perceiverd: unknown model '{tmp_path}/no")
     assert err.count("\n") == 1
 
 
@@ -153,7 +153,7 @@ def test_a_configuration_is_checked(
     for text, why in (
         ("[windw]", "$.windw: unknown option"),
         ("", "$.streams: no stream is enabled"),
-        (f'model.name = "no/where"\n{stream}', "no model"),
+        (f'model.name = "no/where"\n{stream}', "unknown model"),
         (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: the model has no label"),
     ):
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""Tokens and positions, against references written from the papers with plain loops and numpy."""
+"""Tokens and positions equal references that are written from the papers with plain loops and numpy."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from perceiverd.model.encoding import (
 from perceiverd.model.geometry import Audio, Modality, Video
 
 
-def test_fourier_features_are_the_papers() -> None:
-    """Position features equal sin and cos of pi f_k x, element by element, in the published channel order."""
+def test_fourier_features_are_those_of_the_paper() -> None:
+    """Position features are sin and cos of pi f_k x, in the published order of channels."""
     modality = Modality("video", (2, 3, 5), patch=(1, 1, 1), bands=4, resolution=(7, 11, 13))
     found = positions(modality).numpy()
     assert found.shape == (30, 3 * 9)
@@ -37,13 +37,13 @@ def test_fourier_features_are_the_papers() -> None:
                 row += 1
 
 
-def test_one_token_on_an_axis_is_in_its_middle() -> None:
-    """An axis with a single token has position 0, not -1."""
+def test_a_single_token_is_in_the_middle() -> None:
+    """The only token of an axis has position 0, not -1."""
     assert axis_features(1, 2, 4)[0].tolist() == [0, 0, 0, 1, 1]
 
 
-def test_video_patches_keep_every_value_in_its_place() -> None:
-    """Each token holds its own block of pixels: frame, row, column, colour, the last fastest; values are 0..1."""
+def test_video_tokens_have_the_documented_order() -> None:
+    """A token has the values of its block, 0..1, in the order frame, row, column, colour, the last fastest."""
     video = Video(frames=4, fps=5, height=6, width=15, patch=(2, 3, 5), bands=1)
     frames = torch.randint(0, 256, (2, 4, 6, 15, 3), dtype=torch.uint8)
     tokens = video_tokens(frames, video)
@@ -53,15 +53,15 @@ def test_video_patches_keep_every_value_in_its_place() -> None:
     torch.testing.assert_close(tokens[1, (t * 2 + y) * 3 + x], block)
 
 
-def test_raw_sound_is_cut_into_segments() -> None:
-    """A raw token is its own stretch of samples, unchanged."""
+def test_raw_audio_is_cut_into_segments() -> None:
+    """A raw token is a segment of samples, unchanged."""
     audio = Audio(rate_hz=1000, samples=21, form="raw", patch=(7,), bands=1)
     samples = torch.arange(42, dtype=torch.float32).reshape(2, 21)
     assert audio_tokens(samples, audio)[1, 2].tolist() == list(range(35, 42))
 
 
-def test_mel_patches_hold_their_time_and_bands() -> None:
-    """A mel token is its own block of the spectrogram, time first, bands fastest."""
+def test_mel_tokens_have_the_documented_order() -> None:
+    """A mel token is a block of the spectrogram, time first, bands fastest."""
     audio = Audio(rate_hz=16_000, samples=160 * 6, form="mel", patch=(3, 16), bands=1)
     samples = torch.randn(1, 960) * 0.1
     spectrogram = (log_mel(samples) + 3.5) / 2.5
@@ -71,7 +71,7 @@ def test_mel_patches_hold_their_time_and_bands() -> None:
 
 
 def slow_log_mel(samples: np.ndarray) -> np.ndarray:
-    """The front end once more, one frame and one band at a time, in float64."""
+    """The front end, computed one frame and one band at a time, in float64."""
     padded = np.concatenate([samples[120:0:-1], samples, samples[-2:-122:-1]]).astype(np.float64)
     frames = []
     hann = np.array([0.5 - 0.5 * math.cos(2 * math.pi * n / 400) for n in range(400)])
@@ -93,7 +93,7 @@ def slow_log_mel(samples: np.ndarray) -> np.ndarray:
 
 
 def test_log_mel_equals_a_slow_reference() -> None:
-    """The spectrogram equals one computed frame by frame and band by band."""
+    """The spectrogram equals one that is computed frame by frame and band by band."""
     samples = np.random.default_rng(3).normal(0, 0.1, 160 * 5).astype(np.float32)
     found = log_mel(torch.from_numpy(samples)).numpy()
     np.testing.assert_allclose(found, slow_log_mel(samples), atol=2e-4)
@@ -101,7 +101,7 @@ def test_log_mel_equals_a_slow_reference() -> None:
 
 @pytest.mark.parametrize("hz", [250.0, 1000.0, 3000.0, 7000.0])
 def test_a_tone_peaks_in_its_band(hz: float) -> None:
-    """A sine is strongest in the mel band whose centre is nearest."""
+    """A sine is strongest in the mel band with the nearest centre."""
     time_s = torch.arange(20_480) / 16_000
     spectrogram = log_mel(0.5 * torch.sin(2 * math.pi * hz * time_s))
     assert spectrogram.shape == (128, 64)
@@ -110,14 +110,14 @@ def test_a_tone_peaks_in_its_band(hz: float) -> None:
     assert abs(spectrogram[64].argmax().item() - band) <= 1
 
 
-def test_silence_is_the_logarithms_floor() -> None:
-    """Digital silence gives log(0.001) in every band."""
+def test_silence_is_the_lowest_value() -> None:
+    """Digital silence is log(0.001) in every band."""
     assert torch.allclose(log_mel(torch.zeros(1600)), torch.tensor(math.log(0.001)))
     assert mel_matrix(64).shape == (257, 64)
 
 
 def test_positions_are_the_sums_of_their_factors() -> None:
-    """Every token's position is the sum of one column for each axis, the one of its place there."""
+    """A token's position is the sum of one column per axis: that of its place there."""
     modality = Modality("video", (2, 3, 5), patch=(1, 1, 1), bands=4, resolution=(7, 11, 13))
     factors = position_factors(modality)
     assert factors.shape == (27, 2 + 3 + 5)

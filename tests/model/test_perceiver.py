@@ -1,4 +1,4 @@
-"""The network: published parameter counts, and a slow reference written without torch's layers."""
+"""The network has the published parameter counts, and equals a slow reference without torch's layers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from perceiverd.model.encoding import mel_tokens, positions, video_tokens
-from perceiverd.model.geometry import Audio, Geometry, Modality, Trunk, Video
-from perceiverd.model.geometry import StemGeometry as StemSizes
+from perceiverd.model.geometry import Audio, Geometry, Modality, StemGeometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver, Stem
 
 
@@ -25,14 +24,14 @@ def millions(modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> fl
     ("cross_attends", "shared", "published"), [(8, True, 44.91), (8, False, 326.24), (1, False, 42.14)]
 )
 def test_imagenet_parameter_counts_are_the_published_ones(cross_attends: int, shared: bool, published: float) -> None:
-    """ImageNet's Perceiver has as many parameters as published, with and without weight sharing."""
+    """ImageNet's Perceiver has the published number of parameters, with and without weight sharing."""
     pixels = Modality("image", (224, 224), patch=(1, 1, 3), bands=64)
     trunk = Trunk(512, 1024, cross_attends, layers=6, heads=8, shared=shared, modality_channels=0)
     assert millions((pixels,), trunk, 1000) == pytest.approx(published, abs=0.005)
 
 
 def test_audioset_parameter_count_is_the_published_one() -> None:
-    """AudioSet's D = 512 model has 20.97 M parameters and a byte array 487 channels wide."""
+    """AudioSet's D = 512 model has 20.97 M parameters and a byte array of 487 channels."""
     geometry = Geometry(
         classes=527,
         trunk=Trunk(512, 512, cross_attends=1, layers=12, heads=8),
@@ -44,29 +43,29 @@ def test_audioset_parameter_count_is_the_published_one() -> None:
     assert millions(geometry.modalities, geometry.trunk, 527) == pytest.approx(20.97, abs=0.005)
 
 
-SOUND = Modality("audio", (11,), patch=(7,), bands=2)
-SIGHT = Modality("video", (2, 3, 5), patch=(1, 1, 13), bands=3)
+AUDIO = Modality("audio", (11,), patch=(7,), bands=2)
+VIDEO = Modality("video", (2, 3, 5), patch=(1, 1, 13), bands=3)
 
 
 def make(head: str = "mean", **changes: object) -> Perceiver:
     torch.manual_seed(5)
     sizes: dict[str, object] = {"latents": 9, "width": 12, "cross_attends": 3, "layers": 2, "heads": 3, "widening": 2}
-    network = Perceiver((SOUND, SIGHT), Trunk(**{**sizes, **changes}, head=head), 17).double().eval()  # type: ignore[arg-type]
-    for parameter in network.parameters():  # biases too, and scores far from flat
+    network = Perceiver((AUDIO, VIDEO), Trunk(**{**sizes, **changes}, head=head), 17).double().eval()  # type: ignore[arg-type]
+    for parameter in network.parameters():  # so that biases are not zero and scores are far from equal
         torch.nn.init.normal_(parameter, std=0.5)
     return network
 
 
 def contents(batch: int = 2) -> dict[str, torch.Tensor]:
     torch.manual_seed(6)
-    return {m.name: torch.randn(batch, m.tokens, m.values, dtype=torch.float64) for m in (SOUND, SIGHT)}
+    return {m.name: torch.randn(batch, m.tokens, m.values, dtype=torch.float64) for m in (AUDIO, VIDEO)}
 
 
 Array = NDArray[np.float64]
 
 
-class Slow:
-    """The Perceiver once more, from the paper, one window and one query at a time, in numpy."""
+class SlowPerceiver:
+    """The Perceiver written from the paper in numpy, one window and one query at a time."""
 
     def __init__(self, network: Perceiver) -> None:
         self.trunk = network.trunk
@@ -116,7 +115,7 @@ class Slow:
 
     def bytes(self, window: dict[str, Array]) -> Array:
         tokens = []
-        for modality in (SOUND, SIGHT):
+        for modality in (AUDIO, VIDEO):
             for content, position in zip(window.get(modality.name, []), positions(modality).numpy(), strict=False):
                 tokens.append(np.concatenate([content, position, self.w[f"bytes.padding.{modality.name}"]]))
         return np.array(tokens)
@@ -142,12 +141,12 @@ def test_logits_equal_a_slow_reference(head: str, changes: dict[str, object]) ->
         found = network(seen).numpy()
     for row in range(2):
         window = {name: tensor[row].numpy() for name, tensor in seen.items()}
-        np.testing.assert_allclose(found[row], Slow(network).logits(window), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found[row], SlowPerceiver(network).logits(window), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("missing", ["audio", "video"])
-def test_a_masked_modality_is_as_if_it_were_not_there(missing: str) -> None:
-    """Masking a modality's tokens gives the logits of leaving them out, whatever the masked tokens hold."""
+def test_a_masked_modality_has_no_effect(missing: str) -> None:
+    """Masking a modality's tokens gives the same logits as leaving them out, whatever their values are."""
     network, seen = make(), contents()
     present = {missing: torch.tensor([True, False])}
     with torch.no_grad():
@@ -158,8 +157,8 @@ def test_a_masked_modality_is_as_if_it_were_not_there(missing: str) -> None:
     torch.testing.assert_close(masked[1], without[1])
 
 
-def test_windows_of_a_batch_do_not_touch_each_other() -> None:
-    """A window's logits are the same alone and in company."""
+def test_windows_of_a_batch_are_independent() -> None:
+    """A window has the same logits alone and in a batch."""
     network, seen = make(), contents(4)
     with torch.no_grad():
         together, alone = network(seen), network({name: tensor[2:3] for name, tensor in seen.items()})
@@ -167,36 +166,36 @@ def test_windows_of_a_batch_do_not_touch_each_other() -> None:
 
 
 def test_every_parameter_is_used() -> None:
-    """A gradient reaches every parameter of either head."""
+    """Every parameter gets a gradient, with either head."""
     for head in ("mean", "query"):
         network = make(head).train()
         network(contents()).square().sum().backward()
-        dead = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
-        # Adding a constant to every key's score changes nothing, so a key's bias has no gradient.
-        assert all(name.endswith("attention.key.bias") for name in dead)
+        unused = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+        # A softmax ignores a constant that is added to all scores, so a key's bias has no gradient.
+        assert all(name.endswith("attention.key.bias") for name in unused)
 
 
-def test_a_stem_is_convolutions_over_the_whole_picture() -> None:
-    """A stem sees past a patch's edge: its tokens equal convolutions over the whole picture."""
-    layers = StemSizes(("conv 3/2 5", "conv 3/2 7"))
+def test_a_stem_convolves_whole_images() -> None:
+    """A stem's tokens equal convolutions over the whole image, so they include what is around a patch."""
+    layers = StemGeometry(("conv 3/2 5", "conv 3/2 7"))
     audio = Audio(16_000, samples=160 * 12, form="mel", patch=(4, 4), bands=1, stem=layers, mel_bands=20)
     video = Video(frames=3, fps=25, height=12, width=20, patch=(1, 4, 4), bands=1, stem=layers)
     torch.manual_seed(0)
-    sound, sight = Stem(audio.modality), Stem(video.modality)
+    audio_stem, video_stem = Stem(audio.modality), Stem(video.modality)
     spectrogram = torch.randn(2, 12, 20)
     frames = torch.randint(0, 256, (2, 3, 12, 20, 3), dtype=torch.uint8)
 
     def slow(stem: Stem, x: torch.Tensor) -> torch.Tensor:
         weights = stem.state_dict()
         for layer in ("layers.0.steps.0", "layers.1.steps.0"):
-            x = functional.pad(x, (0, 1, 0, 1))  # a row and a column more at the end, where a stride leaves them over
+            x = functional.pad(x, (0, 1, 0, 1))  # a row and a column of padding at the end, as a stride of 2 needs
             x = functional.conv2d(x, weights[f"{layer}.weight"], weights[f"{layer}.bias"], stride=2).relu()
         return functional.layer_norm(x.permute(0, 2, 3, 1), (7,))
 
     with torch.no_grad():
-        heard = sound(mel_tokens(spectrogram, audio))
-        torch.testing.assert_close(heard, slow(sound, (spectrogram[:, None] + 3.5) / 2.5).flatten(1, 2))
-        seen = sight(video_tokens(frames, video))
-        pictures = frames.flatten(0, 1).permute(0, 3, 1, 2) / 255
-        torch.testing.assert_close(seen, slow(sight, pictures).reshape(2, 3 * 3 * 5, 7))
+        found = audio_stem(mel_tokens(spectrogram, audio))
+        torch.testing.assert_close(found, slow(audio_stem, (spectrogram[:, None] + 3.5) / 2.5).flatten(1, 2))
+        found = video_stem(video_tokens(frames, video))
+        images = frames.flatten(0, 1).permute(0, 3, 1, 2) / 255
+        torch.testing.assert_close(found, slow(video_stem, images).reshape(2, 3 * 3 * 5, 7))
     assert audio.modality.content == video.modality.content == 7

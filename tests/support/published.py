@@ -1,4 +1,4 @@
-"""The public Perceiver's architecture with random weights, as `transformers` itself writes it."""
+"""Public multimodal Perceivers with random weights, made and saved by `transformers`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ PUBLIC: dict[str, Any] = {
 
 
 def published(**sizes: Any) -> Any:
-    """A `PerceiverForMultimodalAutoencoding`; scores and labels far from flat."""
+    """A `PerceiverForMultimodalAutoencoding` whose attention and labels are far from equal."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a foreign library's import
+        warnings.simplefilter("ignore")  # importing transformers warns
         from transformers import PerceiverConfig, PerceiverForMultimodalAutoencoding
     config = PerceiverConfig(num_cross_attention_heads=1, d_model=704, num_labels=700, **sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = PerceiverForMultimodalAutoencoding(config).eval()
         for name, parameter in network.named_parameters():
-            if "layernorm" in name or name.endswith("bias"):  # which it leaves at one and zero
+            if "layernorm" in name or name.endswith("bias"):  # transformers leaves these at 1 and 0
                 parameter.data += 0.1 * torch.randn_like(parameter)
             elif "attention.self.query" in name or "attention.self.key" in name:
                 parameter.data *= 3
@@ -42,7 +42,7 @@ def published(**sizes: Any) -> Any:
 
 
 def write(folder: Path, **sizes: Any) -> Any:
-    """Save one in `folder`, and return it."""
+    """Save a network in `folder`; returns it."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -52,14 +52,14 @@ def write(folder: Path, **sizes: Any) -> Any:
 
 
 @torch.no_grad()
-def label_logits(network: Any, sound: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """(B, 700) of sound (B, samples), -1..1, and pictures (B, T, H, W, 3), uint8."""
-    one = torch.tensor([0])  # of picture and sound it can't paint none
+def label_logits(network: Any, audio: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """(B, 700) from audio (B, samples), -1..1, and frames (B, T, H, W, 3), uint8."""
+    one = torch.tensor([0])  # it must reconstruct at least one point of the audio and of the video
     out = network(
         inputs={
             "image": frames.permute(0, 1, 4, 2, 3) / 255.0,
-            "audio": sound[:, :, None],
-            "label": torch.zeros(len(sound), 700),
+            "audio": audio[:, :, None],
+            "label": torch.zeros(len(audio), 700),
         },
         subsampled_output_points={"image": one, "audio": one, "label": None},
     ).logits

@@ -72,5 +72,5 @@ def test_a_stems_grid_is_its_strides() -> None:
         Video(
             frames=1, fps=1, height=8, width=8, patch=(1, 2, 2), bands=1, stem=StemGeometry(layers=("conv 3/2 8",) * 2)
         )
-    with pytest.raises(ValueError, match="'conv 3/3 8' is no layer"):
+    with pytest.raises(ValueError, match="invalid layer 'conv 3/3 8'"):
         StemGeometry(layers=("conv 3/3 8",))
