@@ -1,0 +1,28 @@
+"""Which large libraries each entry module loads: a fresh interpreter imports it."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIBRARIES = {"av", "cv2", "numpy", "rich", "torch", "zmq"}
+LOADED = {
+    "perceiverd.wire": {"zmq"},  # the public API: what every subscriber pays
+    "perceiverd.cli.app": set(),  # `--help` answers at once; each command imports what it needs
+    "perceiverd.config": {"numpy"},
+    "perceiverd.sources": set(),
+    "perceiverd.sources.process.worker": {"numpy", "zmq"},  # the kind of source loads av or cv2 when it opens
+    "perceiverd.daemon.daemon": {"numpy", "zmq"},  # torch is loaded with the model, after the configuration is checked
+    "perceiverd.offline.tag": {"av", "numpy", "rich", "torch", "zmq"},
+    "perceiverd.pipeline.windower": {"numpy"},
+    "perceiverd.mqtt.bridge": {"zmq"},
+    "perceiverd.model.card": {"numpy"},
+}
+
+
+@pytest.mark.parametrize("module", LOADED)
+def test_an_entry_module_loads_only_what_it_needs(module: str) -> None:
+    """Importing it loads exactly these large libraries."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert LIBRARIES & set(done.stdout.split()) == LOADED[module]
