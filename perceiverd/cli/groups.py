@@ -150,7 +150,7 @@ def mqtt(
             raise
         raise PerceiverdError(f"the bridge needs an extra: pip install 'perceiverd[mqtt]' ({error})") from error
     try:
-        status = bridge.mqtt(
+        status = bridge.run(
             bridge.BridgeOptions(endpoint, broker, label or (), prefix, discovery, ca, server_key, secret_key)
         )
     except ConfigError as error:

@@ -10,6 +10,16 @@ from collections.abc import Mapping
 EVENTS: Mapping[str, str] = {
     # core
     "notify-failed": "systemd's notification socket refused a message. Logged once until one gets through again.",
+    # mqtt
+    "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
+    "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",
+    "bridge-stopping": "The MQTT bridge ends.",
+    "broker-connected": "The bridge is connected to the MQTT broker.",
+    "broker-disconnected": "The link to the MQTT broker was lost. The bridge reconnects.",
+    "broker-refused": "The MQTT broker refused the login. The bridge tries again; logged once for each reason.",
+    "broker-unreachable": "The MQTT broker does not answer. The bridge tries again; logged once for each reason.",
+    "message-unreadable": "The bridge cannot read a message: the daemon is newer, or another program publishes there.",
+    "signal-received": "A signal asked the program to end. `name` is its name.",
     # sources
     "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",
     "file-damaged": "A media file is cut short, or has packets that cannot be decoded; the rest of it was read.",

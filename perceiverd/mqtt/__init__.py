@@ -1,1 +1,8 @@
-"""The bridge to MQTT and Home Assistant. A program of its own, which subscribes like any other client."""
+"""The MQTT bridge: a subscriber that forwards events to an MQTT broker, for Home Assistant and others.
+
+It knows nothing of the daemon's inside. It needs the extra `mqtt`.
+"""
+
+from perceiverd.mqtt.bridge import BridgeOptions, run
+
+__all__ = ["BridgeOptions", "run"]

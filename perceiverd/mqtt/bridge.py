@@ -1,11 +1,10 @@
-"""`perceiverd bridge mqtt`: labels for homes. A subscriber like any other, which tells an MQTT broker what it hears.
+"""`perceiverd bridge mqtt`: forwards events to an MQTT broker. A subscriber like any other.
 
-The daemon needs nothing of it and notices nothing when it fails. One loop on one thread: hear, mirror, tell the broker.
+The daemon does not depend on it and does not notice if it fails. One loop on one thread: receive, update, send.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
@@ -18,155 +17,165 @@ from pathlib import Path
 from types import FrameType
 
 from perceiverd.core import logs
-from perceiverd.core.errors import ConfigError, WireError
+from perceiverd.core.errors import ConfigError, WireError, nearest
 from perceiverd.core.labels import Label, ontology
+from perceiverd.core.logs import LogLimit, log_event
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.mqtt.broker import PASSWORD, Address, Broker
 from perceiverd.mqtt.homeassistant import TopicState
-from perceiverd.wire import Curve, Gap, Restarted, Stale, Subscription, messages, subscribe
+from perceiverd.wire import Curve, Gap, Item, Restarted, Stale, Subscription, messages, subscribe
 from perceiverd.wire.keys import read_curve
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.mqtt")
 
 EVENTS = "events/"
-TOPICS = (EVENTS, messages.HELLO, "status/")
+SUBSCRIBED = (EVENTS, messages.HELLO, "status/")
 TURN_S = 0.1
-HEARD_A_TURN = 256
-"""Messages, so that a flood can't keep the broker from its turn."""
-LOGGED_EVERY_S = 60.0
+"""How long one turn of the loop waits for the broker if the daemon is quiet."""
+ITEMS_A_TURN = 256
+"""Items received in one turn, so that a flood of messages does not delay the broker's keep-alive."""
 TOPIC = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
-    """What was asked for."""
+    """The options of `perceiverd bridge mqtt`."""
 
     endpoint: str
+    """Where the daemon publishes."""
     broker: str
     """`mqtt://USER@HOST:PORT` or `mqtts://...`."""
     labels: Sequence[str] = ()
-    """Names or mids of labels that are there from the start."""
+    """Names or mids of labels that have topics from the start."""
     prefix: str = "perceiverd"
+    """Prefix of the topics."""
     discovery: str = "homeassistant"
-    """Home Assistant's prefix; "" for no discovery."""
+    """Home Assistant's prefix; "" to disable discovery."""
     ca: Path | None = None
-    """Certificate of the authority that vouches for the broker; None for those that the system trusts."""
+    """Certificate of the authority that signed the broker's; None for the authorities that the system trusts."""
     server_key: Path | None = None
-    """The daemon's public key, where it encrypts; with it one's own secret key."""
+    """The daemon's public key file, if it encrypts."""
     secret_key: Path | None = None
+    """The bridge's own secret key file, if the daemon encrypts."""
 
 
-def mqtt(wish: BridgeOptions, environment: Mapping[str, str] = os.environ) -> int:
-    """Repeat what the daemon says until a signal; returns 0.
+def run(options: BridgeOptions, environment: Mapping[str, str] = os.environ) -> int:
+    """Forward events until a signal arrives; returns 0.
 
-    Raises ConfigError for what can't be meant, WireError where the endpoint is none.
+    Raises ConfigError if an option is invalid, WireError if the endpoint is.
     """
     logs.to_stdout()
-    address = Address.parse(wish.broker)
-    for name, prefix in (("--prefix", wish.prefix), ("--discovery", wish.discovery)):
+    address = Address.parse(options.broker)
+    for name, prefix in (("--prefix", options.prefix), ("--discovery", options.discovery)):
         if not TOPIC.fullmatch(prefix) and (prefix or name == "--prefix"):
-            raise ConfigError(f"{name} {prefix!r} is no topic; expected letters, digits, _ and -, parted by /")
-    curve = read_curve(wish.server_key, wish.secret_key)
-    mirror = TopicState(wish.prefix, wish.discovery, find(wish.labels))
-    with Broker(address, environment.get(PASSWORD), wish.prefix, mirror, wish.ca) as broker:
-        Bridge(wish.endpoint, curve, mirror, broker).run()
+            raise ConfigError(f"{name}: invalid topic {prefix!r}; use letters, digits, '_' and '-', separated by '/'")
+    curve = read_curve(options.server_key, options.secret_key)
+    state = TopicState(options.prefix, options.discovery, find_labels(options.labels))
+    with Broker(address, environment.get(PASSWORD), options.prefix, state, options.ca) as broker:
+        Bridge(options.endpoint, curve, state, broker).run()
     return 0
 
 
-def find(wanted: Sequence[str]) -> tuple[Label, ...]:
-    """AudioSet's labels of these names or mids. Raises ConfigError for one that is none, with what may be meant."""
+def find_labels(wanted: Sequence[str]) -> tuple[Label, ...]:
+    """AudioSet's labels with these names or mids. Raises ConfigError for an unknown one, with a suggestion."""
     known = {key: label for label in ontology().labels for key in (label.mid, label.name.lower())}
     for name in wanted:
         if name.lower() not in known:
-            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-            meant = f"did you mean {known[near[0]].name!r}?" if near else "see perceiverd/ontology.tsv"
-            raise ConfigError(f"--label {name!r} is no label of AudioSet; {meant}")
+            near = nearest(name, (label.name for label in ontology().labels))
+            hint = f"did you mean '{near}'?" if near else "see perceiverd/core/ontology.tsv"
+            raise ConfigError(f"--label: unknown label '{name}'; {hint}")
     return tuple(known[name.lower()] for name in wanted)
 
 
 class Bridge:
-    """Between one daemon and one broker."""
+    """Forwards messages from one daemon to one broker."""
 
-    def __init__(self, endpoint: str, curve: Curve | None, mirror: TopicState, broker: Broker) -> None:
+    def __init__(self, endpoint: str, curve: Curve | None, state: TopicState, broker: Broker) -> None:
         self.should_exit = False
-        self._endpoint, self._curve, self._mirror, self._broker = endpoint, curve, mirror, broker
+        self._endpoint, self._curve, self._state, self._broker = endpoint, curve, state, broker
         self._notifier = Notifier.from_environment()
         self._watchdog_s = (watchdog_ns() or 0) / 1e9
-        self._torn = False
-        """Whether messages of events were lost, so that a label may be on whose event is over."""
+        self._next_alive_s = 0.0
+        self._events_lost = False
+        """Whether messages of events were missed, so that a label may be on although its event is over."""
         self._missed = 0
-        self._next_alive_s = self._next_log_s = 0.0
+        self._losses_limit, self._unreadable_limit = LogLimit(), LogLimit()
 
     def run(self) -> None:
         with self._signals():
-            subscription = subscribe(self._endpoint, TOPICS, curve=self._curve)
+            subscription = self._subscribe()
             try:
-                # Ready without daemon and broker: either may come later, or go and come again.
+                # Ready without daemon and broker: either may come later, or leave and return.
                 self._notifier.ready()
-                logger.info("started endpoint=%s", self._endpoint)
+                log_event(logger, logging.INFO, "bridge-started", endpoint=self._endpoint)
                 while not self.should_exit:
-                    heard = self._hear(subscription)
-                    if self._torn and not heard:
-                        # Who subscribes anew is told what is open; what is not is over.
+                    received = self._receive(subscription)
+                    if self._events_lost and not received:
+                        # The daemon repeats open events for a new subscription. Those that it does not repeat are over.
                         subscription.close()
-                        subscription = subscribe(self._endpoint, TOPICS, curve=self._curve)
-                        self._broker.outbox.put(self._mirror.doubt())
-                        self._torn = False
-                    self._broker.turn(0.0 if heard else TURN_S)
-                    self._tend()
+                        subscription = self._subscribe()
+                        self._broker.outbox.put(self._state.resubscribed())
+                        self._events_lost = False
+                    self._broker.run_once(0.0 if received else TURN_S)
+                    self._publish_losses()
+                    self._feed_watchdog()
                 self._notifier.stopping()
-                logger.info("stopping")
+                log_event(logger, logging.INFO, "bridge-stopping")
             finally:
                 subscription.close()
 
-    def _hear(self, subscription: Subscription) -> bool:
-        """Take what has come, without waiting; False where nothing has."""
-        heard = False
-        for _ in range(HEARD_A_TURN):
+    def _subscribe(self) -> Subscription:
+        return subscribe(self._endpoint, SUBSCRIBED, curve=self._curve)
+
+    def _receive(self, subscription: Subscription) -> bool:
+        """Process what has arrived, without waiting; False if nothing has."""
+        received = False
+        for _ in range(ITEMS_A_TURN):
             try:
                 item = subscription.receive(0)
-            except WireError as error:  # of a daemon that is newer than this bridge
-                self._log(str(error))
+            except WireError as error:  # from a daemon that is newer than this bridge
+                if (suppressed := self._unreadable_limit.admit(time.monotonic_ns())) is not None:
+                    log_event(logger, logging.WARNING, "message-unreadable", error=error, suppressed=suppressed)
                 continue
             if item is None:
                 break
-            heard = True
-            match item:
-                case Gap():
-                    self._missed += item.missed
-                    self._torn |= item.topic.startswith(EVENTS)
-                case Restarted():
-                    pass  # the mirror sees it by itself
-                case Stale():
-                    if not item.over:
-                        self._broker.outbox.put(self._mirror.silence())
-                case _:
-                    self._broker.outbox.put(self._mirror.take(item))
-        return heard
+            received = True
+            self._process(item)
+        return received
 
-    def _tend(self) -> None:
-        now_s = time.monotonic()
+    def _process(self, item: Item) -> None:
+        match item:
+            case Gap():
+                self._missed += item.missed
+                self._events_lost |= item.topic.startswith(EVENTS)
+            case Restarted():
+                pass  # the state notices it by the boot_id
+            case Stale():
+                if not item.over:
+                    self._broker.outbox.put(self._state.daemon_stale())
+            case _:
+                self._broker.outbox.put(self._state.update(item))
+
+    def _publish_losses(self) -> None:
         dropped = self._broker.outbox.dropped
-        if notes := self._mirror.lose(dropped, self._missed):
-            self._broker.outbox.put(notes)
-            if dropped or self._missed:
-                self._log(f"lost dropped={dropped} missed={self._missed}")
+        if not (changes := self._state.set_losses(dropped, self._missed)):
+            return
+        self._broker.outbox.put(changes)
+        if (dropped or self._missed) and self._losses_limit.admit(time.monotonic_ns()) is not None:
+            log_event(logger, logging.WARNING, "bridge-losing", dropped=dropped, missed=self._missed)
+
+    def _feed_watchdog(self) -> None:
+        now_s = time.monotonic()
         if self._watchdog_s and now_s >= self._next_alive_s:
             self._next_alive_s = now_s + self._watchdog_s / 4
             self._notifier.alive()
 
-    def _log(self, line: str) -> None:
-        """No more than a line a minute of what may happen a thousand times a second."""
-        if (now_s := time.monotonic()) >= self._next_log_s:
-            self._next_log_s = now_s + LOGGED_EVERY_S
-            logger.warning("%s", line)
-
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT ask for the end; a second SIGINT is the kernel's."""
+        """SIGTERM and SIGINT end the loop. A second SIGINT has its default action."""
 
         def stop(number: int, frame: FrameType | None) -> None:
-            logger.info("signal name=%s", signal.Signals(number).name)
+            log_event(logger, logging.INFO, "signal-received", name=signal.Signals(number).name)
             self.should_exit = True
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)

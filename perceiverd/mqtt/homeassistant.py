@@ -1,18 +1,20 @@
-"""The daemon's streams and labels as MQTT topics, with Home Assistant's discovery. Pure: messages in, notes out.
+"""The daemon's streams and labels as MQTT topics, with Home Assistant's discovery.
 
-| topic | payload | kept by the broker |
+Pure: it turns messages of the wire into MQTT messages, and knows no socket, no broker and no clock.
+
+| topic | payload | retained |
 |---|---|---|
-| `PREFIX/availability` | `online`, `offline`: the bridge, by its last will too | yes |
-| `PREFIX/losses` | JSON: passing notes `dropped` here, and messages of the daemon's that were `missed` | yes |
-| `PREFIX/STREAM/availability` | `online` while one of the stream's sources delivers | yes |
+| `PREFIX/availability` | `online` or `offline`: the bridge, also by its last will | yes |
+| `PREFIX/losses` | JSON: events `dropped` by the bridge, and messages `missed` from the daemon | yes |
+| `PREFIX/STREAM/availability` | `online` while at least one source of the stream delivers | yes |
 | `PREFIX/STREAM/LABEL/state` | `ON` while the label, or one below it in the ontology, has an open event | yes |
-| `PREFIX/STREAM/LABEL/attributes` | JSON: the event, what was heard or seen, since when, how surely | yes |
+| `PREFIX/STREAM/LABEL/attributes` | JSON: the event with its label, start and scores | yes |
 | `PREFIX/STREAM/events` | each message of an event, JSON as on the wire | no |
-| `DISCOVERY/binary_sensor/PREFIX-STREAM/LABEL/config` | JSON: what Home Assistant makes a sensor of | yes |
+| `DISCOVERY/binary_sensor/PREFIX-STREAM/LABEL/config` | JSON: the description of the sensor for Home Assistant | yes |
 
-A label is there for every stream from the start where it was asked for, and otherwise from its first event on. A note
-is made only of what has changed, so a sensor is announced once. What the broker has kept from an earlier life of the
-bridge is taken up again, or a label would be on for ever whose event ended while the bridge was away.
+Requested labels exist for every stream from the start; other labels are added at their first event. Only changes are
+sent, so each sensor is announced once. The bridge reads what the broker has retained from an earlier run. Otherwise a
+label would stay on for ever if its event ended while the bridge was not running.
 """
 
 from __future__ import annotations
@@ -25,187 +27,187 @@ from functools import cache
 import msgspec
 
 from perceiverd.core.labels import Label, ontology
-from perceiverd.wire.messages import Event, Hello, Message, Status
+from perceiverd.wire import Event, Hello, Message, Status
 
 ONLINE, OFFLINE = b"online", b"offline"
-GIVES_WAY = ("subsumed", "maximum duration")
-"""Reasons for which an event ends because another takes its place, which is told just after it."""
-CONFIRMED_BY = 2
-"""Statuses after which an event that was not heard of again is over: the first may come ahead of the open events."""
+REPLACED = ("subsumed", "maximum duration")
+"""Reasons for which an event ends because another one replaces it. The message of that one follows directly."""
+CONFIRMING_STATUSES = 2
+"""After this many statuses, an unconfirmed event that was not repeated is over. The first status may precede the
+repeated events."""
 
 
 @dataclass(frozen=True, slots=True)
 class MqttMessage:
-    """Something to be told to the broker."""
+    """One message for the broker."""
 
     topic: str
     payload: bytes
-    kept: bool
-    """Whether the broker keeps it for those who come later, in place of what it had."""
+    retain: bool
+    """Whether the broker keeps it for later subscribers, in place of the one before."""
 
 
 @dataclass(slots=True)
 class _StreamTopics:
-    """What is known of a stream."""
+    """What is known of one stream."""
 
     labels: dict[str, str] = field(default_factory=dict)
     """Names of the labels that have topics, by mid."""
     open: dict[str, Event] = field(default_factory=dict)
     """The last message of each open event, by id."""
-    leaving: set[str] = field(default_factory=set)
-    """Those among them that have ended in favour of one that is yet to be told."""
-    doubtful: set[str] = field(default_factory=set)
-    """Those among them that may have ended while nobody listened."""
+    replaced: set[str] = field(default_factory=set)
+    """Ids of open events that have ended and whose replacement is still to come."""
+    unconfirmed: set[str] = field(default_factory=set)
+    """Ids of open events that may have ended unnoticed."""
     statuses: int = 0
-    """Heard since there is doubt."""
+    """Statuses received since events became unconfirmed."""
 
 
 class TopicState:
-    """What the broker should hold, and what it must be told to hold it."""
+    """What the broker should hold. Each method returns the MQTT messages that bring the broker up to date."""
 
     def __init__(self, prefix: str, discovery: str, labels: Sequence[Label] = ()) -> None:
-        """`discovery` is Home Assistant's prefix; "" for none. `labels` are there from the start."""
-        self.kept: dict[str, bytes] = {}
-        """Everything that the broker should keep, by topic, in an order in which it makes sense."""
+        """`discovery` is Home Assistant's prefix, "" to disable discovery. `labels` exist from the start."""
+        self.retained: dict[str, bytes] = {}
+        """The payloads that the broker should retain, by topic, in the order in which they should be sent."""
         self.availability = f"{prefix}/availability"
-        self.recalled_from = (f"{prefix}/+/availability", f"{prefix}/+/+/state")
-        """The topics of which `recall` wants to know what the broker has kept."""
+        self.restored_topics = (f"{prefix}/+/availability", f"{prefix}/+/+/state")
+        """Topics whose retained messages belong to `restore`."""
         self._prefix, self._discovery, self._labels = prefix, discovery, labels
         self._hello: Hello | None = None
         self._boot_id = ""
         self._streams: dict[str, _StreamTopics] = {}
-        self._recalled: dict[str, dict[str, str]] = {}
-        """Labels of an earlier life, by stream: they join once it is certain which events are open."""
-        self._notes: list[MqttMessage] = []
+        self._restored: dict[str, dict[str, str]] = {}
+        """Labels of an earlier run, by stream. They are added when the open events are confirmed."""
+        self._changes: list[MqttMessage] = []
 
-    def take(self, message: Message) -> list[MqttMessage]:
-        """What changes with this message."""
+    def update(self, message: Message) -> list[MqttMessage]:
+        """Apply a message of the daemon."""
         if message.boot_id != self._boot_id:
             self._boot_id = message.boot_id
-            self._doubt()
+            self._mark_unconfirmed()
         match message:
             case Hello():
-                self._hello = message
-                for name in message.streams:
-                    self._stream(name)
-                for name in self._streams:
-                    if name not in message.streams:
-                        self._keep(f"{self._prefix}/{name}/availability", OFFLINE)
-                    self._announce(name)
+                self._update_hello(message)
             case Status():
-                self._status(message)
+                self._update_status(message)
             case Event():
-                self._event(message)
+                self._update_event(message)
             case _:
-                pass  # scores and what explains them are not for a home
-        return self._told()
+                pass  # scores and explanations are not forwarded
+        return self._take_changes()
 
-    def doubt(self) -> list[MqttMessage]:
-        """Messages were lost, and a new subscription was made: what it does not tell of again is over."""
-        self._doubt()
-        return self._told()
+    def resubscribed(self) -> list[MqttMessage]:
+        """Messages were lost, and a new subscription was made. Events that are not repeated now are over."""
+        self._mark_unconfirmed()
+        return self._take_changes()
 
-    def lose(self, dropped: int, missed: int) -> list[MqttMessage]:
-        """How much was lost: notes that found no room, and messages that never came."""
-        self._keep(f"{self._prefix}/losses", msgspec.json.encode({"dropped": dropped, "missed": missed}))
-        return self._told()
+    def set_losses(self, dropped: int, missed: int) -> list[MqttMessage]:
+        """Publish how many events the bridge dropped, and how many messages it missed."""
+        self._retain(f"{self._prefix}/losses", msgspec.json.encode({"dropped": dropped, "missed": missed}))
+        return self._take_changes()
 
-    def silence(self) -> list[MqttMessage]:
-        """The daemon says nothing any more: how its labels are nobody knows."""
+    def daemon_stale(self) -> list[MqttMessage]:
+        """Nothing is received from the daemon: the state of its labels is unknown."""
         for name in self._streams:
-            self._keep(f"{self._prefix}/{name}/availability", OFFLINE)
-        return self._told()
+            self._retain(f"{self._prefix}/{name}/availability", OFFLINE)
+        return self._take_changes()
 
-    def recall(self, topic: str) -> list[MqttMessage]:
-        """The broker has kept something under this topic."""
+    def restore(self, topic: str) -> list[MqttMessage]:
+        """The broker has retained a message of an earlier run under this topic."""
         match topic.removeprefix(f"{self._prefix}/").split("/"):
             case [name, "availability"] if name not in self._streams:
-                self._keep(topic, OFFLINE)  # until its status says otherwise
+                self._retain(topic, OFFLINE)  # until a status of the stream arrives
             case [name, label, "state"] if found := _by_slug().get(label):
-                recalled = self._recalled.setdefault(name, {})
-                recalled[found.mid] = found.name
+                restored = self._restored.setdefault(name, {})
+                restored[found.mid] = found.name
             case _:
                 pass
-        return self._told()
+        return self._take_changes()
 
-    # What the messages mean.
+    def _update_hello(self, message: Hello) -> None:
+        self._hello = message
+        for name in message.streams:
+            self._stream(name)
+        for name in self._streams:
+            if name not in message.streams:
+                self._retain(f"{self._prefix}/{name}/availability", OFFLINE)
+            self._announce(name)
 
-    def _status(self, message: Status) -> None:
+    def _update_status(self, message: Status) -> None:
         stream = self._stream(message.stream)
         stream.statuses += 1
-        self._over(message.stream, set(stream.leaving))
-        if stream.statuses >= CONFIRMED_BY:
-            self._over(message.stream, set(stream.doubtful))
-            if recalled := self._recalled.pop(message.stream, None):
-                stream.labels |= recalled
-                self._show(message.stream)
+        self._close(message.stream, set(stream.replaced))
+        if stream.statuses >= CONFIRMING_STATUSES:
+            self._close(message.stream, set(stream.unconfirmed))
+            if restored := self._restored.pop(message.stream, None):
+                stream.labels |= restored
+                self._retain_states(message.stream)
                 self._announce(message.stream)
         up = any(source.state == "up" for source in message.sources)
-        self._keep(f"{self._prefix}/{message.stream}/availability", ONLINE if up else OFFLINE)
+        self._retain(f"{self._prefix}/{message.stream}/availability", ONLINE if up else OFFLINE)
 
-    def _event(self, message: Event) -> None:
+    def _update_event(self, message: Event) -> None:
         stream = self._stream(message.stream)
-        stream.doubtful.discard(message.id)
+        stream.unconfirmed.discard(message.id)
         if not message.repeated:
-            self._notes.append(
-                MqttMessage(f"{self._prefix}/{message.stream}/events", msgspec.json.encode(message), False)
-            )
+            topic = f"{self._prefix}/{message.stream}/events"
+            self._changes.append(MqttMessage(topic, msgspec.json.encode(message), retain=False))
         if message.mid not in stream.labels:
             stream.labels[message.mid] = message.name
             self._announce(message.stream)
         if message.kind != "end":
-            # Whatever gave way, gave way to this, or will be settled by the next status.
-            yields = {each for each in stream.leaving if _gives_way(stream.open[each], message)}
+            # This event may be the replacement of others; the next status closes those without one.
+            closed = {each for each in stream.replaced if _is_replaced(stream.open[each], by=message)}
             stream.open[message.id] = message
-            self._over(message.stream, yields)
-        elif message.id in stream.open and message.explanation.reason in GIVES_WAY:
-            stream.leaving.add(message.id)
+            self._close(message.stream, closed)
+        elif message.id in stream.open and message.explanation.reason in REPLACED:
+            stream.replaced.add(message.id)
         else:
-            self._over(message.stream, {message.id})
-        self._show(message.stream)
+            self._close(message.stream, {message.id})
+        self._retain_states(message.stream)
 
-    def _doubt(self) -> None:
+    def _mark_unconfirmed(self) -> None:
         for stream in self._streams.values():
-            stream.doubtful, stream.statuses = set(stream.open), 0
+            stream.unconfirmed, stream.statuses = set(stream.open), 0
 
-    def _over(self, name: str, ids: set[str]) -> None:
+    def _close(self, name: str, ids: set[str]) -> None:
+        """These events are over."""
         stream = self._streams[name]
         for each in ids:
             stream.open.pop(each, None)
-            stream.leaving.discard(each)
-            stream.doubtful.discard(each)
+            stream.replaced.discard(each)
+            stream.unconfirmed.discard(each)
         if ids:
-            self._show(name)
-
-    # What is made of it.
+            self._retain_states(name)
 
     def _stream(self, name: str) -> _StreamTopics:
         if name not in self._streams:
             self._streams[name] = _StreamTopics({label.mid: label.name for label in self._labels})
-            self._keep(f"{self._prefix}/{name}/availability", OFFLINE)
-            self._show(name)
+            self._retain(f"{self._prefix}/{name}/availability", OFFLINE)
+            self._retain_states(name)
             self._announce(name)
         return self._streams[name]
 
-    def _show(self, name: str) -> None:
-        """The state of each label, after what explains it."""
+    def _retain_states(self, name: str) -> None:
+        """The state of each label, after the attributes that explain it."""
         stream = self._streams[name]
         for mid, label in stream.labels.items():
             events = [event for event in stream.open.values() if event.mid == mid or mid in _above(event.mid)]
             base = f"{self._prefix}/{name}/{slug(label)}"
             if events:
-                surest = max(events, key=lambda event: event.peak)
-                self._keep(f"{base}/attributes", msgspec.json.encode(_attributes(surest)))
-            self._keep(f"{base}/state", b"ON" if events else b"OFF")
+                best = max(events, key=lambda event: event.peak)
+                self._retain(f"{base}/attributes", msgspec.json.encode(_attributes(best)))
+            self._retain(f"{base}/state", b"ON" if events else b"OFF")
 
     def _announce(self, name: str) -> None:
-        """Tell Home Assistant what sensors there are. Waits for the hello, which says who speaks."""
+        """Describe the stream's sensors to Home Assistant, once the hello has described the daemon."""
         if not (self._discovery and self._hello):
             return
         for label in self._streams[name].labels.values():
             node = f"{self._prefix.replace('/', '-')}-{name}"
             topic = f"{self._discovery}/binary_sensor/{node}/{slug(label)}/config"
-            self._keep(topic, msgspec.json.encode(self._sensor(name, label, self._hello)))
+            self._retain(topic, msgspec.json.encode(self._sensor(name, label, self._hello)))
 
     def _sensor(self, name: str, label: str, hello: Hello) -> dict[str, object]:
         base = f"{self._prefix}/{name}"
@@ -227,18 +229,18 @@ class TopicState:
             "origin": {"name": "perceiverd", "sw_version": hello.version},
         }
 
-    def _keep(self, topic: str, payload: bytes) -> None:
-        if self.kept.get(topic) != payload:
-            self.kept[topic] = payload
-            self._notes.append(MqttMessage(topic, payload, True))
+    def _retain(self, topic: str, payload: bytes) -> None:
+        if self.retained.get(topic) != payload:
+            self.retained[topic] = payload
+            self._changes.append(MqttMessage(topic, payload, retain=True))
 
-    def _told(self) -> list[MqttMessage]:
-        notes, self._notes = self._notes, []
-        return notes
+    def _take_changes(self) -> list[MqttMessage]:
+        changes, self._changes = self._changes, []
+        return changes
 
 
 def slug(label: str) -> str:
-    """A label's name as part of a topic: `Chicken, rooster` is `chicken_rooster`; no two of AudioSet's are the same."""
+    """A label's name as part of a topic: `Chicken, rooster` is `chicken_rooster`. AudioSet's names stay distinct."""
     return re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
 
 
@@ -249,12 +251,12 @@ def _by_slug() -> dict[str, Label]:
 
 @cache
 def _above(mid: str) -> frozenset[str]:
-    """The labels above this one; none where a model has a label that is not AudioSet's."""
+    """The mids of the labels above this one; none if the label is not one of AudioSet's."""
     return ontology().ancestors(mid) if mid in ontology().parents else frozenset()
 
 
-def _gives_way(event: Event, to: Event) -> bool:
-    return to.continues == event.id or event.mid in _above(to.mid)
+def _is_replaced(event: Event, by: Event) -> bool:
+    return by.continues == event.id or event.mid in _above(by.mid)
 
 
 def _attributes(event: Event) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`perceiverd bridge mqtt` as a process, between a real publisher and a real mosquitto that comes and goes."""
+"""`perceiverd bridge mqtt` as a process, between a real publisher and a real mosquitto that is stopped and started."""
 
 import json
 import os
@@ -16,9 +16,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from perceiverd import mqtt as bridge
 from perceiverd.core.errors import ConfigError
-from perceiverd.mqtt.bridge import BridgeOptions, find
-from perceiverd.mqtt.bridge import mqtt as bridge_mqtt
+from perceiverd.mqtt.bridge import BridgeOptions, find_labels
 from perceiverd.mqtt.broker import PASSWORD, QUEUED, Address, Outbox
 from perceiverd.mqtt.homeassistant import MqttMessage
 from perceiverd.wire.messages import Event
@@ -32,7 +32,7 @@ needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="needs the Debian
 
 
 class Mosquitto:
-    """A broker on loopback that keeps nothing over a restart."""
+    """A broker on loopback that forgets everything at a restart."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -63,35 +63,35 @@ class Mosquitto:
 
 
 class Watcher:
-    """Somebody's home: hears everything from the moment at which it connects."""
+    """An MQTT client that records everything from its connection on."""
 
     def __init__(self, port: int, user: str | None = None, password: str | None = None) -> None:
-        self.heard: list[tuple[str, str, bool]] = []
-        self.kept: dict[str, str] = {}
+        self.received: list[tuple[str, str, bool]] = []
+        self.latest: dict[str, str] = {}
         """The last payload of each topic."""
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
         if user:
             self._client.username_pw_set(user, password)
-        self._client.on_message = self._hear
+        self._client.on_message = self._record
         self._client.connect("127.0.0.1", port)
         self._client.subscribe("#", 1)
         self._client.loop_start()
 
-    def _hear(self, _: Any, __: Any, message: mqtt.MQTTMessage) -> None:
+    def _record(self, _: Any, __: Any, message: mqtt.MQTTMessage) -> None:
         payload = message.payload.decode()
-        self.heard.append((message.topic, payload, message.retain))
-        self.kept[message.topic] = payload
+        self.received.append((message.topic, payload, message.retain))
+        self.latest[message.topic] = payload
 
     def close(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
     def payloads(self, topic: str) -> list[str]:
-        return [payload for heard, payload, _ in list(self.heard) if heard == topic]
+        return [payload for received, payload, _ in list(self.received) if received == topic]
 
 
 class Home:
-    """A publisher that says the same status again and again, a broker, and bridges between them."""
+    """A publisher that repeats a status, a broker, and bridges between them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -106,9 +106,9 @@ class Home:
     def close(self) -> None:
         for watcher in self.watchers:
             watcher.close()
-        for bridge in self.bridges:
-            bridge.kill()
-            bridge.wait()
+        for process in self.bridges:
+            process.kill()
+            process.wait()
         self.publisher.close()
         self.broker.stop()
 
@@ -129,12 +129,12 @@ class Home:
         self.watchers.append(Watcher(self.broker.port, *login))
         return self.watchers[-1]
 
-    def say(self, *events: Event) -> None:
+    def publish(self, *events: Event) -> None:
         for each in events:
             self.publisher.send(each)
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Goes on with the heartbeat meanwhile."""
+        """Publish heartbeats until `done`."""
 
         def turn() -> bool:
             self.publisher.handle_subscribers()
@@ -145,6 +145,7 @@ class Home:
 
 
 def until(done: Callable[[], bool], why: Callable[[], str] = str) -> None:
+    """Wait until `done`; `why` describes what to look at if that takes too long."""
     end_s = time.monotonic() + DEADLINE_S
     while not done():
         assert time.monotonic() < end_s, why()
@@ -166,47 +167,47 @@ BRIDGE, DOOR = "perceiverd/availability", "perceiverd/door/availability"
 
 
 @needs_mosquitto
-def test_a_home_hears_of_events(home: Home) -> None:
-    """Sensors, their states and their stream, kept for those who come late; each message of an event passes by once."""
+def test_events_reach_the_broker(home: Home) -> None:
+    """Sensors and states are retained for later clients, and each message of an event is sent once."""
     early = home.watch()
     bridge = home.bridge("--label", "dog")
-    home.until(lambda: early.kept.get(DOOR) == "online" and DOG in early.kept)
-    home.say(event("begin", "Dog"))
-    home.until(lambda: early.kept.get(DOG) == "ON")
+    home.until(lambda: early.latest.get(DOOR) == "online" and DOG in early.latest)
+    home.publish(event("begin", "Dog"))
+    home.until(lambda: early.latest.get(DOG) == "ON")
     late = home.watch()
-    home.until(lambda: late.kept.get(DOG) == "ON" and BRIDGE in late.kept)
-    home.say(event("end", "Dog", reason="faded"))
-    home.until(lambda: late.kept[DOG] == "OFF" and len(late.payloads("perceiverd/door/events")) == 1)
-    assert {retained for topic, _, retained in late.heard if topic == SENSOR} == {True}
+    home.until(lambda: late.latest.get(DOG) == "ON" and BRIDGE in late.latest)
+    home.publish(event("end", "Dog", reason="faded"))
+    home.until(lambda: late.latest[DOG] == "OFF" and len(late.payloads("perceiverd/door/events")) == 1)
+    assert {retained for topic, _, retained in late.received if topic == SENSOR} == {True}
     assert (early.payloads(DOG), late.payloads(DOG)) == (["OFF", "ON", "OFF"], ["ON", "OFF"])
     assert len(early.payloads(SENSOR)) == len(late.payloads(SENSOR)) == 1
     kinds = [json.loads(payload)["kind"] for payload in early.payloads("perceiverd/door/events")]
     assert kinds == ["begin", "end"]
     bridge.send_signal(signal.SIGTERM)
     assert bridge.wait(DEADLINE_S) == 0
-    until(lambda: early.kept[BRIDGE] == "offline")
+    until(lambda: early.latest[BRIDGE] == "offline")
     assert "Traceback" not in home.log.read_text()
 
 
 @needs_mosquitto
-def test_a_broker_that_was_away_is_told_everything(home: Home) -> None:
-    """What changed meanwhile is as it is now, each sensor is announced once, and the events' messages waited."""
+def test_a_restarted_broker_receives_everything(home: Home) -> None:
+    """It receives the current states, one announcement of each sensor, and the messages of events that waited."""
     home.bridge("--label", "Dog", "--label", "Speech")
     before = home.watch()
-    home.until(lambda: before.kept.get(DOG) == "OFF")
-    home.say(event("begin", "Dog"))
-    home.until(lambda: before.kept[DOG] == "ON")
+    home.until(lambda: before.latest.get(DOG) == "OFF")
+    home.publish(event("begin", "Dog"))
+    home.until(lambda: before.latest[DOG] == "ON")
     assert len(before.payloads(SENSOR)) == 1
     home.broker.stop()
-    home.until(lambda: "disconnected" in home.log.read_text())
-    home.say(event("end", "Dog", reason="faded"), event("begin", "Speech"), event("begin", "Cat"))
+    home.until(lambda: "broker-disconnected" in home.log.read_text())
+    home.publish(event("end", "Dog", reason="faded"), event("begin", "Speech"), event("begin", "Cat"))
     home.until(lambda: True)
     home.broker.start()
     after = home.watch()
     topics = ["dog", "speech", "cat"]
-    home.until(lambda: [after.kept.get(f"perceiverd/door/{each}/state") for each in topics] == ["OFF", "ON", "ON"])
-    home.until(lambda: len(after.payloads("perceiverd/door/events")) >= 3 and BRIDGE in after.kept)
-    assert after.kept[BRIDGE] == after.kept[DOOR] == "online"
+    home.until(lambda: [after.latest.get(f"perceiverd/door/{each}/state") for each in topics] == ["OFF", "ON", "ON"])
+    home.until(lambda: len(after.payloads("perceiverd/door/events")) >= 3 and BRIDGE in after.latest)
+    assert after.latest[BRIDGE] == after.latest[DOOR] == "online"
     for each in topics:
         assert len(after.payloads(f"homeassistant/binary_sensor/perceiverd-door/{each}/config")) == 1
     passed = [json.loads(payload) for payload in after.payloads("perceiverd/door/events")]
@@ -218,34 +219,34 @@ def test_a_broker_that_was_away_is_told_everything(home: Home) -> None:
 
 
 @needs_mosquitto
-def test_a_killed_bridge_is_offline_and_its_heir_sets_things_right(home: Home) -> None:
-    """By the last will; and a label whose event ended meanwhile does not stay on for ever."""
+def test_a_killed_bridge_is_offline_and_the_next_one_corrects_its_topics(home: Home) -> None:
+    """Its last will marks it offline, and a label whose event ended meanwhile turns off."""
     first, watcher = home.bridge(), home.watch()
-    home.until(lambda: watcher.kept.get(DOOR) == "online")
-    home.say(event("begin", "Dog"))
-    home.until(lambda: watcher.kept.get(DOG) == "ON")
+    home.until(lambda: watcher.latest.get(DOOR) == "online")
+    home.publish(event("begin", "Dog"))
+    home.until(lambda: watcher.latest.get(DOG) == "ON")
     first.kill()
     first.wait()
-    until(lambda: watcher.kept[BRIDGE] == "offline")
-    home.say(event("end", "Dog", reason="faded"))
+    until(lambda: watcher.latest[BRIDGE] == "offline")
+    home.publish(event("end", "Dog", reason="faded"))
     home.bridge()
-    home.until(lambda: watcher.kept[BRIDGE] == "online" and watcher.kept[DOG] == "OFF")
+    home.until(lambda: watcher.latest[BRIDGE] == "online" and watcher.latest[DOG] == "OFF")
 
 
 @needs_mosquitto
-def test_a_silent_daemon_is_unavailable(home: Home) -> None:
-    """Its streams are offline until it is heard again; the bridge itself stays online."""
+def test_a_stale_daemon_is_unavailable(home: Home) -> None:
+    """Its streams are offline until it publishes again; the bridge itself stays online."""
     home.bridge()
     watcher = home.watch()
-    home.until(lambda: watcher.kept.get(DOOR) == "online")
-    until(lambda: watcher.kept[DOOR] == "offline")
-    assert watcher.kept[BRIDGE] == "online"
-    home.until(lambda: watcher.kept[DOOR] == "online")
+    home.until(lambda: watcher.latest.get(DOOR) == "online")
+    until(lambda: watcher.latest[DOOR] == "offline")
+    assert watcher.latest[BRIDGE] == "online"
+    home.until(lambda: watcher.latest[DOOR] == "online")
 
 
 @needs_mosquitto
-def test_the_password_opens_an_encrypted_link_and_is_told_to_nobody(home: Home, tmp_path: Path) -> None:
-    """A wrong one is told in a line, once; so is a broker whose certificate nobody vouches for."""
+def test_an_encrypted_link_with_a_password(home: Home, tmp_path: Path) -> None:
+    """A wrong password and an untrusted certificate are logged once each, and the log has no password."""
     home.broker.stop()
     (tmp_path / "users").touch(mode=0o600)
     ca = tmp_path / "ca.pem"
@@ -265,22 +266,22 @@ def test_the_password_opens_an_encrypted_link_and_is_told_to_nobody(home: Home, 
     options = ["--broker", f"mqtts://me@localhost:{home.broker.port}"]
     wrong = home.bridge(*options, "--ca", str(ca), **{PASSWORD: "wrong secret"})
     home.until(lambda: "Not authorized" in home.log.read_text())
-    time.sleep(1)  # it goes on trying, and says no more
+    time.sleep(1)  # it tries again, and logs nothing more
     wrong.send_signal(signal.SIGTERM)
     assert wrong.wait(DEADLINE_S) == 0
-    stranger = home.bridge(*options, **{PASSWORD: "right secret"})
+    distrusting = home.bridge(*options, **{PASSWORD: "right secret"})
     home.until(lambda: "CERTIFICATE_VERIFY_FAILED" in home.log.read_text())
-    stranger.kill()
+    distrusting.kill()
     home.bridge(*options, "--ca", str(ca), **{PASSWORD: "right secret"})
-    home.until(lambda: "connected broker=localhost" in home.log.read_text())
+    home.until(lambda: "broker-connected broker=localhost" in home.log.read_text())
     log = home.log.read_text()
-    assert log.count("refused broker=") == 1
-    assert log.count("unreachable broker=") == 1
+    assert log.count("broker-refused broker=") == 1
+    assert log.count("broker-unreachable broker=") == 1
     assert "secret" not in log
 
 
 def test_a_bridge_without_broker_and_daemon_waits(tmp_path: Path) -> None:
-    """It says what is missing, tells systemd that it works, and ends at once when it is told to."""
+    """It logs that the broker is missing, feeds systemd's watchdog, and ends at once on SIGTERM."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(DEADLINE_S)
@@ -291,13 +292,13 @@ def test_a_bridge_without_broker_and_daemon_waits(tmp_path: Path) -> None:
             env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"},
         )
         try:
-            told = [systemd.recv(100) for _ in range(4)]
+            notified = [systemd.recv(100) for _ in range(4)]
             bridge.send_signal(signal.SIGTERM)
             log, _ = bridge.communicate(timeout=DEADLINE_S)
         finally:
             bridge.kill()
-    assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
-    assert log.count("unreachable broker=127.0.0.1:1 reason=") == 1
+    assert notified == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    assert log.count("broker-unreachable broker=127.0.0.1:1 reason=") == 1
     assert bridge.returncode == 0
 
 
@@ -309,8 +310,8 @@ def test_a_bridge_without_broker_and_daemon_waits(tmp_path: Path) -> None:
         ("mqtt://m%40e@[::1]:1884", Address("::1", 1884, "m@e", False)),
     ],
 )
-def test_addresses_are_read(url: str, address: Address) -> None:
-    """With the ports that are usual where none is given."""
+def test_addresses_are_parsed(url: str, address: Address) -> None:
+    """A missing port is the usual one of the scheme."""
     assert Address.parse(url) == address
 
 
@@ -327,35 +328,35 @@ def test_addresses_are_read(url: str, address: Address) -> None:
         "mqtt://u:secret@[b",
     ],
 )
-def test_addresses_that_are_none_are_one_line(url: str) -> None:
-    """Without the password that may be in it."""
+def test_an_invalid_address_is_one_line(url: str) -> None:
+    """The error does not repeat a password."""
     with pytest.raises(
-        ConfigError, match=r"^--broker .*(expected mqtt://USER@HOST:PORT|set PERCEIVERD_MQTT)"
+        ConfigError, match=r"^--broker: .*(expected mqtt://USER@HOST:PORT|set PERCEIVERD_MQTT)"
     ) as caught:
         Address.parse(url)
     assert "secret" not in str(caught.value)
 
 
-def test_options_that_cannot_be_meant_are_one_line() -> None:
-    """Topics with wildcards, and labels that are none, with the one that may be meant."""
-    with pytest.raises(ConfigError, match="--prefix 'a/#' is no topic"):
-        bridge_mqtt(BridgeOptions("ipc://x", "mqtt://b", prefix="a/#"))
-    with pytest.raises(ConfigError, match="--label 'dogg' is no label of AudioSet; did you mean 'Dog'"):
-        find(["dogg"])
-    assert [label.name for label in find(["dog", "/m/04rlf"])] == ["Dog", "Music"]
+def test_invalid_options_are_one_line() -> None:
+    """A topic with a wildcard, and an unknown label with a suggestion."""
+    with pytest.raises(ConfigError, match="--prefix: invalid topic 'a/#'"):
+        bridge.run(BridgeOptions("ipc://x", "mqtt://b", prefix="a/#"))
+    with pytest.raises(ConfigError, match="--label: unknown label 'dogg'; did you mean 'Dog'"):
+        find_labels(["dogg"])
+    assert [label.name for label in find_labels(["dog", "/m/04rlf"])] == ["Dog", "Music"]
 
 
-def test_the_outbox_keeps_what_is_true_and_counts_what_it_drops() -> None:
-    """The newest value of what is kept, first; of passing notes the newest QUEUED, in order."""
+def test_the_outbox_has_the_latest_payloads_and_counts_what_it_drops() -> None:
+    """It gives the latest retained payloads first, and then the newest QUEUED other messages in order."""
     box = Outbox()
     box.put(MqttMessage("a", str(i).encode(), False) for i in range(QUEUED + 5))
     box.put([MqttMessage("b", b"old", True), MqttMessage("c", b"", True), MqttMessage("b", b"new", True)])
     assert box.dropped == 5
-    assert [box.take() for _ in range(3)] == [
+    assert [box.pop() for _ in range(3)] == [
         MqttMessage("b", b"new", True),
         MqttMessage("c", b"", True),
         MqttMessage("a", b"5", False),
     ]
     box.put_back([MqttMessage("a", b"3", False), MqttMessage("b", b"older", True), MqttMessage("a", b"4", False)])
-    assert [note.payload for note in iter(box.take, None)][:3] == [b"3", b"4", b"6"]
+    assert [message.payload for message in iter(box.pop, None)][:3] == [b"3", b"4", b"6"]
     assert not box

@@ -1,4 +1,4 @@
-"""The mirror: what a broker should hold, from what the daemon says."""
+"""The topics of Home Assistant: what a broker should hold after each message, without a broker."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -71,67 +71,69 @@ def event(
     )
 
 
-def told(mirror: TopicState, messages: Iterable[Message]) -> list[MqttMessage]:
-    return [note for message in messages for note in mirror.take(message)]
+def changes(state: TopicState, received: Iterable[Message]) -> list[MqttMessage]:
+    return [change for message in received for change in state.update(message)]
 
 
-def states(notes: Sequence[MqttMessage]) -> list[tuple[str, str]]:
-    """The states that are told, in order, by `STREAM/LABEL`."""
+def states(sent: Sequence[MqttMessage]) -> list[tuple[str, str]]:
+    """The states that are sent, in order, by `STREAM/LABEL`."""
     return [
-        (note.topic.removeprefix("perceiverd/").removesuffix("/state"), note.payload.decode())
-        for note in notes
-        if note.topic.endswith("/state")
+        (message.topic.removeprefix("perceiverd/").removesuffix("/state"), message.payload.decode())
+        for message in sent
+        if message.topic.endswith("/state")
     ]
 
 
-def mirror(*labels: str) -> TopicState:
-    """One that has been greeted, and whose stream is up."""
-    made = TopicState("perceiverd", "homeassistant", [ontology().find(name) for name in labels])
-    told(made, [hello("door"), status("door"), status("door")])
-    return made
+def up(*labels: str) -> TopicState:
+    """The topics after a hello and two statuses of a stream that is up."""
+    state = TopicState("perceiverd", "homeassistant", [ontology().find(name) for name in labels])
+    changes(state, [hello("door"), status("door"), status("door")])
+    return state
 
 
-def body(mirror: TopicState, topic: str) -> Any:
-    return json.loads(mirror.kept[topic])
+def body(state: TopicState, topic: str) -> Any:
+    return json.loads(state.retained[topic])
 
 
-def test_labels_that_were_asked_for_are_there_from_the_start() -> None:
-    """Off, announced to Home Assistant, and available once the stream is up."""
-    made = TopicState("perceiverd", "homeassistant", [ROOSTER])
-    told(made, [hello("door", "gate"), status("door"), status("gate", "backing off")])
-    assert {topic: made.kept[topic] for topic in made.kept if not topic.endswith("/config")} == {
+def test_requested_labels_exist_from_the_start() -> None:
+    """They are off, announced to Home Assistant, and available once the stream is up."""
+    state = TopicState("perceiverd", "homeassistant", [ROOSTER])
+    changes(state, [hello("door", "gate"), status("door"), status("gate", "backing off")])
+    assert {topic: state.retained[topic] for topic in state.retained if not topic.endswith("/config")} == {
         "perceiverd/door/availability": b"online",
         "perceiverd/door/chicken_rooster/state": b"OFF",
         "perceiverd/gate/availability": b"offline",
         "perceiverd/gate/chicken_rooster/state": b"OFF",
     }
-    sensor = body(made, "homeassistant/binary_sensor/perceiverd-gate/chicken_rooster/config")
+    sensor = body(state, "homeassistant/binary_sensor/perceiverd-gate/chicken_rooster/config")
     assert sensor["name"] == "Chicken, rooster"
     assert sensor["unique_id"] == "perceiverd/gate/chicken_rooster"
-    assert sensor["state_topic"] in made.kept
-    assert sensor["availability"] == [{"topic": made.availability}, {"topic": "perceiverd/gate/availability"}]
+    assert sensor["state_topic"] in state.retained
+    assert sensor["availability"] == [{"topic": state.availability}, {"topic": "perceiverd/gate/availability"}]
     assert sensor["device"]["identifiers"] == ["perceiverd/gate"]
 
 
 def test_an_event_turns_its_label_on_and_off() -> None:
-    """A label that nobody asked for is announced with its first event, once, and says what was heard."""
-    made = mirror()
-    notes = told(made, [event("begin", "Dog"), event("update", "Dog", peak=0.9), event("end", "Dog", reason="faded")])
-    assert states(notes) == [("door/dog", "ON"), ("door/dog", "OFF")]
-    assert sum(note.topic.endswith("/config") for note in notes) == 1
-    attributes = body(made, "perceiverd/door/dog/attributes")
+    """A label that was not requested is announced once, at its first event, with attributes of that event."""
+    state = up()
+    sent = changes(
+        state, [event("begin", "Dog"), event("update", "Dog", peak=0.9), event("end", "Dog", reason="faded")]
+    )
+    assert states(sent) == [("door/dog", "ON"), ("door/dog", "OFF")]
+    assert sum(message.topic.endswith("/config") for message in sent) == 1
+    attributes = body(state, "perceiverd/door/dog/attributes")
     assert attributes["peak"] == 0.9
     assert attributes["since"] == "2026-01-31T12:00:00Z"
-    passing = [json.loads(note.payload) for note in notes if not note.kept]
+    passing = [json.loads(message.payload) for message in sent if not message.retain]
     assert [each["kind"] for each in passing] == ["begin", "update", "end"]
-    assert {note.topic for note in notes if not note.kept} == {"perceiverd/door/events"}
+    assert {message.topic for message in sent if not message.retain} == {"perceiverd/door/events"}
 
 
-def test_a_label_is_on_while_one_below_it_is() -> None:
-    """Who barks is a dog, although the event of the label below took the place of its own; nothing flickers."""
-    made = mirror("Dog")
-    notes = told(
-        made,
+def test_a_label_is_on_while_a_label_below_it_is() -> None:
+    """An event of Bark replaces the one of Dog, and Dog stays on without interruption."""
+    state = up("Dog")
+    sent = changes(
+        state,
         [
             event("begin", "Dog"),
             event("end", "Dog", reason="subsumed"),
@@ -139,16 +141,16 @@ def test_a_label_is_on_while_one_below_it_is() -> None:
             status("door"),
         ],
     )
-    assert states(notes) == [("door/dog", "ON"), ("door/bark", "ON")]
-    assert body(made, "perceiverd/door/dog/attributes")["label"] == "Bark"
-    assert states(told(made, [event("end", "Bark", reason="faded")])) == [("door/dog", "OFF"), ("door/bark", "OFF")]
+    assert states(sent) == [("door/dog", "ON"), ("door/bark", "ON")]
+    assert body(state, "perceiverd/door/dog/attributes")["label"] == "Bark"
+    assert states(changes(state, [event("end", "Bark", reason="faded")])) == [("door/dog", "OFF"), ("door/bark", "OFF")]
 
 
-def test_an_event_that_goes_on_in_another_does_not_flicker() -> None:
-    """One that had lasted as long as one may ends and begins anew: the label stays on."""
-    made = mirror()
-    notes = told(
-        made,
+def test_a_split_event_does_not_flicker() -> None:
+    """An event ends at its maximum duration and continues in another: the label stays on."""
+    state = up()
+    sent = changes(
+        state,
         [
             event("begin", "Dog", id_="1"),
             event("end", "Dog", id_="1", reason="maximum duration"),
@@ -156,90 +158,90 @@ def test_an_event_that_goes_on_in_another_does_not_flicker() -> None:
             status("door"),
         ],
     )
-    assert states(notes) == [("door/dog", "ON")]
-    assert states(told(made, [event("end", "Dog", id_="2", reason="faded")])) == [("door/dog", "OFF")]
+    assert states(sent) == [("door/dog", "ON")]
+    assert states(changes(state, [event("end", "Dog", id_="2", reason="faded")])) == [("door/dog", "OFF")]
 
 
 @pytest.mark.parametrize("reason", ["subsumed", "maximum duration"])
-def test_what_nothing_follows_ends_with_the_next_status(reason: str) -> None:
-    """An event that gave way to one that never came is over all the same."""
-    made = mirror()
-    assert states(told(made, [event("begin", "Dog"), event("end", "Dog", reason=reason)])) == [("door/dog", "ON")]
-    assert states(told(made, [status("door")])) == [("door/dog", "OFF")]
+def test_an_event_without_its_replacement_ends_with_the_next_status(reason: str) -> None:
+    """If the replacement of an event never comes, the label turns off."""
+    state = up()
+    assert states(changes(state, [event("begin", "Dog"), event("end", "Dog", reason=reason)])) == [("door/dog", "ON")]
+    assert states(changes(state, [status("door")])) == [("door/dog", "OFF")]
 
 
-def test_a_daemon_that_was_killed_leaves_nothing_on() -> None:
-    """Of the one that comes after it two statuses are awaited, lest an open event that is told late flickers."""
-    made = mirror()
-    told(made, [event("begin", "Dog"), event("begin", "Speech")])
-    notes = told(made, [hello("door", boot_id="b"), status("door", boot_id="b"), event("begin", "Dog", boot_id="b")])
-    assert states(notes) == []
-    assert states(told(made, [status("door", boot_id="b")])) == [("door/speech", "OFF")]
+def test_a_killed_daemon_leaves_no_label_on() -> None:
+    """Two statuses of the next daemon must pass, so that a late repetition of an open event does not flicker."""
+    state = up()
+    changes(state, [event("begin", "Dog"), event("begin", "Speech")])
+    sent = changes(state, [hello("door", boot_id="b"), status("door", boot_id="b"), event("begin", "Dog", boot_id="b")])
+    assert states(sent) == []
+    assert states(changes(state, [status("door", boot_id="b")])) == [("door/speech", "OFF")]
 
 
-def test_messages_that_were_lost_leave_nothing_on() -> None:
-    """After a hole in what was heard, only what is told of again stays on."""
-    made = mirror()
-    told(made, [event("begin", "Dog"), event("begin", "Speech")])
-    assert made.doubt() == []
+def test_lost_messages_leave_no_label_on() -> None:
+    """After a gap only events that are repeated stay on."""
+    state = up()
+    changes(state, [event("begin", "Dog"), event("begin", "Speech")])
+    assert state.resubscribed() == []
     again = msgspec.structs.replace(event("begin", "Dog"), repeated=True)
-    notes = told(made, [again, status("door"), status("door")])
-    assert states(notes) == [("door/speech", "OFF")]
-    assert not [note for note in notes if not note.kept]  # a repetition is no news
+    sent = changes(state, [again, status("door"), status("door")])
+    assert states(sent) == [("door/speech", "OFF")]
+    assert not [message for message in sent if not message.retain]  # a repetition is not forwarded
 
 
-def test_a_silent_daemon_makes_its_streams_unavailable() -> None:
-    """Until it is heard again; told once."""
-    made = mirror("Dog")
-    assert made.silence() == [MqttMessage("perceiverd/door/availability", b"offline", True)]
-    assert made.silence() == []
-    assert told(made, [status("door")]) == [MqttMessage("perceiverd/door/availability", b"online", True)]
+def test_a_stale_daemon_makes_its_streams_unavailable() -> None:
+    """This is sent once, and lasts until the next status."""
+    state = up("Dog")
+    assert state.daemon_stale() == [MqttMessage("perceiverd/door/availability", b"offline", True)]
+    assert state.daemon_stale() == []
+    assert changes(state, [status("door")]) == [MqttMessage("perceiverd/door/availability", b"online", True)]
 
 
-def test_a_stream_is_there_while_any_of_its_sources_is() -> None:
-    """A broken camera does not silence the microphone beside it."""
-    made = mirror()
-    told(made, [status("door", "backing off", "up")])
-    assert made.kept["perceiverd/door/availability"] == b"online"
-    told(made, [hello("gate")])  # after a reload
-    assert made.kept["perceiverd/door/availability"] == b"offline"
+def test_a_stream_is_available_while_one_of_its_sources_is() -> None:
+    """A broken camera does not make the microphone beside it unavailable."""
+    state = up()
+    changes(state, [status("door", "backing off", "up")])
+    assert state.retained["perceiverd/door/availability"] == b"online"
+    changes(state, [hello("gate")])  # after a reload
+    assert state.retained["perceiverd/door/availability"] == b"offline"
 
 
-def test_what_the_broker_kept_is_taken_up_again() -> None:
-    """A label of an earlier life is set right once it is certain what is open; a stream of then is unavailable."""
-    made = TopicState("perceiverd", "homeassistant")
-    kept = ["door/availability", "door/dog/state", "door/bark/state", "cellar/availability", "door/no_label/state"]
-    notes = [note for topic in kept for note in made.recall(f"perceiverd/{topic}")]
-    assert {note.topic for note in notes} == {"perceiverd/door/availability", "perceiverd/cellar/availability"}
-    notes = told(made, [hello("door"), event("begin", "Dog"), status("door")])
-    assert states(notes) == [("door/dog", "ON")]
-    notes = told(made, [status("door")])
-    assert states(notes) == [("door/bark", "OFF")]
-    assert "homeassistant/binary_sensor/perceiverd-door/bark/config" in {note.topic for note in notes}
-    assert made.kept["perceiverd/cellar/availability"] == b"offline"
+def test_retained_messages_of_an_earlier_run_are_corrected() -> None:
+    """A label is corrected once the open events are confirmed, and a removed stream becomes unavailable."""
+    state = TopicState("perceiverd", "homeassistant")
+    topics = ["door/availability", "door/dog/state", "door/bark/state", "cellar/availability", "door/no_label/state"]
+    sent = [message for topic in topics for message in state.restore(f"perceiverd/{topic}")]
+    assert {message.topic for message in sent} == {"perceiverd/door/availability", "perceiverd/cellar/availability"}
+    sent = changes(state, [hello("door"), event("begin", "Dog"), status("door")])
+    assert states(sent) == [("door/dog", "ON")]
+    sent = changes(state, [status("door")])
+    assert states(sent) == [("door/bark", "OFF")]
+    assert "homeassistant/binary_sensor/perceiverd-door/bark/config" in {message.topic for message in sent}
+    assert state.retained["perceiverd/cellar/availability"] == b"offline"
 
 
-def test_scores_are_not_for_a_home() -> None:
-    """They come several times a second."""
-    assert mirror().take(messages.scores("door", boot_id="a")) == []
+def test_scores_are_not_forwarded() -> None:
+    """They come several times a second, which Home Assistant does not need."""
+    assert up().update(messages.scores("door", boot_id="a")) == []
 
 
-def test_discovery_can_be_left_out() -> None:
-    """For those who have no Home Assistant."""
-    made = TopicState("perceiverd", "", [DOG])
-    told(made, [hello("door")])
-    assert not [topic for topic in made.kept if topic.endswith("/config")]
+def test_discovery_can_be_disabled() -> None:
+    """Without a discovery prefix no sensor is announced."""
+    state = TopicState("perceiverd", "", [DOG])
+    changes(state, [hello("door")])
+    assert not [topic for topic in state.retained if topic.endswith("/config")]
 
 
-def test_losses_are_told() -> None:
-    """When they change."""
-    made = mirror()
-    assert made.lose(0, 3) == [MqttMessage("perceiverd/losses", b'{"dropped":0,"missed":3}', True)]
-    assert made.lose(0, 3) == []
+def test_losses_are_published() -> None:
+    """They are sent when they change."""
+    state = up()
+    assert state.set_losses(0, 3) == [MqttMessage("perceiverd/losses", b'{"dropped":0,"missed":3}', True)]
+    assert state.set_losses(0, 3) == []
 
 
 def test_no_two_labels_share_a_topic() -> None:
-    """The names of AudioSet's labels stay different in topics, and hold nothing that a topic may not."""
+    """AudioSet's names stay distinct as topics, and have only characters that a topic may have."""
     slugs = [slug(label.name) for label in ontology().labels]
     assert len(set(slugs)) == len(slugs)
     assert all(part.isascii() and part.replace("_", "").isalnum() for part in slugs)
@@ -250,22 +252,22 @@ NAMES = ("Dog", "Bark", "Speech")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "update", "end", "status", "reboot"]), st.sampled_from(NAMES))))
-def test_what_is_kept_is_what_is_open(steps: list[tuple[Any, str]]) -> None:
-    """Whatever happens: in the end a label is on just where it, or one below it, has an open event."""
-    made, boot = mirror(), 0
+def test_a_label_is_on_exactly_while_it_has_an_open_event(steps: list[tuple[Any, str]]) -> None:
+    """After any messages a label is on if, and only if, it or a label below it has an open event."""
+    state, boot = up(), 0
     open_: set[str] = set()
     for what, name in steps:
         match what:
             case "status":
-                told(made, [status("door", boot_id=str(boot))])
+                changes(state, [status("door", boot_id=str(boot))])
             case "reboot":
                 boot += 1
                 open_.clear()
-                told(made, [hello("door", boot_id=str(boot))])
+                changes(state, [hello("door", boot_id=str(boot))])
             case _:
-                told(made, [event(what, name, boot_id=str(boot), reason="faded")])
+                changes(state, [event(what, name, boot_id=str(boot), reason="faded")])
                 open_ = open_ - {name} if what == "end" else open_ | {name}
-    told(made, [status("door", boot_id=str(boot))] * 2)
+    changes(state, [status("door", boot_id=str(boot))] * 2)
     for name in NAMES:
-        if (state := made.kept.get(f"perceiverd/door/{slug(name)}/state")) is not None:
-            assert (state == b"ON") is bool(open_ & ({"Dog", "Bark"} if name == "Dog" else {name}))
+        if (payload := state.retained.get(f"perceiverd/door/{slug(name)}/state")) is not None:
+            assert (payload == b"ON") is bool(open_ & ({"Dog", "Bark"} if name == "Dog" else {name}))
