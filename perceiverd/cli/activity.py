@@ -1,6 +1,6 @@
-"""What a daemon's messages tell, kept for the eye: how every stream is now, and what happened, one line each.
+"""The latest state of each stream, and a line for each change, from a daemon's messages.
 
-Values in, values out: it knows neither socket nor terminal, and is told the time.
+It takes values and returns values. It knows neither socket nor terminal, and the caller gives it the time.
 """
 
 from __future__ import annotations
@@ -12,169 +12,180 @@ from datetime import datetime
 from perceiverd.wire.messages import Event, Hello, Message, Scores, Status
 
 RECENT = 100
-"""Happenings that are kept."""
-DROPS_TOLD_EVERY_S = 60.0
+"""Number of entries that are kept."""
+REPORT_DROPS_EVERY_S = 60.0
 DOWN = ("stalled", "backing off")
 """States of a stream that has lost its media."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityEntry:
-    """One thing that happened, worth a line."""
+    """One change, as a line of text."""
 
     time: datetime
     text: str
-    grave: bool = False
-    """Whether something was lost."""
+    is_loss: bool = False
+    """Whether media, messages or the daemon were lost."""
 
 
 @dataclass(slots=True)
 class StreamView:
-    """The latest of one stream."""
+    """The latest messages of one stream, and what was reported of it."""
 
     status: Status | None = None
     scores: Scores | None = None
     events: dict[str, Event] = field(default_factory=dict)
-    """Open events by id, in the order in which they began."""
-    state_told: str = ""
-    stalls: tuple[str, ...] = ()
-    dropped_told: int = 0
-    dropped_told_s: float = -DROPS_TOLD_EVERY_S
+    """Open events by id, in the order of their beginning."""
+    reported_state: str = ""
+    reported_stalls: tuple[str, ...] = ()
+    reported_dropped: int = 0
+    reported_dropped_s: float = -REPORT_DROPS_EVERY_S
 
 
 class Activity:
-    """The latest of everything, and what is new in each message."""
+    """The latest of all streams, and the recent entries."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.hello: Hello | None = None
         self.silent_since: datetime | None = None
-        """When the last message came, where none has for too long."""
+        """Time of the last message, if none has come for too long."""
         self.streams: dict[str, StreamView] = {}
         self.recent: deque[ActivityEntry] = deque(maxlen=RECENT)
         self.missed = 0
-        """Messages that got lost on their way."""
+        """Messages that were published and did not arrive."""
 
-    def take(self, message: Message, now: datetime) -> ActivityEntry | None:
-        """Take note of a message; what happened, where it says that something has."""
+    def update(self, message: Message, now: datetime) -> ActivityEntry | None:
+        """Keep a message as the latest; returns an entry if it is a change."""
         match message:
             case Hello():
-                told = self._greeted(message, now)
+                entry = self._hello(message, now)
             case Status():
-                told = self._stated(message)
+                entry = self._status(message)
             case Event():
-                told = self._changed(message)
+                entry = self._event(message)
             case Scores():
-                self._seen(message.stream).scores = message
-                told = None
+                self._stream(message.stream).scores = message
+                entry = None
             case _:
-                told = None
-        return self.add(told) if told else None
+                entry = None
+        return self.add(entry) if entry else None
 
-    def add(self, happening: ActivityEntry) -> ActivityEntry:
-        """Keep a happening that no message told of."""
-        self.recent.append(happening)
-        return happening
+    def add(self, entry: ActivityEntry) -> ActivityEntry:
+        """Keep an entry that comes from no message."""
+        self.recent.append(entry)
+        return entry
 
-    def silent(self, since: datetime, now: datetime, text: str) -> ActivityEntry:
-        """Nothing has been heard since then."""
+    def silence_began(self, since: datetime, now: datetime, text: str) -> ActivityEntry:
+        """Record that no message has come since then."""
         self.silent_since = since
-        return self.add(ActivityEntry(now, text, grave=True))
+        return self.add(ActivityEntry(now, text, is_loss=True))
 
-    def heard_again(self, now: datetime) -> ActivityEntry:
-        """The silence is over."""
+    def silence_ended(self, now: datetime) -> ActivityEntry:
+        """Record that messages come again."""
         seconds = (now - self.silent_since).total_seconds() if self.silent_since else 0.0
         self.silent_since = None
-        return self.add(ActivityEntry(now, f"heard again after {lasting(seconds)}"))
+        return self.add(ActivityEntry(now, f"messages arrive again after {duration(seconds)}"))
 
-    def lost(self, topic: str, missed: int, now: datetime) -> ActivityEntry:
-        """Messages of a topic were sent and did not arrive."""
-        self.missed += missed
-        many = "1 message" if missed == 1 else f"{missed} messages"
-        return self.add(ActivityEntry(now, f"missed {many} of {topic}", grave=True))
+    def missed_messages(self, topic: str, count: int, now: datetime) -> ActivityEntry:
+        """Record that messages of a topic were published and did not arrive."""
+        self.missed += count
+        messages = "1 message" if count == 1 else f"{count} messages"
+        return self.add(ActivityEntry(now, f"missed {messages} of {topic}", is_loss=True))
 
     def restarted(self, now: datetime) -> ActivityEntry:
-        """Another daemon speaks: what was known of the streams is of the past."""
+        """Forget the streams, because the daemon has restarted."""
         self.hello = None
         self.streams.clear()
-        return self.add(ActivityEntry(now, "the daemon was restarted", grave=True))
+        return self.add(ActivityEntry(now, "the daemon has restarted", is_loss=True))
 
-    def _seen(self, stream: str) -> StreamView:
-        return self.streams.setdefault(stream, StreamView())
+    def _stream(self, name: str) -> StreamView:
+        return self.streams.setdefault(name, StreamView())
 
-    def _greeted(self, hello: Hello, now: datetime) -> ActivityEntry | None:
+    def _hello(self, hello: Hello, now: datetime) -> ActivityEntry | None:
         before, self.hello = self.hello, hello
         for name in [name for name in self.streams if name not in (*hello.streams, *hello.disabled)]:
             del self.streams[name]
         for name in hello.streams:
-            self._seen(name)
+            self._stream(name)
         names = ", ".join(hello.streams)
         if before is None or before.boot_id != hello.boot_id:
             return ActivityEntry(now, f"perceiverd {hello.version}, model {hello.model.name}, streams: {names}")
         return ActivityEntry(now, f"reloaded, streams: {names}") if before.streams != hello.streams else None
 
-    def _stated(self, status: Status) -> ActivityEntry | None:
+    def _status(self, status: Status) -> ActivityEntry | None:
         if self.hello and status.stream not in (*self.hello.streams, *self.hello.disabled):
-            return None  # the last word of a stream that is no more
-        seen = self._seen(status.stream)
-        if seen.status is None:
-            seen.dropped_told = status.dropped  # what was lost before we came is no news
-        seen.status = status
-        if stands := self._stands(seen, status):
-            return stands
-        down = status.state in DOWN
-        # One that is started again and again, and fails each time, is told of once.
-        still_down = seen.state_told in DOWN and status.state in (*DOWN, "starting")
-        if status.state != seen.state_told and not still_down:
-            seen.state_told = status.state
-            return ActivityEntry(status.time, f"{status.stream}: {status.state}{why(status)}", grave=down)
-        dropped, at_s = status.dropped - seen.dropped_told, status.time.timestamp()
-        if dropped > 0 and at_s - seen.dropped_told_s >= DROPS_TOLD_EVERY_S:
-            seen.dropped_told, seen.dropped_told_s = status.dropped, at_s
-            many = "1 window" if dropped == 1 else f"{dropped} windows"
-            return ActivityEntry(status.time, f"{status.stream}: dropped {many}, too busy to tag them", grave=True)
-        return None
+            return None  # the last status of a stream that was removed
+        view = self._stream(status.stream)
+        if view.status is None:
+            view.reported_dropped = status.dropped  # what was dropped before this program started is not new
+        view.status = status
+        return self._stalls(view, status) or self._state(view, status) or self._drops(view, status)
 
-    def _stands(self, seen: StreamView, status: Status) -> ActivityEntry | None:
-        """What comes and yet is nothing, or is something again."""
+    def _stalls(self, view: StreamView, status: Status) -> ActivityEntry | None:
+        """An entry if frozen video or dead audio begins or ends."""
         stalls = tuple(stall for source in status.sources for stall in source.stalls)
-        before, seen.stalls = seen.stalls, stalls
+        before, view.reported_stalls = view.reported_stalls, stalls
         if new := [stall for stall in stalls if stall not in before]:
-            return ActivityEntry(status.time, f"{status.stream}: {' and '.join(new)}; counts as missing", grave=True)
+            text = f"{status.stream}: {' and '.join(new)}; counts as missing"
+            return ActivityEntry(status.time, text, is_loss=True)
         if gone := [stall for stall in before if stall not in stalls]:
-            return ActivityEntry(status.time, f"{status.stream}: {' and '.join(gone)} over")
+            return ActivityEntry(status.time, f"{status.stream}: {' and '.join(gone)} ended")
         return None
 
-    def _changed(self, event: Event) -> ActivityEntry | None:
-        events = self._seen(event.stream).events
-        known = event.id in events
-        if event.kind == "end":
-            if events.pop(event.id, None) is None and event.repeated:
-                return None
-            how = "" if event.explanation.reason == "faded" else f" ({event.explanation.reason})"
-            told = f"{event.name} ended after {lasting(event.duration_s)}, peak {event.peak:.2f}{how}"
-            return ActivityEntry(event.end, f"{event.stream}: {told}")
-        events[event.id] = event
-        if known:
+    def _state(self, view: StreamView, status: Status) -> ActivityEntry | None:
+        """An entry if the state has changed. A source that restarts again and again, in vain, gives one entry."""
+        still_down = view.reported_state in DOWN and status.state in (*DOWN, "starting")
+        if status.state == view.reported_state or still_down:
             return None
-        if event.kind == "begin" and not event.repeated:
-            why = event.explanation
-            told = f"{event.name} began, {why.score:.2f} (from {why.on:.2f} on)"
-        else:
-            told = f"{event.name} has been on since then, peak {event.peak:.2f}"
-        return ActivityEntry(event.start, f"{event.stream}: {told}")
+        view.reported_state = status.state
+        text = f"{status.stream}: {status.state}{restarts(status)}"
+        return ActivityEntry(status.time, text, is_loss=status.state in DOWN)
+
+    def _drops(self, view: StreamView, status: Status) -> ActivityEntry | None:
+        """An entry if windows were dropped, once per REPORT_DROPS_EVERY_S."""
+        dropped, now_s = status.dropped - view.reported_dropped, status.time.timestamp()
+        if dropped <= 0 or now_s - view.reported_dropped_s < REPORT_DROPS_EVERY_S:
+            return None
+        view.reported_dropped, view.reported_dropped_s = status.dropped, now_s
+        windows = "1 window" if dropped == 1 else f"{dropped} windows"
+        return ActivityEntry(status.time, f"{status.stream}: dropped {windows}, too busy to tag them", is_loss=True)
+
+    def _event(self, event: Event) -> ActivityEntry | None:
+        events = self._stream(event.stream).events
+        if event.kind == "end":
+            known = events.pop(event.id, None)
+            return _ended(event) if known or not event.repeated else None
+        known = events.get(event.id)
+        events[event.id] = event
+        return _began(event) if known is None else None
 
 
-def why(status: Status) -> str:
-    """How often the stream's sources were started again so far, in brackets; empty where they never were."""
-    losses: dict[str, int] = {}
+def _began(event: Event) -> ActivityEntry:
+    if event.kind == "begin" and not event.repeated:
+        why = event.explanation
+        text = f"{event.name} began, {why.score:.2f} (threshold {why.on:.2f})"
+    else:  # it began before this program started
+        text = f"{event.name} is on since then, peak {event.peak:.2f}"
+    return ActivityEntry(event.start, f"{event.stream}: {text}")
+
+
+def _ended(event: Event) -> ActivityEntry:
+    reason = "" if event.explanation.reason == "faded" else f" ({event.explanation.reason})"
+    text = f"{event.name} ended after {duration(event.duration_s)}, peak {event.peak:.2f}{reason}"
+    return ActivityEntry(event.end, f"{event.stream}: {text}")
+
+
+def restarts(status: Status) -> str:
+    """How many times the stream's sources have restarted, by reason, in brackets; empty if they never have."""
+    counts: dict[str, int] = {}
     for source in status.sources:
         for reason, count in source.restarts.items():
-            losses[reason] = losses.get(reason, 0) + count
-    return f" ({', '.join(f'{reason} {count}x' for reason, count in losses.items())})" if losses else ""
+            counts[reason] = counts.get(reason, 0) + count
+    return f" ({', '.join(f'{reason} {count}x' for reason, count in counts.items())})" if counts else ""
 
 
-def lasting(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A length of time for people: 0.9 s, 14 s, 3 min, 2 h 5 min, 4 d 3 h."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""What is drawn in a terminal: bars, marks, and what to draw them with where a terminal has no such signs."""
+"""What is drawn in a terminal: bars and marks, with plain characters if the terminal cannot show others."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from dataclasses import dataclass
 from rich.console import Console
 
 STATES = {"up": "green", "ended": "dim", "disabled": "dim", "starting": "yellow"}
-"""Colours of a stream's states; what is not here is red."""
+"""Colours of a stream's states; other states are red."""
 
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """The signs that an output can show."""
+    """The characters that an output can show."""
 
     full: str = "█"
     parts: str = "▏▎▍▌▋▊▉"
-    """Eighths of it."""
+    """Eighths of a full cell."""
     rest: str = "·"
-    """Where there is no bar."""
+    """An empty cell of a gauge."""
     now: str = "◆"
-    """Where one score stands."""
+    """The place of a score."""
     on: str = "┃"
+    """The place of the threshold `on`."""
     off: str = "┊"
-    """The thresholds."""
+    """The place of the threshold `off`."""
     dot: str = "●"
     rule: str = "─"
 
     @classmethod
     def of(cls, encoding: str) -> Glyphs:
-        """Those that an output of this encoding can show."""
+        """The characters for an output with this encoding."""
         try:
             "".join((cls().full, cls().parts, cls().now, cls().on, cls().off, cls().dot, "·─")).encode(encoding)
         except (UnicodeEncodeError, LookupError):
@@ -39,14 +40,14 @@ class Glyphs:
         return cls()
 
     def bar(self, share: float, width: int) -> str:
-        """A bar of this share of the width, 0..1, padded to all of it."""
+        """A bar that fills this share of the width, 0..1, padded to the width."""
         steps = len(self.parts) + 1
         filled = round(min(1.0, max(0.0, share)) * width * steps)
         drawn = self.full * (filled // steps) + (self.parts[filled % steps - 1] if filled % steps else "")
         return f"{drawn:{width}}"
 
     def gauge(self, filled: float, now: float | None, off: float | None, on: float, width: int) -> str:
-        """A bar up to `filled` with marks for a score and for the thresholds, all 0..1."""
+        """A bar up to `filled`, with marks for a score and both thresholds; all values are 0..1."""
         cells = list(self.full * round(filled * width) + self.rest * (width - round(filled * width)))
         for share, sign in ((off, self.off), (on, self.on), (now, self.now)):
             if share is not None:
@@ -55,12 +56,12 @@ class Glyphs:
 
 
 def console() -> Console:
-    """Standard output as a terminal, to which nothing is lost that it can't encode: it is shown as a question mark."""
+    """Standard output. Characters that its encoding lacks become question marks instead of errors."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False, emoji=False, markup=False)
 
 
 def is_live(screen: Console) -> bool:
-    """Whether it can be drawn upon, not only written to."""
+    """Whether the output is a terminal that can be redrawn."""
     return sys.stdout.isatty() and not screen.is_dumb_terminal

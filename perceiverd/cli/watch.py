@@ -1,6 +1,6 @@
-"""`perceiverd watch`: the streams in a terminal, or a line for each thing that happens where there is none.
+"""`perceiverd watch`: the streams of a daemon in a terminal, or a line for each change if there is no terminal.
 
-It is a client like any other and knows only what comes over the socket.
+It is a client like any other, and knows only what the daemon publishes.
 """
 
 from __future__ import annotations
@@ -15,91 +15,89 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.text import Text
 
-from perceiverd.cli.activity import Activity, ActivityEntry, StreamView, lasting, why
+from perceiverd.cli.activity import Activity, ActivityEntry, StreamView, duration, restarts
 from perceiverd.cli.terminal import STATES, Glyphs, console, is_live
 from perceiverd.wire import Curve, Event, Gap, Item, Restarted, Scores, Stale, Subscription, Tag, messages, subscribe
 from perceiverd.wire.client import nothing_received
 
 REFRESH_S = 0.25
 JSON_TYPES = {Stale: "silence", Gap: "gap", Restarted: "restarted"}
-"""The `type` in the JSON of what is not a message."""
+"""The `type` in the JSON of an item that is not a message."""
 BAR = 14
 """Characters of the bar of a score of 1."""
 SIDE_BY_SIDE = 90
-"""From so many columns on, open events stand beside the labels, not above them."""
+"""From this number of columns on, open events are beside the labels instead of above them."""
 RECENT = 8
-"""Lines of what happened lately, where there is room."""
+"""Lines of recent activity, if there is room."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchOptions:
-    """What is to be shown, and how."""
+    """What to show, and how."""
 
     stream: str | None = None
-    """This one alone."""
+    """Only this stream; None for all."""
     top: int = 5
-    """Labels of a stream, best first."""
+    """Number of labels per stream, best first."""
     scores: bool = False
-    """Lines, and every window's scores among them."""
+    """Print lines, with the scores of each window."""
     json: bool = False
-    """Lines for programs: the messages as they came."""
+    """Print each item as one line of JSON."""
 
 
-def watch(endpoint: str, wish: WatchOptions = WatchOptions(), curve: Curve | None = None) -> int:
-    """Show what the daemon at this endpoint says until Ctrl-C; returns the exit status.
+def watch(endpoint: str, options: WatchOptions = WatchOptions(), curve: Curve | None = None) -> int:
+    """Show what the daemon at this endpoint publishes until Ctrl-C; returns the exit status.
 
-    Raises WireError where the endpoint is none, or others than perceiverd speak there.
+    Raises WireError if the endpoint is invalid or publishes other messages than perceiverd's.
     """
     screen = console()
-    with subscribe(endpoint, _topics(wish), curve=curve) as subscription:
+    with subscribe(endpoint, _topics(options), curve=curve) as subscription:
         try:
-            if is_live(screen) and not (wish.json or wish.scores):
-                _watch_live(subscription, screen, wish.top)
+            if is_live(screen) and not (options.json or options.scores):
+                _watch_live(subscription, screen, options.top)
             else:
-                _watch_lines(subscription, wish)
+                _watch_lines(subscription, options)
         except KeyboardInterrupt:
             return 0
     return 0
 
 
-def _topics(wish: WatchOptions) -> tuple[str, ...]:
-    """What to subscribe to; never to `explain/`, which the daemon makes for those who ask."""
-    streams = "" if wish.stream is None else f"{wish.stream}/"
+def _topics(options: WatchOptions) -> tuple[str, ...]:
+    """The topics to subscribe to. `explain/` is not among them: the daemon makes it only for its subscribers."""
+    streams = "" if options.stream is None else f"{options.stream}/"
     return messages.HELLO, f"status/{streams}", f"events/{streams}", f"scores/{streams}"
 
 
-# Lines.
-
-
-def _watch_lines(subscription: Subscription, wish: WatchOptions) -> None:
-    chronicle = Activity(subscription.endpoint)
+def _watch_lines(subscription: Subscription, options: WatchOptions) -> None:
+    activity = Activity(subscription.endpoint)
     for item in subscription:
-        told = _told(chronicle, item)
-        if isinstance(item, Scores) and wish.scores:
-            told = ActivityEntry(item.end, f"{item.stream}: {_best(item, wish.top)}")
-        if told:
-            print(_json(item) if wish.json else f"{told.time.astimezone():%Y-%m-%d %H:%M:%S} {told.text}", flush=True)
+        entry = _update(activity, item)
+        if isinstance(item, Scores) and options.scores:
+            entry = ActivityEntry(item.end, f"{item.stream}: {_best(item, options.top)}")
+        if entry:
+            line = f"{entry.time.astimezone():%Y-%m-%d %H:%M:%S} {entry.text}"
+            print(_json(item) if options.json else line, flush=True)
 
 
-def _told(chronicle: Activity, item: Item) -> ActivityEntry | None:
-    """What has happened by what came."""
+def _update(activity: Activity, item: Item) -> ActivityEntry | None:
+    """Update the activity; returns an entry if the item is a change."""
     now = datetime.now(UTC)
     match item:
         case Stale(over=True):
-            return chronicle.heard_again(now)
+            return activity.silence_ended(now)
         case Stale(seconds=seconds):
             since = now - timedelta(seconds=seconds)
-            return chronicle.silent(since, now, nothing_received(chronicle.endpoint, round(seconds)))
+            return activity.silence_began(since, now, nothing_received(activity.endpoint, round(seconds)))
         case Gap(topic=topic, missed=missed):
-            return chronicle.lost(topic, missed, now)
+            return activity.missed_messages(topic, missed, now)
         case Restarted():
-            return chronicle.restarted(now)
+            return activity.restarted(now)
         case _:
-            return chronicle.take(item, now)
+            return activity.update(item, now)
 
 
 def _json(item: Item) -> str:
-    """The item as JSON, with its `type`, which messages have of themselves."""
+    """The item as one line of JSON with its `type`."""
     if isinstance(item, Stale | Gap | Restarted):
         return msgspec.json.encode({"type": JSON_TYPES[type(item)]} | asdict(item)).decode()
     return msgspec.json.encode(item).decode()
@@ -109,61 +107,58 @@ def _best(scores: Scores, top: int) -> str:
     return "  ".join(f"{tag.name} {tag.score:.2f}" for tag in scores.labels[:top])
 
 
-# A picture of how all is.
-
-
 def _watch_live(subscription: Subscription, screen: Console, top: int) -> None:
-    chronicle = Activity(subscription.endpoint)
-    picture = Picture(chronicle, Glyphs.of(screen.encoding), top)
+    activity = Activity(subscription.endpoint)
+    view = LiveView(activity, Glyphs.of(screen.encoding), top)
     drawn_s = 0.0
-    with Live(picture, console=screen, auto_refresh=False) as live:
+    with Live(view, console=screen, auto_refresh=False) as live:
         while True:
             if (item := subscription.receive(REFRESH_S)) is not None:
-                _told(chronicle, item)
+                _update(activity, item)
             if time.monotonic() - drawn_s >= REFRESH_S:
                 drawn_s = time.monotonic()
                 live.refresh()
 
 
-class Picture:
-    """All of it as far as the terminal has room: who speaks, the streams, and what happened lately."""
+class LiveView:
+    """The daemon, its streams and the recent activity, as much as fits into the terminal."""
 
-    def __init__(self, chronicle: Activity, signs: Glyphs, top: int) -> None:
-        self._chronicle, self._signs, self._top = chronicle, signs, top
+    def __init__(self, activity: Activity, glyphs: Glyphs, top: int) -> None:
+        self._activity, self._glyphs, self._top = activity, glyphs, top
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Lines that are cut, never wrapped: one that wrapped would push the last one out of the terminal."""
+        """Yield lines. They are cut and never wrapped: a wrapped line would push the last one out of the terminal."""
         width, height = options.max_width, max(1, console.size.height - 1)
         lines = [self._header()]
-        streams = self._chronicle.streams
+        streams = self._activity.streams
         top = max(1, min(self._top, (height - 1) // max(1, len(streams)) - 2))
         for name in sorted(streams):
             lines += [Text(""), *self._stream(name, streams[name], width, top)]
-        if (room := min(RECENT, height - len(lines) - 1)) > 0 and self._chronicle.recent:
-            lines.append(Text(self._signs.rule * width, style="dim"))
-            lines += [_line(each) for each in list(self._chronicle.recent)[-room:]]
+        if (room := min(RECENT, height - len(lines) - 1)) > 0 and self._activity.recent:
+            lines.append(Text(self._glyphs.rule * width, style="dim"))
+            lines += [_line(entry) for entry in list(self._activity.recent)[-room:]]
         for line in lines[:height]:
             line.truncate(width, overflow="crop")
             yield line
 
     def _header(self) -> Text:
-        chronicle, hello = self._chronicle, self._chronicle.hello
+        activity, hello = self._activity, self._activity.hello
         line = Text(f"perceiverd {hello.version}" if hello else "perceiverd", style="bold")
-        about = f"  {hello.model.name}  {chronicle.endpoint}" if hello else f"  {chronicle.endpoint}"
+        about = f"  {hello.model.name}  {activity.endpoint}" if hello else f"  {activity.endpoint}"
         line.append(about, style="not bold")
-        if chronicle.missed:
-            line.append(f"  {chronicle.missed} messages missed", style="red")
-        if chronicle.silent_since:
-            seconds = (datetime.now(UTC) - chronicle.silent_since).total_seconds()
-            line.append(f"  nothing heard for {lasting(seconds)}: is it running?", style="red")
+        if activity.missed:
+            line.append(f"  {activity.missed} messages missed", style="red")
+        if activity.silent_since:
+            seconds = (datetime.now(UTC) - activity.silent_since).total_seconds()
+            line.append(f"  no message for {duration(seconds)}: is it running?", style="red")
         return line
 
-    def _stream(self, name: str, seen: StreamView, width: int, top: int) -> list[Text]:
-        labels = [self._label(tag) for tag in seen.scores.labels[:top]] if seen.scores else []
-        events = [self._event(event) for event in list(seen.events.values())[-top:]]
+    def _stream(self, name: str, view: StreamView, width: int, top: int) -> list[Text]:
+        labels = [self._label(tag) for tag in view.scores.labels[:top]] if view.scores else []
+        events = [self._event(event) for event in list(view.events.values())[-top:]]
         if width < SIDE_BY_SIDE:
-            return [_title(name, seen), *events, *labels]
-        lines, column = [_title(name, seen)], width // 2
+            return [_title(name, view), *events, *labels]
+        lines, column = [_title(name, view)], width // 2
         for left, right in zip_longest(labels, events, fillvalue=Text("")):
             beside = left.copy()
             beside.truncate(column - 1, overflow="crop")
@@ -172,35 +167,38 @@ class Picture:
         return lines
 
     def _label(self, tag: Tag) -> Text:
-        return Text(f"  {tag.score:.2f} ").append(self._signs.bar(tag.score, BAR), style="cyan").append(f" {tag.name}")
+        bar = self._glyphs.bar(tag.score, BAR)
+        return Text(f"  {tag.score:.2f} ").append(bar, style="cyan").append(f" {tag.name}")
 
     def _event(self, event: Event) -> Text:
         seconds = max(0.0, (datetime.now(UTC) - event.start).total_seconds())
-        # The name last: it may be long, and the line is cut at the edge.
-        line = (
-            Text("  ").append(self._signs.dot, style="green").append(f" {lasting(seconds):>6}, peak {event.peak:.2f} ")
-        )
-        return line.append(event.name, style="bold")
+        line = Text("  ").append(self._glyphs.dot, style="green")
+        # The name is last, because the line is cut at the edge and a name may be long.
+        return line.append(f" {duration(seconds):>6}, peak {event.peak:.2f} ").append(event.name, style="bold")
 
 
-def _title(name: str, seen: StreamView) -> Text:
-    status, scores = seen.status, seen.scores
+def _title(name: str, view: StreamView) -> Text:
+    status = view.status
     line = Text(name, style="bold")
     if status is None:
-        return line.append("  not heard of yet", style="not bold dim")
-    line.append(f"  {status.state}{why(status)}", style=f"not bold {STATES.get(status.state, 'red')}")
+        return line.append("  no message yet", style="not bold dim")
+    line.append(f"  {status.state}{restarts(status)}", style=f"not bold {STATES.get(status.state, 'red')}")
     for stall in (stall for source in status.sources for stall in source.stalls):
         line.append(f"  {stall}", style="not bold red")
     facts = [f"dropped {status.dropped}"] if status.dropped else []
-    facts += [] if status.data_age_s is None else [f"data {lasting(status.data_age_s)} ago"]
-    if scores:
-        late_ms = scores.latency_ms
-        facts.append(f"latency {late_ms:.0f} ms" if late_ms < 1000 else f"latency {lasting(late_ms / 1000)}")
-        facts.append(" + ".join(scores.modalities))
-        facts += [] if scores.skew_ms is None else [f"skew {scores.skew_ms:+.0f} ms"]
+    facts += [] if status.data_age_s is None else [f"data {duration(status.data_age_s)} ago"]
+    facts += _facts(view.scores) if view.scores else []
     return line.append("".join(f"  {fact}" for fact in facts), style="not bold dim")
 
 
-def _line(happening: ActivityEntry) -> Text:
-    line = Text(f"{happening.time.astimezone():%H:%M:%S} ", style="dim")
-    return line.append(happening.text, style="not dim red" if happening.grave else "not dim")
+def _facts(scores: Scores) -> list[str]:
+    """Latency, modalities and the time offset of audio and video."""
+    late_ms = scores.latency_ms
+    facts = [f"latency {late_ms:.0f} ms" if late_ms < 1000 else f"latency {duration(late_ms / 1000)}"]
+    facts.append(" + ".join(scores.modalities))
+    return facts + ([] if scores.skew_ms is None else [f"skew {scores.skew_ms:+.0f} ms"])
+
+
+def _line(entry: ActivityEntry) -> Text:
+    line = Text(f"{entry.time.astimezone():%H:%M:%S} ", style="dim")
+    return line.append(entry.text, style="not dim red" if entry.is_loss else "not dim")

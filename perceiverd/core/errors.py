@@ -49,9 +49,13 @@ class WireError(PerceiverdError):
 
 def nearest(word: str, known: Iterable[str], cutoff: float = NEAR) -> str | None:
     """The known word that is most like this one, ignoring case; None if none is like it."""
+    return next(iter(nearest_few(word, known, 1, cutoff)), None)
+
+
+def nearest_few(word: str, known: Iterable[str], count: int, cutoff: float = NEAR) -> list[str]:
+    """Up to `count` known words that are like this one, ignoring case, the most similar first."""
     by_case = {each.casefold(): each for each in known}
-    near = difflib.get_close_matches(word.casefold(), by_case, n=1, cutoff=cutoff)
-    return by_case[near[0]] if near else None
+    return [by_case[near] for near in difflib.get_close_matches(word.casefold(), by_case, count, cutoff)]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

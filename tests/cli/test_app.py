@@ -208,7 +208,7 @@ def test_the_schema_is_printed(perceiverd: Perceiverd) -> None:
 
 def test_a_label_that_is_none_is_one_line(perceiverd: Perceiverd) -> None:
     """`explain` of a misspelt label says what may have been meant, without waiting for a daemon."""
-    line = "perceiverd: there is no label 'dgo'; did you mean `Dog`?\n"
+    line = "perceiverd: unknown label 'dgo'; did you mean 'Dog'?\n"
     assert perceiverd("explain", "--stream", "door", "--label", "dgo") == (1, "", line)
 
 

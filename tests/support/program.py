@@ -1,9 +1,29 @@
-"""Types of the fixtures that run the real program."""
+"""Helpers of tests that run the real program: types of fixtures, and reading its output."""
 
+import os
 import subprocess
+import time
 from collections.abc import Callable
+
+DEADLINE_S = 40
+"""How long a program may take to print what a test waits for."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 """The fixture `start`: runs `perceiverd ARGUMENTS` as a process with its output in the file `log`."""
 Perceiverd = Callable[..., tuple[int, str, str]]
 """The fixture `perceiverd`: runs the command line in this process; exit status, standard output, standard error."""
+
+
+def read_until(fd: int, pieces: list[bytes], meanwhile: Callable[[], None]) -> bytes:
+    """Read from the descriptor until all pieces have come."""
+    os.set_blocking(fd, False)
+    text, end_s = b"", time.monotonic() + DEADLINE_S
+    while not all(piece in text for piece in pieces):
+        assert time.monotonic() < end_s, text.decode(errors="replace")
+        meanwhile()
+        time.sleep(0.05)
+        try:
+            text += os.read(fd, 65536)
+        except BlockingIOError:
+            continue
+    return text
