@@ -10,8 +10,8 @@ LN(x) = gamma (x - mean) / sigma + beta:
     Wv LN(x)   = centred(Wv gamma) S u / sigma + Wv beta, equal for all tokens; the attention weights sum to 1
 
 `centred` subtracts the mean of each row, so the token's own mean drops out. Every token's key and value is therefore
-u / sigma. A block of neighbouring tokens has few places, so u is cut to those: in a block of 16 x 8 x 8 tokens of the
-public checkpoint's video, u has 48 + 16 + 8 + 8 channels, and x has 704. A stock kernel attends to each block. Blocks
+u / sigma. A block of neighbouring tokens has few places, so u is cut to those: in a block of 8 x 8 x 8 tokens of the
+public checkpoint's video, u has 48 + 8 + 8 + 8 channels, and x has 704. A stock kernel attends to each block. Blocks
 and modalities are then merged by the logarithms of their softmax sums, as flash attention merges its blocks (Dao et
 al. 2022, section 3.1).
 """
