@@ -1,4 +1,8 @@
 """The Perceiver: geometry, weights, network, fast inference, import of public checkpoints.
 
-Knows no sockets, devices or time. Import the modules.
+It knows no sockets, devices or time. This face loads no torch.
 """
+
+from perceiverd.model.card import load_card
+
+__all__ = ["load_card"]
