@@ -89,8 +89,9 @@ def test_python_that_is_shown_runs(program: str) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as reader:
             try:
                 until(publisher, lambda: publisher.subscriptions > 0 or reader.poll() is not None)
-                for message in (event("begin", 1, "door"), scores("door")):
-                    publisher.send(message)
+                for stream in ("door", "room"):
+                    publisher.send(event("begin", 1, stream))
+                    publisher.send(scores(stream))
                 assert reader.stdout
                 printed = reader.stdout.readline()
             finally:

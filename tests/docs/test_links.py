@@ -13,7 +13,7 @@ from docs.generate.pages import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("configs", "docs", "examples", "models", "systemd")
-PLANNED = ("docs/tutorial", "docs/how-to", "docs/explanation", "docs/decisions")
+PLANNED = ("docs/tutorial", "models/ear-and-eye-small/recipe.sh")
 """Folders whose pages are still being written: a link to a page that is missing there is not checked."""
 DOCUMENTS = sorted(
     path
