@@ -28,4 +28,6 @@ def _keys(kind: type) -> str:
 
 
 def _row(field: Field) -> tuple[str, str, str, str]:
-    return code(field.name), type_of(field.type), default_of(field) or "required", field.meaning
+    kind = type_of(field.type)
+    meaning = field.meaning or ("see below" if kind == "table" else "")
+    return code(field.name), kind, default_of(field) or "required", meaning
