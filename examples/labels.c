@@ -1,10 +1,10 @@
-/* Every message as it comes, and a word wherever one is missing.
+/* Prints each message as it arrives, and a line where messages were lost.
  *
  *   cc -o labels examples/labels.c -lzmq      (Debian: apt-get install libzmq3-dev)
  *   ./labels ipc:///run/perceiverd/labels scores/door/
  *
- * For a daemon that encrypts, the keys are taken from the environment, where no list of processes shows them:
- * SERVER_KEY (its public key), PUBLIC_KEY and SECRET_KEY, the 40 characters that stand in the files.
+ * For a daemon that encrypts, set three keys in the environment, which no list of processes shows: SERVER_KEY (the
+ * daemon's public key), PUBLIC_KEY and SECRET_KEY. Each is the 40 characters between the quotes in the key's file.
  */
 
 #include <stdio.h>
@@ -28,7 +28,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* The daemon writes these keys once, without spaces, after everything that comes from labels and streams. */
+/* The daemon writes `boot_id` and `seq` without spaces and after all texts, so the last match is the key. */
 static const char *value_of(const char *body, const char *key)
 {
     const char *found = NULL, *at = body;
@@ -37,8 +37,8 @@ static const char *value_of(const char *body, const char *key)
     return found;
 }
 
-/* Tell of messages that are missing between the last one of this topic and this one; 0 where it is a repetition. */
-static int is_news(const char *topic, const char *body)
+/* Report the messages lost between the last one of this topic and this one. Returns 0 for a repetition. */
+static int is_new(const char *topic, const char *body)
 {
     const char *boot_id = value_of(body, "\"boot_id\":\""), *number = value_of(body, "\"seq\":");
     if (!boot_id || !number || strlen(boot_id) < 32)
@@ -52,13 +52,13 @@ static int is_news(const char *topic, const char *body)
     int known = last[i].topic[0] && !strncmp(last[i].boot_id, boot_id, 32);
     if (known && seq <= last[i].seq)
         return 0;
-    /* What is repeated for somebody who came late has holes before it that are none. */
+    /* A repetition for a new subscriber has its original number. Messages before it are not lost. */
     if (strstr(body, "\"repeated\":true"))
         return 1;
     if (known && seq > last[i].seq + 1)
-        printf("%ld messages of %s got lost\n", seq - last[i].seq - 1, topic);
+        printf("%ld messages of %s were lost\n", seq - last[i].seq - 1, topic);
     if (last[i].topic[0] && !known)
-        printf("another daemon\n");
+        printf("the daemon was restarted\n");
     snprintf(last[i].topic, sizeof last[i].topic, "%s", topic);
     snprintf(last[i].boot_id, sizeof last[i].boot_id, "%.32s", boot_id);
     last[i].seq = seq;
@@ -73,7 +73,7 @@ static void encrypt(void *socket)
     if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, server, strlen(server) + 1)
         || zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, public_key, strlen(public_key) + 1)
         || zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret, strlen(secret) + 1))
-        fail("the keys");
+        fail("setting the keys");
 }
 
 int main(int count, char **words)
@@ -99,9 +99,9 @@ int main(int count, char **words)
         if (length < 0)
             fail("receiving");
         if (length >= (int)sizeof body)
-            continue; /* longer than any that we can hold */
+            continue; /* too long for our buffer */
         body[length] = 0;
-        if (is_news(topic, body))
+        if (is_new(topic, body))
             printf("%s %s\n", topic, body);
         fflush(stdout);
     }

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Runs a command each time that a label's event begins:
+# Runs a command each time an event of a label begins:
 #
 #   examples/when.sh ipc:///run/perceiverd/labels Doorbell mpv --no-video ding.ogg
 #
-# The message, a line of JSON, is on the command's standard input.
+# The command receives the message, one line of JSON, on its standard input.
 
 set -eu
 endpoint=$1 label=$2
@@ -11,8 +11,8 @@ shift 2
 
 perceiverd watch "$endpoint" --json | while IFS= read -r line; do
     case $line in
-    *'"repeated":true'*) ;; # it began before we came
-    *'"continues":"'*) ;;   # it was cut at its longest duration, and goes on
+    *'"repeated":true'*) ;; # the event began before this program subscribed
+    *'"continues":"'*) ;;   # the event continues one that reached the maximum duration
     '{"type":"event",'*'"kind":"begin"'*"\"name\":\"$label\""*) printf '%s\n' "$line" | "$@" || true ;;
     esac
 done

@@ -1,4 +1,4 @@
-"""The programs in `examples/` do what they say."""
+"""The programs in `examples/` work."""
 
 import json
 import os
@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @contextmanager
 def running(publisher: Publisher, *command: str | Path, **environment: str) -> Iterator[Iterator[str]]:
-    """The lines that a program prints which has subscribed."""
+    """The lines that a program prints, once it has subscribed."""
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
     ) as program:
@@ -31,11 +31,11 @@ def running(publisher: Publisher, *command: str | Path, **environment: str) -> I
             assert program.stdout
             yield iter(program.stdout)
         finally:
-            os.killpg(program.pid, signal.SIGKILL)  # and what a shell has started
+            os.killpg(program.pid, signal.SIGKILL)  # a shell has started more processes
 
 
 def test_events_in_python() -> None:
-    """Begin, end and silence are printed."""
+    """The Python example prints the beginning and the end of an event, and a stale daemon."""
     with (
         Publisher(LOOPBACK) as publisher,
         running(publisher, sys.executable, EXAMPLES / "events.py", publisher.endpoint) as lines,
@@ -48,8 +48,8 @@ def test_events_in_python() -> None:
         assert next(lines).startswith("nothing received for 3 s")
 
 
-def test_a_command_when_an_event_begins(tmp_path: Path) -> None:
-    """The command gets the message of its label's beginning, and of no other."""
+def test_a_command_runs_when_an_event_begins(tmp_path: Path) -> None:
+    """The command receives the message that begins an event of its label, and no other message."""
     (tmp_path / "perceiverd").write_text(f'#!/bin/sh\nexec {sys.executable} -m perceiverd "$@"\n')
     (tmp_path / "perceiverd").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
@@ -64,7 +64,7 @@ def test_a_command_when_an_event_begins(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C program, built."""
+    """The compiled C program."""
     compiler, program = shutil.which("cc"), tmp_path_factory.mktemp("examples") / "labels"
     if not compiler:
         pytest.skip("no C compiler")
@@ -76,33 +76,45 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_in_c(labels: Path) -> None:
-    """Topic and JSON are printed, a repetition is not, and what is missing is told."""
+    """The C example prints topic and JSON of each message, and how many were lost."""
     with Publisher(LOOPBACK) as publisher, running(publisher, labels, publisher.endpoint, "scores/a/") as lines:
         publisher.send(scores())
         topic, _, body = next(lines).partition(" ")
         assert (topic, json.loads(body)["seq"]) == ("scores/a/", 0)
-        publisher._sent["scores/a/"] += 2  # as if they had been lost
+        publisher._sent["scores/a/"] += 2  # as if two messages had been lost
         publisher.send(scores())
-        assert next(lines) == "2 messages of scores/a/ got lost\n"
+        assert next(lines) == "2 messages of scores/a/ were lost\n"
         assert json.loads(next(lines).partition(" ")[2])["seq"] == 3
 
 
-def test_labels_in_c_encrypted(labels: Path, tmp_path: Path) -> None:
-    """With keys from the environment it is let in where nobody else is."""
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[tuple[Publisher, Path, Path]]:
+    """A publisher that encrypts, its public key file, and the secret key file of an admitted client."""
     (tmp_path / "clients").mkdir()
-    keys.create_pair("daemon", tmp_path)
-    _, secret = keys.create_pair("kitchen", tmp_path / "clients")
-    pair = keys.read_pair(secret)
+    server_key, server_secret = keys.create_pair("daemon", tmp_path)
+    _, client_secret = keys.create_pair("kitchen", tmp_path / "clients")
+    with Publisher(LOOPBACK, authenticator=Authenticator(server_secret, tmp_path / "clients")) as publisher:
+        yield publisher, server_key, client_secret
+
+
+def test_events_in_python_encrypted(encrypted: tuple[Publisher, Path, Path]) -> None:
+    """The Python example connects to a daemon that encrypts, with two key files."""
+    publisher, *key_files = encrypted
+    with running(publisher, sys.executable, EXAMPLES / "events.py", publisher.endpoint, *key_files) as lines:
+        until(publisher, lambda: publisher.subscriptions == 3)
+        publisher.send(event("begin", 1))
+        assert next(lines).startswith("a: Dog since ")
+
+
+def test_labels_in_c_encrypted(labels: Path, encrypted: tuple[Publisher, Path, Path]) -> None:
+    """The C example connects to a daemon that encrypts, with keys from the environment."""
+    publisher, server_key, client_secret = encrypted
+    pair = keys.read_pair(client_secret)
     environment = {
-        "SERVER_KEY": keys.read_public(tmp_path / "daemon.key").decode(),
+        "SERVER_KEY": keys.read_public(server_key).decode(),
         "PUBLIC_KEY": pair.public.decode(),
         "SECRET_KEY": pair.secret.decode(),
     }
-    with (
-        Publisher(
-            LOOPBACK, authenticator=Authenticator(tmp_path / "daemon.key_secret", tmp_path / "clients")
-        ) as publisher,
-        running(publisher, labels, publisher.endpoint, **environment) as lines,
-    ):
+    with running(publisher, labels, publisher.endpoint, **environment) as lines:
         publisher.send(scores())
         assert next(lines).startswith('scores/a/ {"type":"scores"')

@@ -23,7 +23,8 @@ from perceiverd.mqtt.broker import PASSWORD, QUEUED, Address, Outbox
 from perceiverd.mqtt.homeassistant import MqttMessage
 from perceiverd.wire.messages import Event
 from perceiverd.wire.publisher import Publisher
-from tests.mqtt.test_homeassistant import event, hello, status
+from tests.support.messages import hello, status
+from tests.support.messages import label_event as event
 
 DEADLINE_S = 60
 BRIDGE_MQTT = [sys.executable, "-m", "perceiverd", "bridge", "mqtt"]

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,63 +11,11 @@ from hypothesis import strategies as st
 
 from perceiverd.core.labels import ontology
 from perceiverd.mqtt.homeassistant import MqttMessage, TopicState, slug
-from perceiverd.wire.messages import Event, Explanation, Hello, Message, Model, Status
-from tests.support import messages
+from perceiverd.wire.messages import Message
+from tests.support.messages import hello, scores, status
+from tests.support.messages import label_event as event
 
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-MODEL = Model("tiny", "0" * 64)
 DOG, BARK, ROOSTER = (ontology().find(name) for name in ("Dog", "Bark", "Chicken, rooster"))
-
-
-def hello(*streams: str, boot_id: str = "a") -> Hello:
-    return Hello(
-        version="9.9",
-        streams=streams,
-        model=MODEL,
-        hop_s=0.5,
-        status_interval_s=1.0,
-        up_since=NOW,
-        boot_id=boot_id,
-    )
-
-
-def status(stream: str, *states: str, boot_id: str = "a") -> Status:
-    return messages.status(stream, *states, boot_id=boot_id)
-
-
-def event(
-    kind: Literal["begin", "update", "end"],
-    name: str,
-    *,
-    stream: str = "door",
-    id_: str = "",
-    reason: str = "",
-    continues: str | None = None,
-    boot_id: str = "a",
-    peak: float = 0.75,
-) -> Event:
-    label = ontology().find(name)
-    return Event(
-        stream=stream,
-        kind=kind,
-        id=id_ or f"{label.index}-1",
-        mid=label.mid,
-        index=label.index,
-        name=name,
-        start=NOW,
-        end=NOW,
-        start_s=0,
-        end_s=1,
-        duration_s=1,
-        peak=peak,
-        mean=0.5,
-        modalities=("audio",),
-        continues=continues,
-        explanation=Explanation(score=0.7, on=0.6, off=0.4, windows=2, since=NOW, reason=reason),
-        latency_ms=9,
-        model=MODEL,
-        boot_id=boot_id,
-    )
 
 
 def changes(state: TopicState, received: Iterable[Message]) -> list[MqttMessage]:
@@ -223,7 +170,7 @@ def test_retained_messages_of_an_earlier_run_are_corrected() -> None:
 
 def test_scores_are_not_forwarded() -> None:
     """They come several times a second, which Home Assistant does not need."""
-    assert up().update(messages.scores("door", boot_id="a")) == []
+    assert up().update(scores("door")) == []
 
 
 def test_discovery_can_be_disabled() -> None:
