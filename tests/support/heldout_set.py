@@ -1,4 +1,4 @@
-"""A held-out set as `train held-out` writes it, small: nine clips of three classes, as unlike as classes can be."""
+"""A small held-out set as `train held-out` writes it: twelve clips of three very different classes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from perceiverd.core.labels import ontology
 
 NAMES = ("Dog", "Rain", "Chainsaw")
 CLIPS, EACH = 12, 3
-"""Four recordings a class, three windows a clip, the last of each silent."""
+"""Four recordings of each class, three windows of each clip; the last window is silent."""
 WINDOWS = CLIPS * EACH
 
 
 def write(folder: Path, split: str, seed: int = 0) -> None:
-    """Each class is a band of its own; the teacher is right, by and large."""
+    """Each class has its own frequency band; the teacher is mostly right."""
     rng = np.random.default_rng(seed)
     index = {label.name: label.index for label in ontology().labels}
     mel = rng.integers(0, 40, (WINDOWS, 128, 64), np.uint8)

@@ -96,7 +96,7 @@ def report(
         teacher_sight,
         mapping,
         recordings=recordings,
-        teacher=teacher_sound,
+        audio_teacher=teacher_sound,
         hours=hours,
         details=details,
         plot=plot,

@@ -1,9 +1,9 @@
-"""Calibration: a scale and a shift for each label, so that of the windows with a score of 0.8 four in five are right.
+"""Calibration: a scale and a shift for each label, so that scores are probabilities.
 
-A label's score is sigmoid(scale * logit + shift) (Platt 1999). A few recordings a class can't bear two free numbers,
-so each class is drawn towards one fit of all classes together, the more the fewer recordings it has: the two numbers
-are the mode under a normal prior about the pooled ones, a recording counting as one observation however many windows
-it has. How wide the prior is, held-out recordings decide: the width that predicts them best.
+A label's score is sigmoid(scale * logit + shift) (Platt 1999). A few recordings per class are too few for two free
+numbers. So each class is drawn towards one fit of all classes together, the more, the fewer recordings it has: scale
+and shift are the mode under a normal prior around the pooled values. A recording counts as one observation, however
+many windows it has. The prior's width is the one that predicts held-out recordings best.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ from perceiverd.training.evaluation.false_alarms import event_levels, stream_lev
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.metrics import Facts
 from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
-from perceiverd.training.evaluation.thresholds import ThresholdCounts, by_recording, choose, clip_levels
+from perceiverd.training.evaluation.thresholds import Levels, ThresholdCounts, by_recording, choose, clip_levels
 from perceiverd.training.evaluation.video import HeldOutPictures
 
 logger = logging.getLogger("perceiverd.training")
 
 FOLDS = 5
 WIDTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Of the prior: standard deviation of a class's log odds where the pooled score is one half."""
+"""Candidates for the width of the prior: standard deviation of a class's log odds at a pooled score of 0.5."""
 SLOPE = 0.25
-"""The standard deviation of the scale, in pooled scales, for a width of 1."""
-STEPS = 30  # of Newton's method; five usually do
+"""Standard deviation of the scale over the pooled scale, for a width of 1."""
+STEPS = 30
+"""The most steps of Newton's method; five are usually enough."""
 
 Logits = NDArray[np.float32]
 
@@ -53,18 +54,18 @@ class PlattScaling:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Windows of which something is known."""
+    """Windows with what is known about them."""
 
     logits: Logits
     """(N, classes)"""
     facts: Facts
-    """(N, classes): 1 there, 0 absent, -1 unknown."""
+    """(N, classes): 1 present, 0 absent, -1 unknown."""
     recordings: NDArray[np.str_]
     """(N,)"""
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """(N, classes): of each class each recording counts as one, windows of which nothing is known not at all."""
+        """(N, classes): for each class, each recording weighs 1 in all, and unknown windows weigh 0."""
         names, which = np.unique(self.recordings, return_inverse=True)
         known = self.facts >= 0
         counts = np.zeros((len(names), known.shape[1]))
@@ -73,7 +74,7 @@ class Evidence:
 
     @property
     def classes(self) -> list[int]:
-        """Those with enough recordings of their own, and with some that lack them."""
+        """The classes with enough recordings, and with some recording that lacks them."""
         return [
             c
             for c in range(self.facts.shape[1])
@@ -98,17 +99,18 @@ class FittedCalibration:
 
     pooled: PlattScaling
     own: dict[int, PlattScaling]
-    """Of the classes that have evidence of their own."""
+    """For the classes with recordings of their own."""
     width: float
 
-    def line(self, c: int) -> PlattScaling:
-        """Of one class; the pooled one where it has none of its own."""
+    def scaling(self, c: int) -> PlattScaling:
+        """The scaling of one class; the pooled one if it has none of its own."""
         return self.own.get(c, self.pooled)
 
     def scores(self, logits: Logits) -> NDArray[np.float32]:
         """Calibrated (N, classes)."""
-        lines = [self.line(c) for c in range(logits.shape[1])]
-        scale, shift = (np.array([getattr(one, name) for one in lines], np.float32) for name in ("scale", "shift"))
+        scalings = [self.scaling(c) for c in range(logits.shape[1])]
+        scale = np.array([one.scale for one in scalings], np.float32)
+        shift = np.array([one.shift for one in scalings], np.float32)
         return sigmoid(scale * logits + shift)
 
 
@@ -119,11 +121,14 @@ def fit_platt(
     centre: PlattScaling | None = None,
     width: float = np.inf,
 ) -> PlattScaling:
-    """The line of the greatest likelihood, or posterior about `centre`, by Newton's method on a convex function."""
+    """The most likely scaling of (N,) logits, under a prior around `centre`, by Newton's method on a convex function.
+
+    `truth` and `weights` are (N,). With an infinite `width` there is no prior; with 0 the result is `centre`.
+    """
     centre = centre or PlattScaling(1.0, 0.0)
     if width == 0:
         return centre
-    # Counted from where the pooled score is one half, scale and shift hardly hang together.
+    # Relative to the logit at which the pooled score is 0.5, scale and shift are nearly independent.
     middle = -centre.shift / centre.scale
     x = np.stack([logits - middle, np.ones_like(logits)], axis=-1).astype(np.float64)  # (N, 2)
     start = np.array([centre.scale, 0.0])
@@ -137,29 +142,29 @@ def fit_platt(
         found -= step * min(1.0, 2.0 / np.abs(step).max(initial=1e-12))
         if np.abs(step).max() < 1e-9:
             break
-    scale = max(float(found[0]), 0.05 * centre.scale)  # a falling score would turn a class's meaning round
+    scale = max(float(found[0]), 0.05 * centre.scale)  # with a negative scale a high logit would mean absence
     return PlattScaling(scale, float(found[1]) - scale * middle)
 
 
 def fit_pooled(evidence: Evidence, classes: Sequence[int]) -> PlattScaling:
-    """The one line of these classes together."""
+    """One scaling of these classes together."""
     known = evidence.facts[:, classes] >= 0
     truth = (evidence.facts[:, classes] == 1)[known].astype(np.float64)
     return fit_platt(evidence.logits[:, classes][known], truth, evidence.weights[:, classes][known])
 
 
 def fit(evidence: Evidence, classes: Sequence[int], width: float) -> FittedCalibration:
-    """The pooled line of these classes, and one of each."""
+    """The pooled scaling of these classes, and one of each."""
     weights, pooled, own = evidence.weights, fit_pooled(evidence, classes), {}
     for c in classes:
-        mine = evidence.facts[:, c] >= 0
-        truth = (evidence.facts[mine, c] == 1).astype(np.float64)
-        own[c] = fit_platt(evidence.logits[mine, c], truth, weights[mine, c], pooled, width)
+        known = evidence.facts[:, c] >= 0
+        truth = (evidence.facts[known, c] == 1).astype(np.float64)
+        own[c] = fit_platt(evidence.logits[known, c], truth, weights[known, c], pooled, width)
     return FittedCalibration(pooled, own, width)
 
 
 def folds(evidence: Evidence, seed: int = 0) -> Iterator[NDArray[np.bool_]]:
-    """FOLDS masks of windows, each recording in one; recordings with alike facts are spread evenly."""
+    """FOLDS masks of windows. Each recording is in one; recordings with equal facts are spread evenly."""
     names, first, which = np.unique(evidence.recordings, return_index=True, return_inverse=True)
     rng = np.random.default_rng(seed)
     kinds = [tuple(np.flatnonzero(evidence.facts[row] == 1)) for row in first]
@@ -171,7 +176,7 @@ def folds(evidence: Evidence, seed: int = 0) -> Iterator[NDArray[np.bool_]]:
 
 
 def cross_fitted(evidence: Evidence, classes: Sequence[int], width: float) -> NDArray[np.float32]:
-    """Scores (N, classes) of windows by calibrations that knew nothing of their recordings."""
+    """Scores (N, classes) of windows, each by a calibration without the window's recording."""
     out = np.empty(evidence.logits.shape, np.float32)
     for held in folds(evidence):
         out[held] = fit(evidence.part(~held), classes, width).scores(evidence.logits[held])
@@ -179,7 +184,7 @@ def cross_fitted(evidence: Evidence, classes: Sequence[int], width: float) -> ND
 
 
 def log_loss(scores: NDArray[np.floating], evidence: Evidence, classes: Sequence[int]) -> float:
-    """Mean over the classes of the cross-entropy of what is known, a recording counting as one."""
+    """Mean over the classes of the cross-entropy of known windows; each recording weighs 1."""
     p = np.clip(scores[:, classes].astype(np.float64), 1e-7, 1 - 1e-7)
     weights = evidence.weights[:, classes]
     losses = np.where(evidence.facts[:, classes] == 1, -np.log(p), -np.log1p(-p)) * weights
@@ -187,58 +192,65 @@ def log_loss(scores: NDArray[np.floating], evidence: Evidence, classes: Sequence
 
 
 def best_width(evidence: Evidence, classes: Sequence[int]) -> tuple[float, dict[float, float]]:
-    """The width that predicts held-out recordings best, and the loss of each."""
+    """The width that predicts held-out recordings best, and the log loss of each width."""
     losses = {width: log_loss(cross_fitted(evidence, classes, width), evidence, classes) for width in WIDTHS}
     return min(losses, key=losses.__getitem__), losses
 
 
 def audio_evidence(logits: Logits, held: HeldOut) -> Evidence:
-    """What held-out sounds tell."""
+    """The evidence of held-out recordings."""
     return Evidence(logits, held.window_facts, held.window_recordings)
 
 
-def picture_evidence(logits: Logits, shown: HeldOutPictures) -> Evidence:
-    """What held-out pictures tell; a picture counts as a recording."""
-    return Evidence(logits, shown.facts, np.array([f"picture:{number}" for number in shown.picture]))
+def picture_evidence(logits: Logits, pictures: HeldOutPictures) -> Evidence:
+    """The evidence of held-out pictures; a picture counts as a recording."""
+    return Evidence(logits, pictures.facts, np.array([f"picture:{number}" for number in pictures.picture]))
 
 
 def calibrate(
-    card: Card, held: HeldOut, shown: HeldOutPictures | None, quiet: Iterator[Stream]
+    card: Card, held: HeldOut, pictures: HeldOutPictures | None, ambient: Iterator[Stream]
 ) -> tuple[FittedCalibration, list[ThresholdCounts]]:
-    """Lines and thresholds of a model from held-out sounds, pictures where it sees, and streams of nothing."""
-    student = ScoringModel(card)
-    evidence = audio_evidence(student.logits(held.mel, None), held)
-    heard = len(evidence.logits)
-    if shown is not None:
-        evidence = evidence + picture_evidence(student.logits(None, shown.frames), shown)
+    """Scalings and thresholds of a model.
+
+    They come from held-out recordings, from pictures if the model takes video, and from streams without events.
+    """
+    model = ScoringModel(card)
+    evidence = audio_evidence(model.logits(held.mel, None), held)
+    windows = len(evidence.logits)
+    if pictures is not None:
+        evidence = evidence + picture_evidence(model.logits(None, pictures.frames), pictures)
     classes = evidence.classes
     width, losses = best_width(evidence, classes)
     shown_losses = [f"{each:g}:{loss:.5f}" for each, loss in losses.items()]
     log_event(logger, logging.INFO, "calibration-fitted", classes=len(classes), width=f"{width:g}", losses=shown_losses)
     fitted = fit(evidence, classes, width)
     crossed = cross_fitted(evidence, classes, width)
-    recordings = np.asarray(held.recordings)
-    values, facts = by_recording(clip_levels(held, crossed[:heard]), held.facts, recordings)
-    if shown is not None:
-        views = [np.flatnonzero(shown.picture == number) for number in np.unique(shown.picture)]
-        seen = np.stack([event_levels(crossed[heard + rows], HOP_S) for rows in views])
-        values, facts = np.concatenate([values, seen]), np.concatenate([facts, shown.facts[[r[0] for r in views]]])
-    lines = [fitted.line(label.index) for label in card.labels]
-    now = replace(card, calibration=tuple(Calibration(line.scale, line.shift) for line in lines))
-    counted = choose(values, facts, stream_levels(Tagger(now), quiet))
-    return fitted, counted
+    values, facts = by_recording(clip_levels(held, crossed[:windows]), held.facts, np.asarray(held.recordings))
+    if pictures is not None:
+        levels, known = _picture_levels(crossed[windows:], pictures)
+        values, facts = np.concatenate([values, levels]), np.concatenate([facts, known])
+    scalings = [fitted.scaling(label.index) for label in card.labels]
+    calibrated = replace(card, calibration=tuple(Calibration(one.scale, one.shift) for one in scalings))
+    return fitted, choose(values, facts, stream_levels(Tagger(calibrated), ambient))
+
+
+def _picture_levels(scores: NDArray[np.float32], pictures: HeldOutPictures) -> tuple[Levels, Facts]:
+    """Event levels and facts (pictures, classes), from scores (windows, classes)."""
+    views = [np.flatnonzero(pictures.picture == number) for number in np.unique(pictures.picture)]
+    levels = np.stack([event_levels(scores[rows], HOP_S) for rows in views])
+    return levels, pictures.facts[[rows[0] for rows in views]]
 
 
 def write(folder: Path, labels: Sequence[Label], fitted: FittedCalibration, counted: Sequence[ThresholdCounts]) -> None:
-    """`calibration.tsv` of a model, whole or not at all; its further columns say what it rests on."""
+    """Write a model's calibration.tsv atomically. Its last columns show the recordings behind each threshold."""
     partial = folder / f"{CALIBRATION_FILE}.part"
     with partial.open("w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
         table.writerow("mid name scale shift threshold basis recordings found lacking false restless".split())
         for label, one in zip(labels, counted, strict=True):
-            line = fitted.line(label.index)
+            scaling = fitted.scaling(label.index)
             basis = "own" if label.index in fitted.own else "pooled"
-            figures = (f"{line.scale:.4f}", f"{line.shift:.4f}", f"{one.threshold:.2f}")
+            figures = (f"{scaling.scale:.4f}", f"{scaling.shift:.4f}", f"{one.threshold:.2f}")
             counts = (one.recordings, one.found, one.lacking, one.false, "yes" if one.restless else "no")
             table.writerow([label.mid, label.name, *figures, basis, *counts])
     os.replace(partial, folder / CALIBRATION_FILE)

@@ -1,4 +1,4 @@
-"""Charts for a model's card, as SVG: sharp at any size, readable on white and on black, nothing to install."""
+"""Charts for a model card, as SVG: readable on white and on black pages, without another library."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = ("#9a6700", "#0969da")
 
 @dataclass(frozen=True)
 class Dot:
-    """A measured share."""
+    """A measured share with its interval."""
 
     x: float
     """0..1"""
@@ -26,15 +26,15 @@ class Dot:
 
 @dataclass(frozen=True)
 class Panel:
-    """One diagram: rows of dots against the diagonal."""
+    """One diagram: rows of dots, compared with the diagonal."""
 
     title: str
     rows: Sequence[tuple[str, Sequence[Dot]]]
-    """Name and dots of each; the first is drawn hollow, below the others."""
+    """Name and dots of each row. The first row is hollow and lies below the others."""
 
 
 def diagonal(panels: Sequence[Panel], x: str, y: str) -> str:
-    """Panels side by side, both axes 0..1, with a diagonal on which all dots would lie."""
+    """Panels side by side. Both axes are 0..1; ideal dots lie on the diagonal. `x`, `y`: titles of the axes."""
     width = len(panels) * (LEFT + SIDE + RIGHT)
     size = f'width="{width}" height="{HEIGHT}"'
     font = 'font-family="system-ui, Helvetica, Arial, sans-serif" font-size="12"'

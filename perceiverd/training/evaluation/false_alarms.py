@@ -1,4 +1,4 @@
-"""Events of rows of scores, counted as the daemon makes them, in little, and the false alarms among them."""
+"""Events in rows of scores, by a short form of the daemon's rules, and the false alarms among them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from perceiverd.training.evaluation.metrics import rate
 SMOOTHING_S = 0.5
 """Time constant of the smoothing."""
 HOLD_S = 0.5
-"""How long a label holds at or above its threshold before its event begins."""
+"""How long a label must stay at or above its threshold before its event begins."""
 HYSTERESIS = 1.0
 """How far below its threshold a label may fall before its event ends, in logits."""
 MERGE_S = 2.0
-"""What comes back so soon is the same event."""
+"""A label that returns within this time continues its event."""
 BATCH = 32
 SENSES = ("sound alone", "pictures alone", "sound and pictures")
-EVERY_S = 1800
-"""Of quiet, from one line of the log to the next."""
+LOG_EVERY_S = 1800
+"""Seconds of media between two log lines."""
 
 logger = logging.getLogger("perceiverd.training")
 
@@ -39,14 +39,14 @@ Scores = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class DetectedEvent:
-    """A label that began."""
+    """The begin of an event."""
 
     label: int
     window: int
 
 
 def smoothed(scores: Scores, hop_s: float) -> NDArray[np.float64]:
-    """(T, classes) scores of windows in a row, each label as sure as the surest below it, followed in time."""
+    """(T, classes) scores of consecutive windows, smoothed in time. A label is at least as high as those below it."""
     above, below = lineage(ontology().labels)
     out = scores.astype(np.float64)
     np.maximum.at(out.T, above, scores.T[below])
@@ -57,31 +57,31 @@ def smoothed(scores: Scores, hop_s: float) -> NDArray[np.float64]:
 
 
 def event_levels(scores: Scores, hop_s: float) -> NDArray[np.float64]:
-    """(classes,): the threshold above which these scores (T, classes) would make no event of a label."""
+    """(classes,): the threshold above which these scores (T, classes) make no event of a label."""
     levels = smoothed(scores, hop_s)
     held = min(1 + math.ceil(HOLD_S / hop_s - 1e-9), len(levels))
     return np.asarray(np.lib.stride_tricks.sliding_window_view(levels, held, axis=0).min(axis=-1).max(axis=0))
 
 
 def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[DetectedEvent]:
-    """The events of scores (T, classes), in order; one of a label takes the place of those of labels above it."""
+    """The events of scores (T, classes), in order. A label has no event while a label below it has one."""
     above, below = lineage(ontology().labels)
     levels = smoothed(scores, hop_s)
     off = 1 / (1 + math.exp(HYSTERESIS) * (1 / thresholds - 1))
     since, last = np.full(levels.shape[1], -1), np.full(levels.shape[1], -(10**9))
-    going = np.zeros(levels.shape[1], np.bool_)
+    active = np.zeros(levels.shape[1], np.bool_)
     found = []
     for at, level in enumerate(levels):
-        last[going & (level >= off)] = at
-        going &= (at - last) * hop_s <= MERGE_S
+        last[active & (level >= off)] = at
+        active &= (at - last) * hop_s <= MERGE_S
         holds = level >= thresholds
         since = np.where(holds, np.where(since < 0, at, since), -1)
-        begins = holds & ~going & ((at - since) * hop_s >= HOLD_S - 1e-9)
+        begins = holds & ~active & ((at - since) * hop_s >= HOLD_S - 1e-9)
         for label in np.flatnonzero(begins):
             inner = below[above == label]
-            if not (going[inner] | holds[inner]).any():
+            if not (active[inner] | holds[inner]).any():
                 found.append(DetectedEvent(int(label), at))
-        going |= begins
+        active |= begins
         last[begins] = at
     return found
 
@@ -95,49 +95,55 @@ def score(tagger: Tagger, stream: Stream) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def stream_levels(tagger: Tagger, quiet: Iterator[Stream]) -> NDArray[np.float64]:
-    """(streams, classes): the threshold above which a stream makes no event of a label; 0 where one would be right."""
+def stream_levels(tagger: Tagger, streams: Iterator[Stream]) -> NDArray[np.float64]:
+    """(streams, classes): the threshold above which a stream makes no event of a label.
+
+    0 for labels that are correct for the stream.
+    """
     rows: list[NDArray[np.float64]] = []
-    for stream in _told(quiet):
+    for stream in _logged(streams):
         row = event_levels(score(tagger, stream), HOP_S)
         row[[label.index for label in tagger.card.labels if label.name in right(stream)]] = 0
         rows.append(row)
     return np.stack(rows)
 
 
-def _told(quiet: Iterator[Stream]) -> Iterator[Stream]:
-    """The same streams; the log tells how far they have come."""
+def _logged(streams: Iterator[Stream]) -> Iterator[Stream]:
+    """The same streams; progress is logged."""
     seconds = 0
-    for stream in quiet:
+    for stream in streams:
         yield stream
-        if seconds // EVERY_S != (seconds := seconds + stream.seconds) // EVERY_S:
+        if seconds // LOG_EVERY_S != (seconds := seconds + stream.seconds) // LOG_EVERY_S:
             log_event(logger, logging.INFO, "ambient-progress", hours=f"{seconds / 3600:.1f}")
 
 
-def report(tagger: Tagger, quiet: Iterator[Stream]) -> Iterator[str]:
-    """False alarms per hour at the model's thresholds, as Markdown: in all, by kind of quiet and by label."""
+def report(tagger: Tagger, streams: Iterator[Stream]) -> Iterator[str]:
+    """False alarms per hour at the model's thresholds, as Markdown: in all, by kind of stream and by label."""
     card = tagger.card
     thresholds = np.array([one.threshold for one in card.calibration])
-    hours, false, by_label, aside = (Counter[str]() for _ in range(4))
-    for stream in _told(quiet):
-        named, keys = right(stream), ("all", stream.sense, *stream.kinds)
-        hours.update(dict.fromkeys(keys, stream.seconds))
+    seconds, false, by_label, correct = (Counter[str]() for _ in range(4))
+    for stream in _logged(streams):
+        expected, keys = right(stream), ("all", stream.sense, *stream.kinds)
+        seconds.update(dict.fromkeys(keys, stream.seconds))
         for event in events(score(tagger, stream), thresholds, HOP_S):
             name = card.labels[event.label].name
-            if name in named:
-                aside[name] += 1
+            if name in expected:
+                correct[name] += 1
             else:
                 by_label[name] += 1
                 false.update(keys)
-    yield f"Quiet: {hours['all'] / 3600:.1f} hours, made, hop {HOP_S:g} s; false alarms at the default thresholds"
+    yield (
+        f"Generated media without events: {seconds['all'] / 3600:.1f} hours, hop {HOP_S:g} s;"
+        " false alarms at the default thresholds"
+    )
     yield ""
-    yield "| | hours | false alarms | an hour [95 %] |"
+    yield "| | hours | false alarms | per hour [95 %] |"
     yield "|---|--:|--:|---|"
-    for key in (key for key in ("all", *SENSES, *SOUNDS, *SIGHTS) if key in hours):
-        length = hours[key] / 3600
-        yield f"| {key} | {length:.2f} | {false[key]} | {rate(false[key], length)} |"
+    for key in (key for key in ("all", *SENSES, *SOUNDS, *SIGHTS) if key in seconds):
+        hours = seconds[key] / 3600
+        yield f"| {key} | {hours:.2f} | {false[key]} | {rate(false[key], hours)} |"
     yield ""
-    for what, counts in (("False alarms by label", by_label), ("Right, so not counted", aside)):
-        told = ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
-        yield f"{what}: {told}."
+    for what, counts in (("False alarms by label", by_label), ("Correct, so not counted", correct)):
+        listed = ", ".join(f"{name} {count}" for name, count in counts.most_common()) or "none"
+        yield f"{what}: {listed}."
         yield ""

@@ -1,6 +1,6 @@
-"""Figures and how sure they are: average precision, bootstraps by recording, rates of rare events, rank correlation.
+"""Measures and their intervals: average precision, bootstraps by recording, event rates, rank correlation.
 
-Plain arrays in, plain values out; knows nothing of models or files.
+Plain arrays in, plain values out. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 500  # of a bootstrap
+ROUNDS = 500
+"""Draws of a bootstrap."""
 Scores = NDArray[np.floating]
 Facts = NDArray[np.int8]
-"""What is known: 1 there, 0 not there, -1 unknown."""
+"""What is known about labels: 1 present, 0 absent, -1 unknown."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure with an interval of 95 %."""
+    """A measure with its 95 % interval."""
 
     value: float
     low: float
@@ -31,10 +32,10 @@ class Interval:
 
 
 def average_precision(scores: Scores, truth: NDArray[np.bool_]) -> float:
-    """Mean precision at the positives of (N,) scores, best first; ties count at their worst; NaN without a positive."""
+    """Mean precision at the positives of (N,) scores, best first. Ties count at their worst. NaN without a positive."""
     if not truth.any():
         return float("nan")
-    # Among equal scores the negatives come first, so that a constant score earns no luck.
+    # Among equal scores the negatives come first, so that a constant score gains nothing.
     order = np.lexsort((truth, -scores))
     hits = truth[order].cumsum()
     precision = hits / np.arange(1, len(hits) + 1)
@@ -42,7 +43,7 @@ def average_precision(scores: Scores, truth: NDArray[np.bool_]) -> float:
 
 
 def mean_precision(scores: Scores, facts: Facts, columns: Sequence[int]) -> float:
-    """Mean of the columns' average precision, each over the rows where its label is known; NaN where none has one."""
+    """Mean average precision of the columns, each over the rows whose label is known; NaN if no column has one."""
     values = []
     for column in columns:
         known = facts[:, column] >= 0
@@ -52,17 +53,17 @@ def mean_precision(scores: Scores, facts: Facts, columns: Sequence[int]) -> floa
 
 
 def recall_at(scores: Scores, facts: Facts, columns: Sequence[int], top: int) -> float:
-    """Of the labels that are there, among these columns, the share that is among the row's `top` best columns."""
+    """The share of the present labels of these columns that are among the `top` best columns of their row."""
     chosen = scores[:, columns]
     best = np.argsort(np.argsort(-chosen, axis=1), axis=1) < top
-    there = facts[:, columns] == 1
-    return float(best[there].mean()) if there.any() else float("nan")
+    present = facts[:, columns] == 1
+    return float(best[present].mean()) if present.any() else float("nan")
 
 
 def bootstrap(measure: Callable[[NDArray[np.intp]], float], groups: Sequence[str], seed: int = 0) -> Interval:
-    """`measure` of row numbers, and its spread when whole groups are drawn anew.
+    """`measure` of row numbers, with its interval over draws of whole groups with replacement.
 
-    Clips cut from one recording are not independent, so recordings are drawn, not clips.
+    Groups are recordings, because clips cut from one recording are not independent.
     """
     return bootstraps(lambda rows: np.array([measure(rows)]), groups, seed)[0]
 
@@ -70,7 +71,7 @@ def bootstrap(measure: Callable[[NDArray[np.intp]], float], groups: Sequence[str
 def bootstraps(
     measure: Callable[[NDArray[np.intp]], NDArray[np.floating]], groups: Sequence[str], seed: int = 0
 ) -> list[Interval]:
-    """As `bootstrap`, of several measures on the same draws; a draw in which one is no number is not one of its own."""
+    """As `bootstrap`, for several measures on the same draws. A measure ignores the draws in which it is NaN."""
     rng = np.random.default_rng(seed)
     names, which = np.unique(np.asarray(groups), return_inverse=True)
     rows = [np.flatnonzero(which == i) for i in range(len(names))]
@@ -107,7 +108,7 @@ def rate(events: int, exposure: float) -> Interval:
 
 
 def ranks(values: Scores) -> NDArray[np.float64]:
-    """Places 0, 1, ... along the last axis; equal values share the mean of theirs."""
+    """Ranks 0, 1, ... along the last axis; equal values get the mean of their ranks."""
     rows = np.atleast_2d(values)
     out = np.empty(rows.shape)
     for row, into in zip(rows, out, strict=True):
@@ -117,7 +118,7 @@ def ranks(values: Scores) -> NDArray[np.float64]:
 
 
 def correlation(one: Scores, other: Scores) -> NDArray[np.float64]:
-    """Pearson's along the last axis; NaN where one side does not vary."""
+    """Pearson's correlation along the last axis; NaN if one side is constant."""
     a = one - one.mean(axis=-1, keepdims=True, dtype=np.float64)
     b = other - other.mean(axis=-1, keepdims=True, dtype=np.float64)
     spread = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
@@ -126,6 +127,6 @@ def correlation(one: Scores, other: Scores) -> NDArray[np.float64]:
 
 
 def quartiles(values: Scores) -> str:
-    """`median [lower quartile, upper quartile]` of what is a number."""
+    """`median [lower quartile, upper quartile]` without NaN."""
     low, middle, high = np.nanpercentile(values, [25, 50, 75])
     return f"{middle:.2f} [{low:.2f}, {high:.2f}]"

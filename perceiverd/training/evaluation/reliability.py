@@ -1,7 +1,7 @@
-"""Whether scores mean what they say: of the windows scored about 0.8, how many are right.
+"""Whether scores are probabilities: of the windows that score about 0.8, how many have the label.
 
-A window counts for the labels of which something is known; a recording counts as one, however many windows it has.
-Shares hold for the mixture of classes in the held-out set, where each of some fifty is about as common.
+A window counts for its known labels. All windows of a recording together count as one. Shares hold for the classes of
+the held-out set, where each of about fifty is equally common.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from perceiverd.training.evaluation.metrics import ROUNDS, Interval
 from perceiverd.training.evaluation.scores import sigmoid
 
 EDGES = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-"""Lower ends of the bins; most windows lack most labels, so the low ones are narrow."""
-TOLD = 0.1  # Scores above this are worth telling; all below would hide them in a mean.
+"""Lower ends of the bins. Low bins are narrow, because most windows lack most labels."""
+NOTABLE = 0.1
+"""Scores from here on also get an error of their own, because the many lower ones dominate the mean."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Bin:
     recordings: int
     score: float
     share: Interval
-    """Of the windows, that are right."""
+    """Share of the windows that have the label."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far scores are from what is true."""
+    """How far scores are from the truth."""
 
     bins: tuple[Bin, ...]
     error: Interval
-    """Expected calibration error: the mean distance of a bin's score and its share of right windows."""
-    told_error: Interval
-    """The same over the bins from TOLD on."""
+    """Expected calibration error: the mean distance between a bin's score and its share of windows with the label."""
+    notable_error: Interval
+    """The same over the bins from NOTABLE on."""
     brier: Interval
-    """Mean squared distance of score and truth."""
+    """Mean squared distance between score and truth."""
 
 
 def measure(scores: NDArray[np.float32], evidence: Evidence, classes: Sequence[int], seed: int = 0) -> Reliability:
@@ -55,13 +56,13 @@ def measure(scores: NDArray[np.float32], evidence: Evidence, classes: Sequence[i
         (facts[rows, columns] == 1).astype(np.float64),
         evidence.weights[:, classes][rows, columns],
     )
-    names, who = np.unique(evidence.recordings, return_inverse=True)
-    who, which = who[rows], np.searchsorted(EDGES, p, side="right") - 1
-    # Of each recording and bin: weight, weighted scores, weighted truths; and of each recording its squared error.
+    names, owner = np.unique(evidence.recordings, return_inverse=True)
+    owner, which = owner[rows], np.searchsorted(EDGES, p, side="right") - 1
+    # For each recording and bin: weight, weighted scores, weighted truths. For each recording: its squared error.
     sums = np.zeros((3, len(names), len(EDGES)))
     for total, values in zip(sums, (w, w * p, w * y), strict=True):
-        np.add.at(total, (who, which), values)
-    square = np.bincount(who, w * (p - y) ** 2, len(names)).astype(np.float64)
+        np.add.at(total, (owner, which), values)
+    square = np.bincount(owner, w * (p - y) ** 2, len(names)).astype(np.float64)
 
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), ROUNDS).astype(np.float64)
@@ -83,11 +84,11 @@ def measure(scores: NDArray[np.float32], evidence: Evidence, classes: Sequence[i
 
 
 def _summary(sums: NDArray[np.float64], square: NDArray[np.float64], draw: NDArray[np.floating]) -> list[float]:
-    """Error, error of what is told, Brier score, then each bin's share of right windows; NaN where it is empty."""
+    """Error, notable error, Brier score, then each bin's share of windows with the label; NaN for an empty bin."""
     weight, score, truth = np.einsum("r,krb->kb", draw, sums)
-    gaps, told = np.abs(score - truth), EDGES >= TOLD
+    gaps, notable = np.abs(score - truth), EDGES >= NOTABLE
     with np.errstate(invalid="ignore", divide="ignore"):
-        errors = [gaps.sum() / weight.sum(), gaps[told].sum() / weight[told].sum(), draw @ square / weight.sum()]
+        errors = [gaps.sum() / weight.sum(), gaps[notable].sum() / weight[notable].sum(), draw @ square / weight.sum()]
         return [*errors, *(truth / weight)]
 
 
@@ -97,35 +98,35 @@ def _interval(value: float, draws: Sequence[float]) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def pooled_check(ear: Evidence, teacher: Evidence, classes: Sequence[int]) -> dict[str, float]:
-    """Log loss of classes each treated as if nothing were known of it, by what could stand in for evidence.
+def pooled_check(model: Evidence, teacher: Evidence, classes: Sequence[int]) -> dict[str, float]:
+    """Mean log loss of classes, if each is calibrated without recordings of its own, in three ways.
 
-    The model's bare scores; the line of all other classes, which such classes get; and that line drawn towards what
-    the teacher thinks, itself calibrated by all other classes.
+    Bare: uncalibrated scores. Pooled: the scaling of all other classes. Drawn to the teacher: the pooled scaling, with
+    the teacher's scores, calibrated by all other classes, as the truth.
     """
     losses: dict[str, list[float]] = {"bare scores": [], "pooled": [], "pooled and drawn to the teacher": []}
     for c in classes:
         others = [other for other in classes if other != c]
-        own, taught = (fit_pooled(one, others) for one in (ear, teacher))
+        own, taught = (fit_pooled(one, others) for one in (model, teacher))
         opinion = sigmoid(taught.scale * teacher.logits[:, c] + taught.shift).astype(np.float64)
-        drawn = fit_platt(ear.logits[:, c], opinion, ear.weights[:, c], own, 1.0)
-        for name, line in zip(losses, (PlattScaling(1.0, 0.0), own, drawn), strict=True):
-            losses[name].append(log_loss(sigmoid(line.scale * ear.logits + line.shift), ear, [c]))
+        drawn = fit_platt(model.logits[:, c], opinion, model.weights[:, c], own, 1.0)
+        for name, scaling in zip(losses, (PlattScaling(1.0, 0.0), own, drawn), strict=True):
+            losses[name].append(log_loss(sigmoid(scaling.scale * model.logits + scaling.shift), model, [c]))
     return {name: float(np.mean(values)) for name, values in losses.items()}
 
 
 def table(found: Mapping[str, Reliability]) -> Iterator[str]:
     """Errors by name, as Markdown."""
-    yield f"| | calibration error [95 %] | of scores from {TOLD:g} on | Brier score |"
+    yield f"| | calibration error [95 %] | for scores from {NOTABLE:g} | Brier score |"
     yield "|---|---|---|---|"
     for name, one in found.items():
-        yield f"| {name} | {_four(one.error)} | {one.told_error} | {_four(one.brier)} |"
+        yield f"| {name} | {_four(one.error)} | {one.notable_error} | {_four(one.brier)} |"
     yield ""
 
 
 def bins_table(found: Reliability) -> Iterator[str]:
-    """What the scores of each bin came to, as Markdown."""
-    yield "| mean score | windows | recordings | right [95 %] |"
+    """Each bin's score and share, as Markdown."""
+    yield "| mean score | windows | recordings | have the label [95 %] |"
     yield "|--:|--:|--:|---|"
     for one in found.bins:
         yield f"| {one.score:.3f} | {one.windows} | {one.recordings} | {one.share} |"
@@ -137,14 +138,14 @@ def _four(one: Interval) -> str:
 
 
 def chart(pairs: Mapping[str, tuple[Reliability, Reliability]]) -> str:
-    """The reliability plot as SVG: for each set the scores before and after calibration."""
+    """The reliability plot as SVG, for each set before and after calibration."""
     panels = [
         Panel(title, [("as trained", _dots(before)), ("calibrated", _dots(after))])
         for title, (before, after) in pairs.items()
     ]
-    return diagonal(panels, "mean score of windows", "share that is right")
+    return diagonal(panels, "mean score of windows", "share with the label")
 
 
 def _dots(one: Reliability) -> list[Dot]:
-    """Bins of too few recordings are left out: their share is luck."""
+    """Bins of fewer than 5 recordings are left out, because their share is mostly chance."""
     return [Dot(b.score, b.share.value, b.share.low, b.share.high) for b in one.bins if b.recordings >= 5]

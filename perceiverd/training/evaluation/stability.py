@@ -1,7 +1,7 @@
-"""Scores that don't move when nothing changes: steady sound, gain, the device's rate, where windows happen to begin.
+"""How much scores change if the sound does not: by gain, by sample rate, by where windows start, on steady sounds.
 
-Real recordings, decoded at their own rate and led through the sources' resampler and the windower, as the daemon
-hears them; the teacher hears the same windows.
+Recordings are decoded at their own rate and go through the resampler and the windower of the daemon. The teacher gets
+the same windows.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ STEADY = (
     "Rain", "Vacuum cleaner", "Engine", "Wind", "Waves, surf", "Helicopter", "Mechanisms", "Insect", "Cricket",
     "Toothbrush", "Fixed-wing aircraft, airplane", "Train",
 )  # fmt: skip
-"""Classes whose recordings may hardly change for seconds."""
+"""Classes that have recordings that hardly change for seconds."""
 EACH = 3
-"""The steadiest recordings of each."""
+"""Recordings of each such class: the steadiest."""
 MOST = 4
-"""Recordings of a class: to see what changes when nothing should, not all are needed."""
+"""The most recordings of a class."""
 LOOP_S, SEAM_S = 30, 0.25
 BATCH = 32
 
@@ -56,20 +56,20 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A held-out clip as its file holds it."""
+    """A held-out clip as it is in its file."""
 
     samples: Wave
     rate_hz: int
     label: int
-    """The class by which it is named."""
+    """The class that its name gives."""
     facts: Facts
     """(classes,)"""
     name: str
-    """Its recording's."""
+    """Of its recording."""
 
 
 def read(held: HeldOut, folder: Path, labels: Sequence[str]) -> list[Recording]:
-    """A clip of each of MOST recordings a class, of those that lie in a folder; MediaError where none of them does."""
+    """A clip of up to MOST recordings of each class, from files in a folder. Raises MediaError if none is there."""
     found: list[Recording] = []
     for path, names, facts, recording in zip(held.paths, held.labels, held.wide_facts, held.recordings, strict=True):
         file = folder / Path(path).name
@@ -78,12 +78,12 @@ def read(held: HeldOut, folder: Path, labels: Sequence[str]) -> list[Recording]:
             samples, rate_hz = decode(file)
             found.append(Recording(samples, rate_hz, labels.index(names[0]), facts, recording))
     if not found:
-        raise MediaError(f"{folder}: none of the held-out clips' files is here")
+        raise MediaError(f"{folder}: has no file of the held-out clips")
     return found
 
 
 def decode(file: Path) -> tuple[Wave, int]:
-    """All of a file's sound, mono, and its rate."""
+    """All audio of a file, mono, and its rate in Hz."""
     with av.open(file, metadata_errors="ignore") as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler("flt", "mono", stream.rate)
@@ -91,9 +91,9 @@ def decode(file: Path) -> tuple[Wave, int]:
         return np.concatenate([frame.to_ndarray()[0] for frame in frames]).astype(np.float32), stream.rate
 
 
-# ---------------------------------------------------------------------------------------------- listening
+# ---------------------------------------------------------------------------------------------- both models
 class ComparedModels:
-    """Student and teacher on the same windows."""
+    """A model and its teacher on the same windows."""
 
     def __init__(self, tagger: Tagger, teacher: yamnet.YamnetTeacher) -> None:
         self._tagger, self._teacher = tagger, teacher
@@ -102,7 +102,7 @@ class ComparedModels:
         self.audio: Audio = audio
 
     def windows(self, samples: Wave, rate_hz: int, hop_s: float, late_s: float = 0.0) -> list[NDArray[np.float32]]:
-        """The sound of each window that the daemon would cut, the first `late_s` after the sound begins."""
+        """The audio of each window that the daemon would cut, if the first window starts after `late_s` seconds."""
         resampler = Resampler(self.audio.rate_hz)
         size, skip = round(PIECE_S * rate_hz), round(late_s * rate_hz)
         chunks: list[Chunk] = []
@@ -114,7 +114,7 @@ class ComparedModels:
         return [window.audio for window in cut if window.audio is not None]
 
     def __call__(self, windows: Sequence[NDArray[np.float32]]) -> tuple[Scores, Scores]:
-        """(T, classes) of the student, calibrated, and of the teacher, 0 where it lacks the label."""
+        """(T, classes) of the model, calibrated, and of the teacher, 0 for a label that it lacks."""
         own, others = [], []
         for at in range(0, len(windows), BATCH):
             part = windows[at : at + BATCH]
@@ -126,7 +126,7 @@ class ComparedModels:
     def clips(
         self, recordings: Sequence[Recording], change: Callable[[Recording], tuple[Wave, int, float]]
     ) -> MeanScores:
-        """The mean scores of each recording's windows, after a change gave (samples, rate in Hz, seconds late)."""
+        """The mean scores of each recording's windows. `change` gives (samples, rate in Hz, seconds late)."""
         hop_s = self.audio.samples / self.audio.rate_hz
         cut = []
         for one in recordings:
@@ -142,23 +142,23 @@ class ComparedModels:
 class MeanScores:
     """Mean scores (recordings, classes)."""
 
-    student: Scores
+    model: Scores
     teacher: Scores
 
 
 # ---------------------------------------------------------------------------------------------- changes
-def as_it_is(one: Recording) -> tuple[Wave, int, float]:
+def as_recorded(one: Recording) -> tuple[Wave, int, float]:
     return one.samples, one.rate_hz, 0.0
 
 
 def louder(gain_db: float, one: Recording) -> tuple[Wave, int, float]:
-    """Other gain at the microphone; what is too loud is cut off, and all is rounded to 16 bits."""
+    """Another gain at the microphone: samples beyond full scale are clipped, all are rounded to 16 bits."""
     wave = np.round(one.samples * 10 ** (gain_db / 20) * 32767).clip(-32768, 32767) / 32767
     return wave.astype(np.float32), one.rate_hz, 0.0
 
 
 def at_rate(rate_hz: int, one: Recording) -> tuple[Wave, int, float]:
-    """A device of another rate, whose own filter lets through all that it can."""
+    """A device with another rate, whose filter passes all frequencies below half of that rate."""
     return soxr.resample(one.samples, one.rate_hz, rate_hz, quality="VHQ").astype(np.float32), rate_hz, 0.0
 
 
@@ -166,19 +166,19 @@ def later(late_s: float, one: Recording) -> tuple[Wave, int, float]:
     return one.samples, one.rate_hz, late_s
 
 
-def changes(listener: ComparedModels, recordings: Sequence[Recording]) -> Iterator[str]:
-    """The table on gain, rate and beginning, as Markdown."""
-    audio = listener.audio
+def changes(models: ComparedModels, recordings: Sequence[Recording]) -> Iterator[str]:
+    """The table on gain, sample rate and start, as Markdown."""
+    audio = models.audio
     facts = np.stack([one.facts for one in recordings])
     columns = sorted({one.label for one in recordings})
-    usual = listener.clips(recordings, as_it_is)
-    kinds: list[tuple[str, Callable[[Recording], tuple[Wave, int, float]]]] = [("as recorded", as_it_is)]
+    usual = models.clips(recordings, as_recorded)
+    kinds: list[tuple[str, Callable[[Recording], tuple[Wave, int, float]]]] = [("as recorded", as_recorded)]
     kinds += [(f"{gain_db:+d} dB", partial(louder, gain_db)) for gain_db in GAINS_DB]
     kinds += [(f"{rate_hz / 1000:g} kHz", partial(at_rate, rate_hz)) for rate_hz in RATES_HZ]
     kinds.append((f"{HOP_S / 2:g} s later", partial(later, HOP_S / 2)))
     yield (
-        f"Steadiness: {len(recordings)} clips of {len({one.name for one in recordings})} held-out recordings,"
-        f" {len(columns)} classes, windows of {audio.samples / audio.rate_hz:g} s side by side"
+        f"Stability: {len(recordings)} clips of {len({one.name for one in recordings})} held-out recordings,"
+        f" {len(columns)} classes, windows of {audio.samples / audio.rate_hz:g} s without overlap"
     )
     yield ""
     yield (
@@ -188,9 +188,9 @@ def changes(listener: ComparedModels, recordings: Sequence[Recording]) -> Iterat
     yield "|---|--:|--:|--:|--:|--:|--:|"
     true = np.array([one.label for one in recordings])
     for name, change in kinds:
-        heard = usual if change is as_it_is else listener.clips(recordings, change)
+        found = usual if change is as_recorded else models.clips(recordings, change)
         cells = []
-        for now, before in ((heard.student, usual.student), (heard.teacher, usual.teacher)):
+        for now, before in ((found.model, usual.model), (found.teacher, usual.teacher)):
             rows = np.arange(len(true))
             moved = float(np.abs(now[rows, true] - before[rows, true]).mean())
             same = float(np.nanmean(correlation(ranks(now), ranks(before))))
@@ -201,7 +201,7 @@ def changes(listener: ComparedModels, recordings: Sequence[Recording]) -> Iterat
 
 # ---------------------------------------------------------------------------------------------- jitter
 def loop(samples: Wave, rate_hz: int) -> Wave:
-    """LOOP_S of a sound repeated, each end faded into the next beginning."""
+    """A sound repeated for LOOP_S seconds. Each end fades into the next start."""
     seam = round(SEAM_S * rate_hz)
     rise = np.sin(np.linspace(0, np.pi / 2, seam, dtype=np.float32))
     turn = samples[:-seam].copy()
@@ -209,20 +209,20 @@ def loop(samples: Wave, rate_hz: int) -> Wave:
     return np.resize(turn, LOOP_S * rate_hz)
 
 
-def unrest(samples: Wave, rate_hz: int) -> float:
-    """How much a sound's level changes: standard deviation of its level in dB, over tenths of a second."""
+def level_deviation_db(samples: Wave, rate_hz: int) -> float:
+    """Standard deviation of a sound's level in dB, over blocks of 0.1 s."""
     size = rate_hz // 10
     power = np.square(samples[: len(samples) // size * size].reshape(-1, size)).mean(axis=1)
     return float(np.std(10 * np.log10(np.maximum(power, 1e-12)))) if len(power) else np.inf
 
 
 def steady(recordings: Sequence[Recording], labels: Sequence[str]) -> list[tuple[str, Wave, int]]:
-    """(class, looped sound, rate) of the steadiest recordings of each class, and of two sounds that are made."""
+    """(class, looped sound, rate in Hz) of the steadiest recordings of each class, and of two generated sounds."""
     out: list[tuple[str, Wave, int]] = []
     for name in STEADY:
         whole = [one for one in recordings if labels[one.label] == name and len(one.samples) > 2 * one.rate_hz]
-        calmest = sorted(whole, key=lambda one: unrest(one.samples, one.rate_hz))[:EACH]
-        out += [(name, loop(one.samples, one.rate_hz), one.rate_hz) for one in calmest]
+        steadiest = sorted(whole, key=lambda one: level_deviation_db(one.samples, one.rate_hz))[:EACH]
+        out += [(name, loop(one.samples, one.rate_hz), one.rate_hz) for one in steadiest]
     t = np.arange(LOOP_S * 16_000) / 16_000
     chord = sum(np.sin(2 * np.pi * hz * n * t) / n**1.5 for hz in (110.0, 164.8, 220.0) for n in range(1, 8))
     hum = sum(np.sin(2 * np.pi * 50 * n * t) / n for n in (1, 2, 3, 5))
@@ -230,22 +230,22 @@ def steady(recordings: Sequence[Recording], labels: Sequence[str]) -> list[tuple
     return out + [(name, (0.1 * np.asarray(wave)).astype(np.float32), 16_000) for name, wave in made]
 
 
-def jitter(listener: ComparedModels, recordings: Sequence[Recording], labels: Sequence[str]) -> Iterator[str]:
-    """The table on steady sound, as Markdown."""
+def jitter(models: ComparedModels, recordings: Sequence[Recording], labels: Sequence[str]) -> Iterator[str]:
+    """The table on steady sounds, as Markdown."""
     yield (
-        f"Steady sounds in a loop, {LOOP_S} s each, hop {HOP_S:g} s: how the score of the label that is best on the"
-        " mean moves, and how often the best label changes to one that stands neither above nor below it"
+        f"Steady sounds in a loop, {LOOP_S} s each, hop {HOP_S:g} s: how the score of the label with the best"
+        " mean score moves, and how often the best label changes to one that is neither above nor below it"
     )
     yield ""
     yield (
-        "| sound | loops | mean score | standard deviation | most from window to window | to another kind, a minute"
-        " | teacher's: mean | deviation | most | to another kind |"
+        "| sound | loops | mean score | standard deviation | largest step between windows | unrelated changes a minute"
+        " | teacher's: mean | deviation | largest step | unrelated changes |"
     )
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
     loops = steady(recordings, labels)
     rows = []
     for name in dict.fromkeys(name for name, _, _ in loops):
-        both = [listener(listener.windows(wave, rate_hz, HOP_S)) for kind, wave, rate_hz in loops if kind == name]
+        both = [models(models.windows(wave, rate_hz, HOP_S)) for kind, wave, rate_hz in loops if kind == name]
         figures = np.array([[*_moves(own), *_moves(other)] for own, other in both])
         rows.append(figures.mean(axis=0))
         yield f"| {name} | {len(both)} | {_cells(rows[-1])} |"
@@ -257,12 +257,12 @@ def jitter(listener: ComparedModels, recordings: Sequence[Recording], labels: Se
 
 
 def _moves(scores: Scores) -> tuple[float, float, float, float]:
-    """Mean, deviation and largest step of the label best on the mean; changes a minute of the best to no kin of it."""
+    """Mean, deviation and largest step of the label with the best mean; changes a minute to an unrelated label."""
     best = scores[:, scores.mean(axis=0).argmax()]
-    # From Dog to Bark nothing has changed: a label that stands above another is as sure, or nearly.
-    kin = related(ontology().labels)
+    # A change from Dog to Bark does not count: a label above another has about the same score.
+    is_related = related(ontology().labels)
     firsts = scores.argmax(axis=1)
-    changes = sum(not kin[a, b] for a, b in pairwise(firsts))
+    changes = sum(not is_related[a, b] for a, b in pairwise(firsts))
     return float(best.mean()), float(best.std()), float(np.abs(np.diff(best)).max()), changes / (LOOP_S / 60)
 
 

@@ -1,7 +1,7 @@
-"""Quality by eye, and by ear and eye together, on pictures and sounds never trained on.
+"""Quality on video alone, and on audio and video together, with pictures and sounds that were never trained on.
 
-The windows are constructed: pictures that are panned, zoomed, lit and spoilt, with sounds of the same class or of
-another; there is no labelled real video with its own sound to measure on.
+The windows are constructed: moved, lit and distorted pictures, with sounds of the same class or of another. There is
+no labelled real video with its own audio to measure on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from perceiverd.training.teachers import efficientnet
 
 TOP = 5
 VIEWS = 4
-PAIRS = 4  # of each sound: with so many pictures that match it, and as many that don't
+"""Windows of each picture."""
+PAIRS = 4
+"""Pictures that match each sound, and as many that do not."""
 ABSENT = 0.02
-"""What a picture's name leaves out and its teacher gives no more than this is not to be seen in it."""
+"""A label that is not in a picture's name counts as absent if its teacher gives it at most this score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,22 +39,22 @@ class HeldOutPictures:
     frames: NDArray[np.uint8]
     """(N, T, H, W, 3)"""
     facts: Facts
-    """(N, classes): 1 seen, 0 not to be seen, -1 unknown."""
+    """(N, classes): 1 visible, 0 not visible, -1 unknown."""
     own: list[set[int]]
-    """Of each window, the labels of its picture without those that merely stand above another."""
+    """For each window the labels of its picture, without labels above another of them."""
     picture: NDArray[np.intp]
-    """(N,), which windows show the same one."""
+    """(N,): the number of the picture that the window shows."""
 
 
 def read_pictures(cache: Path, split: Split, video: Video) -> HeldOutPictures:
-    """`VIEWS` windows of every picture of a split that is labelled or known to show none of the labels."""
+    """`VIEWS` windows of every picture of a split that has a label, or is known to show none."""
     frames, targets = validation(cache, split, frames=video.frames, side=video.height, views=VIEWS)
     facts = np.where(targets == 1, 1, np.where(targets <= ABSENT, 0, -1)).astype(np.int8)
     return HeldOutPictures(frames, facts, [own_labels(row) for row in facts], np.arange(len(frames)) // VIEWS)
 
 
 def own_labels(facts: Facts) -> set[int]:
-    """The labels of one row of facts without those that merely stand above another: Dog, but not Animal."""
+    """The present labels of one row of facts, without labels above another of them: Dog, but not Animal."""
     labels = ontology().labels
     sure = {int(c) for c in np.flatnonzero(facts == 1)}
     above = set[str]().union(*(ontology().ancestors(labels[c].mid) for c in sure))
@@ -60,13 +62,13 @@ def own_labels(facts: Facts) -> set[int]:
 
 
 def mapped_classes(mapping: Path) -> list[int]:
-    """The labels that the table names, without those that merely stand above one of them."""
+    """The labels that the table maps to, without labels above one of them."""
     matrix = efficientnet.read_mapping(mapping, ontology())
     return sorted(set[int]().union(*(own_labels(row.astype(np.int8)) for row in matrix)))
 
 
 def teacher_scores(teacher: efficientnet.EfficientNetTeacher, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, classes): what EfficientNet-Lite0 sees in the same frames, enlarged to its own 224 pixels, on the mean."""
+    """(N, classes): mean scores of EfficientNet-Lite0 on the same frames, enlarged to its 224 pixels."""
     side = efficientnet.SIDE
     rows = []
     for window in frames:
@@ -76,110 +78,123 @@ def teacher_scores(teacher: efficientnet.EfficientNetTeacher, frames: NDArray[np
 
 
 def hits(scores: NDArray[np.float32], own: Sequence[set[int]], classes: Sequence[int]) -> NDArray[np.bool_]:
-    """Of each window with a label among these classes, whether one is among its TOP best of them."""
+    """For each window with a label among these classes, whether one such label is among its TOP best of them."""
     best = np.asarray(classes)[scores[:, classes].argsort(axis=1)[:, -TOP:]]
     wanted = [labels & set(classes) for labels in own]
     return np.array([bool(labels & set(top)) for labels, top in zip(wanted, best.tolist(), strict=True)])
 
 
 def picture_rows(
-    shown: HeldOutPictures, seen: dict[str, NDArray[np.float32]], classes: Sequence[int], what: str
+    pictures: HeldOutPictures, scores: dict[str, NDArray[np.float32]], classes: Sequence[int], what: str
 ) -> Iterator[str]:
-    """Rows of the table on pictures alone: each model's hit rate on the mapped classes, drawn by picture."""
-    rows = np.array([bool(labels & set(classes)) for labels in shown.own])
-    own = [labels for labels, row in zip(shown.own, rows, strict=True) if row]
-    groups = shown.picture[rows].astype(str)
-    for name, scores in seen.items() if own else ():
-        hit = hits(scores[rows], own, classes)
+    """Rows of the table on video alone: each model's hit rate on the mapped classes, with draws by picture."""
+    rows = np.array([bool(labels & set(classes)) for labels in pictures.own])
+    own = [labels for labels, row in zip(pictures.own, rows, strict=True) if row]
+    groups = pictures.picture[rows].astype(str)
+    for name, found in scores.items() if own else ():
+        hit = hits(found[rows], own, classes)
         rate = bootstrap(lambda draw, hit=hit: float(hit[draw].mean()), groups.tolist())  # type: ignore[misc]
         yield f"| {name} | {what} | {len(set(groups))} | {len(hit)} | {rate} |"
 
 
 @dataclass(frozen=True, eq=False)
 class AudioVideoPairs:
-    """Sounds with pictures."""
+    """Sounds combined with pictures."""
 
     sound: NDArray[np.intp]
-    """(P,), windows of the held-out sounds."""
-    sight: NDArray[np.intp]
+    """(P,), windows of the held-out recordings."""
+    picture: NDArray[np.intp]
     """(P,), windows of the held-out pictures."""
     matching: NDArray[np.bool_]
+    """(P,), whether both show the same class."""
 
 
-def make_pairs(held: HeldOut, shown: HeldOutPictures, seed: int = 0) -> AudioVideoPairs:
-    """Each clip's loudest window with PAIRS windows of a picture of its class, and with PAIRS of another.
+def make_pairs(held: HeldOut, pictures: HeldOutPictures, seed: int = 0) -> AudioVideoPairs:
+    """Each clip's loudest window with PAIRS windows of pictures of its class, and with PAIRS of other classes.
 
-    Only sounds of classes that have pictures, so that matching and mismatching pairs are of the same sounds.
+    Only for classes that have pictures, so that matching and other pairs have the same sounds.
     """
     rng = np.random.default_rng(seed)
     places = {label.name: label.index for label in ontology().labels}
     rows: list[tuple[int, int, bool]] = []
     for clip, names in enumerate(held.labels):
-        named, heard = {places[name] for name in names}, held.wide_facts[clip] == 1
-        matches = np.flatnonzero([bool(own & named) for own in shown.own])
+        named, present = {places[name] for name in names}, held.wide_facts[clip] == 1
+        matches = np.flatnonzero([bool(own & named) for own in pictures.own])
         windows = np.flatnonzero(held.clip == clip)
         if not len(matches) or not len(windows):
             continue
         sound = int(windows[held.below_db[windows].argmin()])
-        # A picture of a bird is neither a cock's nor another class's, and the other way round.
-        kin = (shown.facts[:, list(named)] == 1).any(axis=1) | [bool(heard[list(own)].any()) for own in shown.own]
-        others = np.flatnonzero(~kin & [bool(own) for own in shown.own])
+        # A picture of a bird neither matches a cock nor is of another class, and the other way round.
+        shows_sound = (pictures.facts[:, list(named)] == 1).any(axis=1)
+        related = shows_sound | [bool(present[list(own)].any()) for own in pictures.own]
+        others = np.flatnonzero(~related & [bool(own) for own in pictures.own])
         for matching, choice in ((True, matches), (False, others)):
-            rows += [(sound, int(sight), matching) for sight in rng.permutation(choice)[:PAIRS]]
+            rows += [(sound, int(picture), matching) for picture in rng.permutation(choice)[:PAIRS]]
     table = np.array(rows, np.intp).reshape(-1, 3)
     return AudioVideoPairs(table[:, 0], table[:, 1], table[:, 2] == 1)
 
 
 def audio_video_rows(
-    student: ScoringModel, held: HeldOut, shown: HeldOutPictures, pairs: AudioVideoPairs
+    model: ScoringModel, held: HeldOut, pictures: HeldOutPictures, pairs: AudioVideoPairs
 ) -> Iterator[str]:
-    """The table on ear and eye together: sound labels, picture labels, and all, by what the model was given."""
-    mel, frames = held.mel[pairs.sound], shown.frames[pairs.sight]
-    by_ear = student.scores(student.logits(held.mel[(sounds := np.unique(pairs.sound))], None))
-    by_eye = student.scores(student.logits(None, shown.frames[(sights := np.unique(pairs.sight))]))
-    given = {
-        "sound alone": by_ear[np.searchsorted(sounds, pairs.sound)],
-        "picture alone": by_eye[np.searchsorted(sights, pairs.sight)],
-        "both": student.scores(student.logits(mel, frames)),
-    }
-    heard, seen = held.wide_facts[held.clip[pairs.sound]], shown.facts[pairs.sight]
-    # There is what either sense vouches for; absent is what one denies and the other doesn't vouch for.
-    either = np.where((heard == 0) | (seen == 0), 0, -1).astype(np.int8)
-    either[(heard == 1) | (seen == 1)] = 1
-    # What the other sense vouches for is no mistake of this one.
-    heard, seen = (np.where((one == 0) & (either == 1), -1, one).astype(np.int8) for one in (heard, seen))
+    """The table on audio and video together: labels of the sound, of the picture, and all, by the model's input."""
+    scores = _scores_by_input(model, held, pictures, pairs)
+    facts = _pair_facts(held, pictures, pairs)
     for matching, kind in ((True, "Of the same class"), (False, "Of different classes")):
         if not len(rows := np.flatnonzero(pairs.matching == matching)):
             continue
-        clips = held.clip[pairs.sound[rows]]
-        groups = np.asarray(held.recordings)[clips].tolist()
-        count = len(set(shown.picture[pairs.sight[rows]]))
+        groups = np.asarray(held.recordings)[held.clip[pairs.sound[rows]]].tolist()
+        count = len(set(pictures.picture[pairs.picture[rows]]))
         yield f"{kind}: {len(rows)} pairs of {len(set(groups))} recordings and {count} pictures"
         yield ""
         yield "| given | mAP: of the sound | of the picture | of both | recall at 5: of the sound | of the picture |"
         yield "|---|---|---|---|---|---|"
-        for name, scores in given.items():
-            yield f"| {name} | {' | '.join(_cells(scores[rows], heard[rows], seen[rows], either[rows], groups))} |"
+        for name, found in scores.items():
+            yield f"| {name} | {' | '.join(_cells(found[rows], [one[rows] for one in facts], groups))} |"
         yield ""
 
 
-def _cells(scores: NDArray[np.float32], heard: Facts, seen: Facts, either: Facts, groups: Sequence[str]) -> list[str]:
-    columns = [[c for c in range(scores.shape[1]) if {0, 1} <= set(facts[:, c])] for facts in (heard, seen, either)]
-    own = [_only_own(facts) for facts in (heard, seen)]
-    # Labels that stand above both would else take the places among the best.
+def _scores_by_input(
+    model: ScoringModel, held: HeldOut, pictures: HeldOutPictures, pairs: AudioVideoPairs
+) -> dict[str, NDArray[np.float32]]:
+    """(P, classes) by what the model is given."""
+    sounds, shown = np.unique(pairs.sound), np.unique(pairs.picture)
+    of_sounds = model.scores(model.logits(held.mel[sounds], None))
+    of_pictures = model.scores(model.logits(None, pictures.frames[shown]))
+    return {
+        "sound alone": of_sounds[np.searchsorted(sounds, pairs.sound)],
+        "picture alone": of_pictures[np.searchsorted(shown, pairs.picture)],
+        "both": model.scores(model.logits(held.mel[pairs.sound], pictures.frames[pairs.picture])),
+    }
+
+
+def _pair_facts(held: HeldOut, pictures: HeldOutPictures, pairs: AudioVideoPairs) -> tuple[Facts, Facts, Facts]:
+    """Facts (P, classes) of the sound, of the picture, and of both together."""
+    audible, visible = held.wide_facts[held.clip[pairs.sound]], pictures.facts[pairs.picture]
+    # A label is present if either has it, and absent if one lacks it and the other is unknown or lacks it too.
+    both = np.where((audible == 0) | (visible == 0), 0, -1).astype(np.int8)
+    both[(audible == 1) | (visible == 1)] = 1
+    # A label that only the other one has is not a mistake of this one.
+    audible, visible = (np.where((one == 0) & (both == 1), -1, one).astype(np.int8) for one in (audible, visible))
+    return audible, visible, both
+
+
+def _cells(scores: NDArray[np.float32], facts: Sequence[Facts], groups: Sequence[str]) -> list[str]:
+    """For sound, picture and both the mAP; for sound and picture the recall at TOP."""
+    columns = [[c for c in range(scores.shape[1]) if {0, 1} <= set(one[:, c])] for one in facts]
+    own = [_only_own(one) for one in facts[:2]]
+    # Labels that only stand above others are left out, or they would take places among the best.
     ranked = np.flatnonzero((np.concatenate(own) == 1).any(axis=0)).tolist()
 
     def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        precision = [
-            mean_precision(scores[rows], f[rows], c) for f, c in zip((heard, seen, either), columns, strict=True)
-        ]
-        return np.array(precision + [recall_at(scores[rows], facts[rows], ranked, TOP) for facts in own])
+        precision = [mean_precision(scores[rows], f[rows], c) for f, c in zip(facts, columns, strict=True)]
+        return np.array(precision + [recall_at(scores[rows], one[rows], ranked, TOP) for one in own])
 
     return [str(one) for one in bootstraps(measure, groups)]
 
 
 def _only_own(facts: Facts) -> Facts:
-    """The same facts without labels that merely stand above another of the row."""
+    """The same facts, with labels above another present label of the row unknown."""
     out = np.where(facts == 1, -1, facts).astype(np.int8)
     for row, known in zip(out, facts, strict=True):
         row[list(own_labels(known))] = 1

@@ -1,4 +1,4 @@
-"""The report on sounds: a small set, one model that is right and one that is not."""
+"""The report on audio: a small set, a model that is right and one that is not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = [label.name for label in ontology().labels]
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bootstraps of few draws, so that tests are quick."""
+    """Bootstraps of few draws, so that tests are fast."""
     monkeypatch.setattr(metrics, "ROUNDS", 20)
 
 
@@ -31,31 +31,31 @@ def held(tmp_path: Path) -> HeldOut:
 
 
 def test_a_model_is_compared_on_the_same_draws(held: HeldOut) -> None:
-    """One that says what its teacher says differs by nothing, with no spread; one that says nothing is worse."""
+    """A copy of the teacher differs by 0 in every draw; a model that scores 0 is worse."""
     teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
-    heard = {"copy": teacher, "mute": np.zeros_like(teacher), TEACHER: teacher}
-    found = compare(heard, held.wide_facts, held.vocabulary, held.recordings)
-    _, less, over = found["copy"]
-    assert (less.value, less.low, less.high, over.value) == (0, 0, 0, 1)
-    assert found["mute"][1].high < 0
+    scores = {"copy": teacher, "zero": np.zeros_like(teacher), TEACHER: teacher}
+    found = compare(scores, held.wide_facts, held.vocabulary, held.recordings)
+    _, difference, ratio = found["copy"]
+    assert (difference.value, difference.low, difference.high, ratio.value) == (0, 0, 0, 1)
+    assert found["zero"][1].high < 0
 
 
 def test_the_report_has_a_row_for_each_model(held: HeldOut) -> None:
-    """Names, intervals, and with details every class that can be measured."""
+    """A row has name and intervals; with details every measurable class has a row too."""
     teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
-    heard = {"small": teacher, TEACHER: teacher}
-    text = "\n".join(audio_rows(held, heard, NAMES, "held-out packages", details=True))
+    scores = {"small": teacher, TEACHER: teacher}
+    text = "\n".join(audio_rows(held, scores, NAMES, "held-out packages", details=True))
     assert "12 labelled clips of 12 recordings, 36 windows" in text
     assert "| small | 1.000 [1.000, 1.000] | 0.000 [0.000, 0.000] | 1.000 [1.000, 1.000] |" in text
     assert f"| {TEACHER} | 1.000 [1.000, 1.000] |  |  |" in text
     assert "| Chainsaw | 4 | 1.00 | 1.00 |" in text and "| Animal |" in text
 
 
-def test_agreement_of_a_copy_is_whole(held: HeldOut) -> None:
-    """A model that says what its teacher says holds all its best labels and correlates with it."""
+def test_a_copy_agrees_completely(held: HeldOut) -> None:
+    """A copy of the teacher has all its best labels and correlates with it; noise does not."""
     teacher = held.by_clip(np.nan_to_num(sigmoid(held.teacher)))
     text = "\n".join(agreement_rows(held, teacher, teacher))
-    assert "hold 1.000 [1.000, 1.000]" in text
-    assert "of the 3 classes" in text and "1.00 [1.00, 1.00] of the scores" in text
+    assert "among the model's 3 best: 1.000 [1.000, 1.000]" in text
+    assert "for the 3 classes" in text and "1.00 [1.00, 1.00] of the scores" in text
     noise = np.random.default_rng(0).random(teacher.shape).astype(np.float32)
     assert "1.000" not in "\n".join(agreement_rows(held, noise, teacher))

@@ -1,4 +1,4 @@
-"""Calibration: lines that are found again, drawn together where there is little, and written so that they are read."""
+"""Calibration: known scalings are found again, drawn together if there are few recordings, written and read back."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from perceiverd.training.evaluation.scores import sigmoid
 from perceiverd.training.evaluation.thresholds import ThresholdCounts
 
 
-def drawn(recordings: int, lines: list[PlattScaling], seed: int = 0, windows: int = 4) -> Evidence:
-    """Windows whose truth is drawn from the lines; those of a recording differ a little."""
+def drawn(recordings: int, scalings: list[PlattScaling], seed: int = 0, windows: int = 4) -> Evidence:
+    """Windows whose truth is drawn from the scalings; all windows of a recording are equal."""
     rng = np.random.default_rng(seed)
-    centre = rng.normal(0, 2, (recordings, len(lines)))
+    centre = rng.normal(0, 2, (recordings, len(scalings)))
     truth = rng.random(centre.shape) < sigmoid(
-        np.array([one.scale for one in lines]) * centre + np.array([one.shift for one in lines])
+        np.array([one.scale for one in scalings]) * centre + np.array([one.shift for one in scalings])
     )
     return Evidence(
         np.repeat(centre, windows, axis=0).astype(np.float32),
@@ -40,16 +40,16 @@ def drawn(recordings: int, lines: list[PlattScaling], seed: int = 0, windows: in
     )
 
 
-def test_a_line_is_found_again() -> None:
-    """With many recordings Platt's fit finds the scale and shift that the truth was drawn by."""
+def test_a_known_scaling_is_found_again() -> None:
+    """With many recordings the fit finds the scale and shift that the truth was drawn with."""
     evidence = drawn(20_000, [PlattScaling(1.7, -0.6)], windows=1)
     found = fit_platt(evidence.logits[:, 0], evidence.facts[:, 0].astype(float), evidence.weights[:, 0])
     assert found.scale == pytest.approx(1.7, abs=0.08)
     assert found.shift == pytest.approx(-0.6, abs=0.08)
 
 
-def test_without_freedom_the_centre_stays() -> None:
-    """A width of 0 leaves the pooled line, a wide one the class's own, and one between lies between."""
+def test_a_width_of_zero_gives_the_centre() -> None:
+    """A width of 0 gives the pooled scaling, a large one the class's own, and one between lies between."""
     evidence = drawn(40, [PlattScaling(1.0, 2.0)])
     centre = PlattScaling(1.0, -1.0)
     shifts = [
@@ -61,8 +61,8 @@ def test_without_freedom_the_centre_stays() -> None:
     assert shifts[0] == -1.0 < shifts[1] < shifts[2]
 
 
-def test_separable_truth_gives_a_finite_line() -> None:
-    """Where every positive is above every negative the prior keeps the scale finite, and it never falls below 0."""
+def test_separable_truth_gives_a_finite_scaling() -> None:
+    """If every positive is above every negative, the prior keeps the scale finite; a scale is never below 0."""
     logits = np.array([-2.0, -1.0, 1.0, 2.0], np.float32)
     for truth in ([0, 0, 1, 1], [1, 1, 0, 0]):
         found = fit_platt(logits, np.array(truth), np.ones(4), PlattScaling(1.0, 0.0), 1.0)
@@ -70,7 +70,7 @@ def test_separable_truth_gives_a_finite_line() -> None:
 
 
 def test_many_windows_of_a_recording_count_once() -> None:
-    """The same recording cut into more windows leaves every line as it was."""
+    """Cutting the same recordings into more windows changes no scaling."""
     few, many = (drawn(60, [PlattScaling(1.0, 1.0), PlattScaling(2.0, -1.0)], windows=n) for n in (1, 5))
     one, other = (fit(evidence, [0, 1], 1.0) for evidence in (few, many))
     assert one.pooled.shift == pytest.approx(other.pooled.shift, abs=1e-6)
@@ -78,20 +78,20 @@ def test_many_windows_of_a_recording_count_once() -> None:
 
 
 def test_unknown_is_no_evidence() -> None:
-    """Windows of which nothing is known change no line, and a class of them alone gets the pooled one."""
+    """Unknown windows change no scaling, and a class with unknown windows alone gets the pooled one."""
     evidence = drawn(60, [PlattScaling(1.0, 1.0), PlattScaling(1.0, 1.0)])
     facts = evidence.facts.copy()
     facts[:, 1] = -1
     one = Evidence(evidence.logits, facts, evidence.recordings)
     assert one.classes == [0]
     fitted = fit(one, one.classes, 1.0)
-    assert fitted.line(1) == fitted.pooled
+    assert fitted.scaling(1) == fitted.pooled
     more = one + Evidence(100 + evidence.logits, np.full_like(facts, -1), evidence.recordings)
     assert fit(more, [0], 1.0).own[0].shift == pytest.approx(fitted.own[0].shift)
 
 
-def test_no_recording_judges_its_own_fit() -> None:
-    """Folds part recordings, not windows; each window is in exactly one, and each fold has some of each kind."""
+def test_folds_separate_recordings() -> None:
+    """All windows of a recording are in one fold; each window is in exactly one; each fold has some of each kind."""
     evidence = drawn(50, [PlattScaling(1.0, 0.0)])
     masks = np.array(list(folds(evidence)))
     assert (masks.sum(axis=0) == 1).all()
@@ -100,8 +100,8 @@ def test_no_recording_judges_its_own_fit() -> None:
     assert all(0 < evidence.facts[mask].mean() < 1 for mask in masks)
 
 
-def test_cross_fitting_beats_bare_scores_that_are_wrong() -> None:
-    """Where logits say too little by half, calibrated scores of unseen recordings are nearer to the truth."""
+def test_cross_fitting_improves_wrong_scores() -> None:
+    """If logits are too small by half, calibrated scores of unseen recordings are nearer to the truth."""
     evidence = drawn(400, [PlattScaling(2.0, 0.5)] * 3)
     width, losses = best_width(evidence, [0, 1, 2])
     assert width in losses
@@ -109,8 +109,8 @@ def test_cross_fitting_beats_bare_scores_that_are_wrong() -> None:
     assert log_loss(crossed, evidence, [0, 1, 2]) < log_loss(sigmoid(evidence.logits), evidence, [0, 1, 2]) - 0.02
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """The table is the one that a model's card reads, and says what each line rests on."""
+def test_the_written_table_is_read(tmp_path: Path) -> None:
+    """A model card reads the table, which also has the recordings behind each threshold."""
     labels = (Label(0, "/m/a", "Dog, barking"), Label(1, "/m/b", "Cat"))
     counted = [ThresholdCounts(0.3, 8, 6, 200, 1, False), ThresholdCounts(0.95, 0, 0, 0, 0, True)]
     write(tmp_path, labels, FittedCalibration(PlattScaling(1.5, -0.25), {0: PlattScaling(1.25, 0.5)}, 1.0), counted)

@@ -1,4 +1,4 @@
-"""The chart: well-formed, and each dot where its numbers say."""
+"""Charts: well-formed SVG with each dot in its place."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from perceiverd.training.evaluation.charts import SIDE, Dot, Panel, diagonal
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_dots_lie_where_their_numbers_say() -> None:
-    """Along x they go to the right and along y upwards; bars reach from the interval's low end to its high one."""
+def test_dots_are_placed_by_their_values() -> None:
+    """X grows to the right and y upwards; a bar reaches from the low end of the interval to the high end."""
     dot = Dot(0.25, 0.75, 0.5, 1.0)
     root = ElementTree.fromstring(diagonal([Panel("a < b", [("before", []), ("after", [dot])])], "x", "y"))
     centres = [(float(one.attrib["cx"]), float(one.attrib["cy"])) for one in root.iter(f"{SVG}circle")]
@@ -23,7 +23,7 @@ def test_dots_lie_where_their_numbers_say() -> None:
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_panels_stand_side_by_side(count: int) -> None:
-    """Each panel takes the same width."""
+    """Each panel has the same width."""
     root = ElementTree.fromstring(diagonal([Panel("t", [("n", [])])] * count, "x", "y"))
     assert len(root.findall(f"{SVG}g")) == count
     assert float(root.attrib["width"]) == count * float(

@@ -1,4 +1,4 @@
-"""Held-out recordings: what is known of each, and the files they are in."""
+"""Held-out recordings: what is known about each, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ AT = {label.name: label.index for label in ontology().labels}
 
 
 def known(clips: list[list[str]], *, parents: bool) -> list[dict[str, int]]:
-    """Facts by name."""
+    """Facts by label name."""
     return [{name: int(row[c]) for name, c in AT.items()} for row in facts(clips, parents=parents)]
 
 
-def test_a_label_vouches_for_those_above_it_and_denies_its_sets_others() -> None:
-    """A dog is an animal and no cat and no chainsaw, may bark, and nothing is known of violins."""
+def test_a_label_implies_those_above_it_and_excludes_the_vocabulary() -> None:
+    """A dog is an animal, not a cat and not a chainsaw; it may bark; nothing is known about violins."""
     dog, cat, saw = known([["Dog"], ["Cat"], ["Chainsaw"]], parents=False)
     assert [dog[name] for name in ("Dog", "Animal", "Cat", "Chainsaw", "Bark", "Violin, fiddle")] == [
         1,
@@ -31,29 +31,29 @@ def test_a_label_vouches_for_those_above_it_and_denies_its_sets_others() -> None
         -1,
         -1,
     ]
-    assert cat["Bark"] == 0, "no dog, no bark"
-    assert saw["Animal"] == -1, "some other animal may be heard"
+    assert cat["Bark"] == 0, "without a dog there is no bark"
+    assert saw["Animal"] == -1, "another animal may be present"
 
 
-def test_a_label_above_the_vocabulary_is_absent_in_the_wide_sense() -> None:
-    """Where all that a set names of the animals is absent, so is Animal; of a dog it never is."""
+def test_with_parents_a_label_above_the_vocabulary_can_be_absent() -> None:
+    """If all animals of the vocabulary are absent, so is Animal; with a dog it is present."""
     dog, saw = known([["Dog"], ["Chainsaw"]], parents=True)
     assert (dog["Animal"], saw["Animal"]) == (1, 0)
 
 
-def test_what_often_comes_along_is_unknown() -> None:
-    """Thunder comes with rain, so rain denies neither thunder nor anything above it."""
+def test_labels_that_often_occur_together_are_unknown() -> None:
+    """Thunder often occurs with rain, so for a clip of rain thunder and the labels above it are unknown."""
     rain, _, _ = known([["Rain"], ["Thunder"], ["Dog"]], parents=True)
     assert (rain["Thunder"], rain["Thunderstorm"], rain["Dog"]) == (-1, -1, 0)
 
 
-def test_nothing_is_known_of_a_clip_without_labels() -> None:
-    """An unlabelled clip counts for no class and against none."""
+def test_a_clip_without_labels_is_unknown() -> None:
+    """A clip without labels counts neither for nor against any class."""
     assert set(facts([[], ["Dog"]], parents=True)[0]) == {-1}
 
 
 def test_a_set_is_read_back(tmp_path: Path) -> None:
-    """Clips, windows and the teacher's logits are as written; silent windows vouch for nothing."""
+    """Clips, windows and the teacher's logits are as written; in silent windows no label is present."""
     write(tmp_path, "validation")
     held = read(tmp_path, "validation")
     assert held.mel.shape == (WINDOWS, 128, 64)
@@ -66,14 +66,14 @@ def test_a_set_is_read_back(tmp_path: Path) -> None:
     assert AT["Animal"] in held.measurable
 
 
-def test_a_folder_without_a_set_is_told_in_one_line(tmp_path: Path) -> None:
-    """What is missing, and what makes it."""
+def test_a_folder_without_a_set_is_an_error(tmp_path: Path) -> None:
+    """The error names the command that makes the set."""
     with pytest.raises(MediaError, match="train held-out"):
         read(tmp_path, "validation")
 
 
-def test_means_are_of_a_clips_own_windows(tmp_path: Path) -> None:
-    """Each clip's mean is over its windows."""
+def test_a_clips_mean_is_over_its_windows(tmp_path: Path) -> None:
+    """Windows of other clips do not count."""
     write(tmp_path, "validation")
     held = read(tmp_path, "validation")
     values = np.arange(WINDOWS, dtype=np.float32)[:, None]

@@ -1,4 +1,4 @@
-"""Measures, against counts made by hand."""
+"""Measures, compared with counts made by hand."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def test_average_precision_is_the_mean_precision_at_the_positives() -> None:
     assert average_precision(scores, truth) == pytest.approx((1 + 2 / 3 + 3 / 6) / 3)
 
 
-def test_a_constant_score_earns_no_luck() -> None:
-    """Where all scores are equal the positives count as the last."""
+def test_a_constant_score_gains_nothing() -> None:
+    """If all scores are equal, the positives count as the last."""
     assert average_precision(np.zeros(4), np.array([True, False, False, False])) == pytest.approx(1 / 4)
 
 
 def test_a_class_without_positives_has_no_precision() -> None:
-    """Without a positive the measure is not a number, rather than 0 or 1."""
+    """Without a positive the measure is NaN, not 0 or 1."""
     assert np.isnan(average_precision(np.ones(3), np.zeros(3, np.bool_)))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=40))
 def test_average_precision_lies_between_chance_and_one(rows: list[tuple[int, bool]]) -> None:
-    """It is at most 1, and 1 exactly where every positive is above every negative."""
+    """It is at most 1, and exactly 1 if every positive is above every negative."""
     scores = np.array([score for score, _ in rows], dtype=np.float32)
     truth = np.array([sure for _, sure in rows])
     if not truth.any():
@@ -51,7 +51,7 @@ def test_average_precision_lies_between_chance_and_one(rows: list[tuple[int, boo
 
 
 def test_unknown_rows_count_neither_way() -> None:
-    """A high score where nothing is known costs nothing; a class without a positive is left out of the mean."""
+    """A high score for an unknown label costs nothing; a class without a positive is left out of the mean."""
     scores = np.array([[0.9, 0.5], [0.8, 0.5], [0.1, 0.5]])
     facts = np.array([[-1, 0], [1, 0], [0, -1]], np.int8)
     assert mean_precision(scores, facts, [0, 1]) == 1.0
@@ -59,14 +59,14 @@ def test_unknown_rows_count_neither_way() -> None:
 
 
 def test_recall_counts_labels_among_the_best() -> None:
-    """Of three labels that are there, two are among the two best of their rows."""
+    """Of three present labels, two are among the two best of their rows."""
     scores = np.array([[0.9, 0.8, 0.1], [0.3, 0.2, 0.1]])
     facts = np.array([[1, 0, 1], [0, 1, 0]], np.int8)
     assert recall_at(scores, facts, [0, 1, 2], 2) == pytest.approx(2 / 3)
 
 
 def test_the_bootstrap_draws_whole_groups() -> None:
-    """Rows of one group are always drawn together, so one group has no spread."""
+    """Rows of a group are always drawn together, so a single group has no spread."""
     values = np.array([0.0, 1.0, 2.0])
     interval = bootstrap(lambda rows: float(values[rows].mean()), ["a", "a", "a"])
     assert (interval.low, interval.value, interval.high) == (1.0, 1.0, 1.0)
@@ -75,13 +75,13 @@ def test_the_bootstrap_draws_whole_groups() -> None:
 
 
 def test_several_measures_share_their_draws() -> None:
-    """The difference of two measures that are alike has no spread, whatever each of them has."""
+    """On the same draws, the difference of two equal measures has no spread."""
     values = np.array([0.0, 1.0, 2.0])
-    one, other, less = bootstraps(
+    one, other, constant = bootstraps(
         lambda rows: np.array([values[rows].mean(), values[rows].mean() + 1, 1.0]), ["a", "b", "c"]
     )
     assert other.low - one.low == pytest.approx(1)
-    assert less.low == less.high == 1.0
+    assert constant.low == constant.high == 1.0
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_several_measures_share_their_draws() -> None:
     [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.39), (100, 81.36, 121.6)],
 )
 def test_rates_have_the_published_intervals(events: int, low: float, high: float) -> None:
-    """The exact Poisson limits are those of the tables (Garwood 1936), per unit of exposure."""
+    """The exact Poisson limits equal the published tables (Garwood 1936), per unit of exposure."""
     found = rate(events, 2.0)
     assert found.value == events / 2
     assert found.low * 2 == pytest.approx(low, rel=1e-3)
@@ -97,12 +97,12 @@ def test_rates_have_the_published_intervals(events: int, low: float, high: float
 
 
 def test_equal_values_share_their_rank() -> None:
-    """Ranks begin at 0; two that are equal have the mean of both places."""
+    """Ranks start at 0; two equal values get the mean of both ranks."""
     assert ranks(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
 
 
-def test_correlation_is_numpys() -> None:
-    """Rows are correlated one by one; a constant row has none."""
+def test_correlation_equals_numpys() -> None:
+    """Rows are correlated one by one; a constant row gives NaN."""
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=(2, 7)), rng.normal(size=(2, 7))
     other[1] = 3

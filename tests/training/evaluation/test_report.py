@@ -1,4 +1,4 @@
-"""Calibration and report as commands: a small model that learnt nothing, from a folder to a card's Markdown."""
+"""The commands calibrate and report, on a small untrained model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.heldout_set import write
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few draws and short streams, so that tests are quick."""
+    """Few draws and short streams, so that tests are fast."""
     for module in (metrics, reliability):
         monkeypatch.setattr(module, "ROUNDS", 10)
     for name in ("FIT_S", "TEST_S"):
@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """An untrained model that hears cached spectrograms and sees four pictures of 16 by 16."""
+    """An untrained model of saved spectrograms and of video with four frames of 16 by 16."""
     geometry = Geometry(
         classes=527,
         trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
@@ -57,7 +57,7 @@ def held_out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A cache of three dogs, one of them held out, and one in another package."""
+    """A cache of three pictures of dogs, one of them held out, and of one in another package."""
     rng = np.random.default_rng(0)
     dogs = "openclipart-png/usr/share/openclipart/png/animals/mammals/dogs"
     for path in (*(f"{dogs}/{n}.png" for n in range(3)), "gcompris-qt-data/explore_farm_animals/x/dog.webp"):
@@ -88,22 +88,22 @@ def test_a_model_is_calibrated_and_reported_on(model: Path, held_out: Path, pict
         "Sound, held-out recordings: 12 labelled clips",
         "Sound, held-out packages: 12 labelled clips",
         f"| {model} |",
-        "Correlation of both over the clips",
+        "Correlation with the teacher over the clips",
         "| held-out packages, calibrated |",
         "Log loss of 3 classes",
         "| events at the default thresholds |",
         "| small | of another package | 1 | 4 |",
-        "Sounds and pictures, both of another package, put together:",
+        "Pairs of a sound and a picture, both of another package:",
         "Of the same class:",
-        "Quiet: 0.0 hours",
+        "Generated media without events: 0.0 hours",
         "False alarms by label",
     ):
         assert part in done.stdout, part
     assert plot.read_text().startswith("<svg")
 
 
-def test_a_model_with_labels_of_its_own_is_refused_in_a_line(model: Path, held_out: Path) -> None:
-    """Held-out recordings speak of AudioSet's labels; a model with others is pointed to where it can be measured."""
+def test_a_model_with_other_labels_is_refused(model: Path, held_out: Path) -> None:
+    """Held-out recordings have AudioSet's labels. The error for other models names the command that measures them."""
     card = load_card(model)
     labels = (*card.labels, Label(527, "perceiverd/kettle", "Kettle"))
     geometry = msgspec.structs.replace(card.geometry, classes=528)
@@ -111,5 +111,5 @@ def test_a_model_with_labels_of_its_own_is_refused_in_a_line(model: Path, held_o
     save_model(model.with_name("more"), network, geometry, labels, name="more", licence="CC0-1.0")
     for command in ("report", "calibrate"):
         given = [command, "--model", str(model.with_name("more")), "--held-out", str(held_out), "--hours", "0.001"]
-        with pytest.raises(ModelError, match="more: pools and held-out recordings speak of AudioSet's 527 labels"):
+        with pytest.raises(ModelError, match="more: pools and held-out recordings need AudioSet's 527 labels"):
             CliRunner().invoke(app, given, catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""Thresholds: each bound holds, and is not kept to at more than it costs."""
+"""Thresholds: each bound holds, and no threshold is higher than its bounds need."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from perceiverd.training.evaluation.thresholds import CEILING, FLOOR, MARGIN, UN
 
 
 def test_a_clean_class_gets_the_lowest_threshold() -> None:
-    """Where nothing is wrong at the floor, the floor it is."""
+    """If no event is wrong at the floor, the threshold is the floor."""
     values = np.array([[0.9], [0.8], [0.7], [0.1], [0.05]])
     facts = np.array([[1], [1], [1], [0], [0]], np.int8)
     (one,) = choose(values, facts, np.zeros((1, 1)))
     assert (one.threshold, one.found, one.false, one.restless) == (FLOOR, 3, 0, False)
 
 
-def test_false_recordings_raise_the_threshold() -> None:
-    """The threshold lies just above the recordings that lack the label and score high, at the price of a find."""
+def test_wrong_recordings_raise_the_threshold() -> None:
+    """The threshold is just above the high scores of recordings that lack the label, even if it misses one with it."""
     values = np.concatenate([[0.9, 0.8, 0.5], np.full(20, 0.1), [0.6, 0.7]])[:, None]
     facts = np.concatenate([[1, 1, 1], np.zeros(22)])[:, None].astype(np.int8)
     (one,) = choose(values, facts, np.zeros((1, 1)))
-    # One recording alone may always be wrong, but of those that would be told seven in ten must be right.
+    # One recording may always be wrong, but seven in ten of those with an event must be right.
     assert 0.7 < one.threshold < 0.73
     assert (one.found, one.false) == (2, 0)
 
 
-def test_a_single_wrong_recording_is_borne() -> None:
-    """Of few recordings that lack the label one may score high, if those that have it outnumber it."""
+def test_a_single_wrong_recording_is_allowed() -> None:
+    """One recording that lacks the label may score high, if enough recordings with the label do."""
     values = np.array([[0.9], [0.8], [0.7], [0.6], [0.1]])
     facts = np.array([[1], [1], [1], [0], [0]], np.int8)
     (one,) = choose(values, facts, np.zeros((1, 1)))
     assert (one.threshold, one.found, one.false) == (FLOOR, 3, 1)
 
 
-def test_quiet_raises_the_threshold() -> None:
-    """What a stream of nothing reached, the threshold passes by a margin; beyond the ceiling it says so."""
+def test_streams_without_events_raise_the_threshold() -> None:
+    """The threshold is above the level of these streams by a margin; at the ceiling the label is restless."""
     values, facts = np.array([[0.9], [0.9], [0.9], [0.1]]), np.array([[1], [1], [1], [0]], np.int8)
     (low,) = choose(values, facts, np.array([[0.4], [0.2]]))
     needed = float(sigmoid(logit(np.array(0.4)) + MARGIN))
@@ -44,15 +44,15 @@ def test_quiet_raises_the_threshold() -> None:
     assert high.threshold == CEILING and high.restless
 
 
-def test_a_class_without_recordings_is_more_likely_than_not() -> None:
-    """Nothing vouches for it, so it begins higher than one that was measured."""
+def test_a_class_without_recordings_starts_higher() -> None:
+    """A class that could not be measured gets a higher first threshold than a measured one."""
     values, facts = np.zeros((4, 1)), np.full((4, 1), -1, np.int8)
     (one,) = choose(values, facts, np.zeros((1, 1)))
     assert one.threshold == UNMEASURED > FLOOR
 
 
 def test_clips_of_a_recording_count_as_one() -> None:
-    """Its level is the highest of its clips; where they differ in what is known, nothing is."""
+    """A recording's level is the highest of its clips; a fact that differs between them is unknown."""
     values = np.array([[0.2, 0.1], [0.6, 0.3], [0.5, 0.4]])
     facts = np.array([[1, 0], [1, -1], [0, 0]], np.int8)
     levels, known = by_recording(values, facts, np.array(["a", "a", "b"]))

@@ -1,4 +1,4 @@
-"""Pictures alone and pictures with sounds: windows of known truth, and what a report makes of them."""
+"""Video alone, and with audio: windows with known labels, and the tables of the report."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ MAPPING = Path(__file__).parents[3] / "models" / "imagenet-to-audioset.tsv"
 
 @pytest.fixture(autouse=True)
 def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bootstraps of few draws, so that tests are quick."""
+    """Bootstraps of few draws, so that tests are fast."""
     monkeypatch.setattr(metrics, "ROUNDS", 20)
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory: pytest.TempPathFactory) -> ScoringModel:
-    """An untrained model that hears cached spectrograms and sees four pictures of 16 by 16."""
+def model(tmp_path_factory: pytest.TempPathFactory) -> ScoringModel:
+    """An untrained model of saved spectrograms and of video with four frames of 16 by 16."""
     geometry = Geometry(
         classes=527,
         trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
@@ -53,7 +53,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> ScoringModel:
 
 @pytest.fixture
 def held(tmp_path: Path) -> HeldOut:
-    """Dogs, rain and chainsaws."""
+    """Recordings of dogs, rain and chainsaws."""
     write(tmp_path, "test")
     return read(tmp_path, "test")
 
@@ -67,18 +67,18 @@ def shown() -> HeldOutPictures:
 
 
 def test_ancestors_do_not_count_as_a_pictures_own_label() -> None:
-    """Of Bark, Dog, Domestic animals and Animal only Bark is the picture's own."""
+    """Of Bark, Dog, Domestic animals and Animal, only Bark is the picture's own label."""
     assert own_labels(facts([["Bark"]], parents=False)[0]) == {AT["Bark"]}
 
 
 def test_mapped_classes_are_what_the_table_names() -> None:
-    """Dog is one of them, what only stands above a dog is none."""
+    """Dog is a mapped class; a label that is only above Dog is not."""
     found = mapped_classes(MAPPING)
     assert AT["Dog"] in found and AT["Domestic animals, pets"] not in found and 40 < len(found) < 120
 
 
 def test_a_hit_is_a_label_among_the_best_of_the_mapped() -> None:
-    """Classes that are not mapped take no place among the five."""
+    """Unmapped classes take no place among the five best."""
     scores = np.zeros((2, 527), np.float32)
     scores[:, 300:320] = 1
     scores[0, AT["Dog"]] = 0.5
@@ -88,7 +88,7 @@ def test_a_hit_is_a_label_among_the_best_of_the_mapped() -> None:
 
 
 def test_pictures_are_counted_by_picture(shown: HeldOutPictures) -> None:
-    """A row for each model, with pictures and windows of the mapped classes."""
+    """Each model has a row with the number of pictures and windows of the mapped classes."""
     right = np.zeros((10, 527), np.float32)
     for row, own in zip(right, shown.own, strict=True):
         row[list(own)] = 1
@@ -96,22 +96,22 @@ def test_pictures_are_counted_by_picture(shown: HeldOutPictures) -> None:
     assert line == "| small | of another package | 3 | 6 | 1.000 [1.000, 1.000] |"
 
 
-def test_pairs_match_or_share_nothing(held: HeldOut, shown: HeldOutPictures) -> None:
-    """Matching pairs share a label; the others none; both are of the same sounds, the loudest window of each."""
+def test_pairs_match_or_have_no_label_in_common(held: HeldOut, shown: HeldOutPictures) -> None:
+    """Matching pairs have a common label, others have none. Both kinds have the loudest window of the same sounds."""
     pairs = make_pairs(held, shown)
-    heard = [own_labels(held.wide_facts[held.clip[window]]) for window in pairs.sound]
-    assert {AT["Rain"]} not in heard, "there is no picture of rain"
-    for own, sight, matching in zip(heard, pairs.sight, pairs.matching, strict=True):
-        assert bool(own & shown.own[sight]) == matching
-    cats = [own for own, sight in zip(heard, pairs.sight, strict=True) if shown.own[sight] == {AT["Cat"]}]
+    audible = [own_labels(held.wide_facts[held.clip[window]]) for window in pairs.sound]
+    assert {AT["Rain"]} not in audible, "there is no picture of rain"
+    for own, picture, matching in zip(audible, pairs.picture, pairs.matching, strict=True):
+        assert bool(own & shown.own[picture]) == matching
+    cats = [own for own, picture in zip(audible, pairs.picture, strict=True) if shown.own[picture] == {AT["Cat"]}]
     assert {AT["Dog"]} in cats, "another animal is another class"
     assert set(pairs.sound[pairs.matching]) == set(pairs.sound[~pairs.matching])
     assert (held.below_db[pairs.sound] == 0).all()
 
 
-def test_ear_and_eye_are_told_apart(student: ScoringModel, held: HeldOut, shown: HeldOutPictures) -> None:
-    """Each kind of pair has a row for sound, picture and both, with five measures."""
-    text = list(audio_video_rows(student, held, shown, make_pairs(held, shown)))
+def test_each_input_has_a_row(model: ScoringModel, held: HeldOut, shown: HeldOutPictures) -> None:
+    """The table of each kind of pair has a row for sound, for picture and for both."""
+    text = list(audio_video_rows(model, held, shown, make_pairs(held, shown)))
     assert [line.split(" | ")[0] for line in text if line.startswith("| ")] == [
         "| given",
         "| sound alone",
