@@ -23,16 +23,16 @@ from perceiverd.model.card import DEFAULT, load_card
 from perceiverd.sources.devices import alsa, v4l2
 from perceiverd.sources.process.probe import (
     Answer,
+    AudioQuality,
+    ExamineCamera,
     Failed,
     FoundCamera,
     FoundMicrophone,
-    Heard,
     ListMicrophones,
-    LookAt,
-    Opened,
+    OpenedDevice,
     Question,
-    Saw,
-    Try,
+    TryDevice,
+    VideoQuality,
 )
 from perceiverd.sources.specs import Camera, Microphone
 
@@ -80,7 +80,7 @@ class MicrophoneReport:
     """A microphone with its level now, or what kept it from being heard."""
 
     found: FoundMicrophone
-    heard: Heard | None
+    heard: AudioQuality | None
     fault: str | None
 
 
@@ -123,7 +123,7 @@ class Asking:
 def devices(*, json: bool = False) -> int:
     """List them all; 0 where a camera or a microphone can be used, 1 where none can."""
     paths = v4l2.paths()
-    looking = [Asking(LookAt(path), LOOK_S) for path in paths]
+    looking = [Asking(ExamineCamera(path), LOOK_S) for path in paths]
     listing = Asking(ListMicrophones(), LOOK_S)
     if not json:
         print("Cameras", flush=True)
@@ -149,7 +149,7 @@ def try_out(name: str, *, json: bool = False) -> int:
     wanted = load_card(DEFAULT).geometry.media_format
     if not json:
         print(f"{name}: opening it as a {'camera' if isinstance(source, Camera) else 'microphone'} ...", flush=True)
-    answers = Asking(Try(source, wanted, TRY_S), OPEN_S + TRY_S).answers()
+    answers = Asking(TryDevice(source, wanted, TRY_S), OPEN_S + TRY_S).answers()
     failed = next((each for each in answers if isinstance(each, Failed)), None)
     if json:
         print(msgspec.json.encode([msgspec.to_builtins(each) for each in answers]).decode())
@@ -211,11 +211,11 @@ def _levels(found: Sequence[FoundMicrophone]) -> list[MicrophoneReport]:
 
 
 def _listening(microphone: FoundMicrophone) -> Asking:
-    return Asking(Try(Microphone(device=microphone.index), MediaFormat(16_000), LEVEL_S), OPEN_S)
+    return Asking(TryDevice(Microphone(device=microphone.index), MediaFormat(16_000), LEVEL_S), OPEN_S)
 
 
-def _level(answers: Sequence[Answer]) -> tuple[Heard | None, str | None]:
-    heard = next((each for each in answers if isinstance(each, Heard)), None)
+def _level(answers: Sequence[Answer]) -> tuple[AudioQuality | None, str | None]:
+    heard = next((each for each in answers if isinstance(each, AudioQuality)), None)
     return heard, next((each.message for each in answers if isinstance(each, Failed)), None)
 
 
@@ -269,13 +269,13 @@ def _microphone_lines(microphones: Sequence[MicrophoneReport]) -> Iterator[str]:
             yield f"    fault    {microphone.fault.removeprefix(f'microphone {found.name}: ')}"
 
 
-def _bar(heard: Heard) -> str:
+def _bar(heard: AudioQuality) -> str:
     signs = Glyphs.of(sys.stdout.encoding or "ascii")
     drawn = signs.bar(1 - heard.rms_dbfs / QUIETEST_DBFS, BAR)
     return f"{drawn} {heard.rms_dbfs:6.1f} dBFS, peak {heard.peak_dbfs:.1f}{_remark(heard)}"
 
 
-def _remark(heard: Heard) -> str:
+def _remark(heard: AudioQuality) -> str:
     if heard.peak_dbfs <= SILENT_DBFS:
         return "; exact silence: is it muted? (alsamixer, F4)"
     if heard.peak_dbfs >= LOUD_DBFS:
@@ -287,9 +287,9 @@ def _remark(heard: Heard) -> str:
 
 def _tried(answer: Answer) -> Iterator[str]:
     match answer:
-        case Opened():
+        case OpenedDevice():
             yield f"  opened       {answer.name}: {answer.how}"
-        case Saw():
+        case VideoQuality():
             yield f"  first data   after {answer.first_ms:.0f} ms"
             size = f"{answer.width}x{answer.height}"
             yield f"  came         {answer.pictures} pictures of {size}, {answer.fps:.2f} a second"
@@ -298,7 +298,7 @@ def _tried(answer: Answer) -> Iterator[str]:
             yield f"  time         {how}; {answer.late_ms:.0f} ms old when they came"
             dark = "; black: is the lens covered?" if answer.brightness < DARK else ""
             yield f"  brightness   {answer.brightness:.0%}{dark}"
-        case Heard():
+        case AudioQuality():
             yield f"  first data   after {answer.first_ms:.0f} ms"
             yield f"  came         {answer.rate_hz:.0f} samples a second"
             yield f"  jitter       {answer.jitter_ms:.1f} ms late on average"

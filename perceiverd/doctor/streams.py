@@ -24,9 +24,9 @@ WITH_SECRETS = "systemd-run --pipe --wait -p EnvironmentFile=/etc/perceiverd/sec
 
 def protocols(streams: Mapping[str, StreamConfig]) -> Iterator[Finding]:
     """Whether FFmpeg can open the URL schemes that a configuration may use."""
-    from perceiverd.sources.decode.protocols import missing  # loads FFmpeg
+    from perceiverd.sources.decode.diagnosis import unsupported  # loads FFmpeg
 
-    lacking = missing(SCHEMES)
+    lacking = unsupported(SCHEMES)
     urls = [getattr(source, "url", "") for stream in streams.values() for source in stream.sources]
     needed = sorted({url.partition("://")[0].lower() for url in urls} & set(lacking))
     if needed:

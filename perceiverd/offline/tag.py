@@ -224,6 +224,6 @@ def _advance(bars: Progress, bar: TaskID, done_ns: int) -> None:
 def _length_s(file: str) -> float | None:
     """The length that the file states; None if it states none, or for a URL, which would be opened twice."""
     try:
-        return None if _is_url(file) else container.probe(Path(file)).duration_s
+        return None if _is_url(file) else container.inspect(Path(file)).duration_s
     except MediaError:  # reported when the file is read
         return None

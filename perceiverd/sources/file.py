@@ -1,4 +1,4 @@
-"""A clip replayed in real time: its own time line laid on CLOCK_MONOTONIC, each item sent when its time has come."""
+"""A clip replayed in real time: its time line is laid on CLOCK_MONOTONIC, and each item is sent when it is due."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from perceiverd.sources.decode import container
 from perceiverd.sources.specs import File
 
 AHEAD_NS = NS_PER_S
-"""Containers interleave sound and pictures loosely: so much is read ahead and put in order."""
+"""Containers interleave audio and video loosely: we read this much ahead and sort it."""
 AHEAD_ITEMS = 512
-"""And never more than this is held."""
+"""We never hold more items than this."""
 SIGN_OF_LIFE_NS = NS_PER_S // 2
-"""While nothing is due for longer than this, say that all is well."""
+"""If nothing is due for longer than this, we send a sign of life."""
 
 Sleep = Callable[[float], None]
 
 
 def media(spec: File, wanted: MediaFormat, clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
-    """Yield the clip's media at their time, live-stamped; None while nothing is due. Raises MediaError."""
+    """Yield the clip's media when they are due, live-stamped; None while nothing is due. Raises MediaError."""
     begin_ns: int | None = None
     while True:
         extent = _Extent(wanted)
-        items = extent.over(container.read(Path(spec.path), wanted))
-        first = next(items)  # opens the file; container.read raises where there is nothing in it
+        items = extent.measured(container.read(Path(spec.path), wanted))
+        first = next(items)  # opens the file; container.read raises if there are no media in it
         if begin_ns is None:
             begin_ns = clock()
         yield from paced(_all_later(first, items, begin_ns), clock, sleep)
@@ -40,17 +40,17 @@ def media(spec: File, wanted: MediaFormat, clock: Clock = now_ns, sleep: Sleep =
 
 
 def due_ns(item: Media) -> int:
-    """When a device would have delivered the item: sound once its last sample is taken, a picture at once."""
+    """When a device would have delivered the item: a chunk once its last sample is taken, a frame at once."""
     return item.end_ns if isinstance(item, Chunk) else item.start_ns
 
 
 def later(item: Media, by_ns: int) -> Media:
-    """The same item on another time line."""
+    """The same item, later by this much."""
     return replace(item, start_ns=item.start_ns + by_ns)
 
 
 def paced(items: Iterable[Media], clock: Clock = now_ns, sleep: Sleep = time.sleep) -> Iterator[Media | None]:
-    """Yield live-stamped items in the order in which they are due, each not before; None during long waits."""
+    """Yield live-stamped items in the order in which they are due, none before its time; None during long waits."""
     heap: list[tuple[int, int, Media]] = []
     newest_ns = -(1 << 63)
     fault: MediaError | None = None
@@ -61,7 +61,7 @@ def paced(items: Iterable[Media], clock: Clock = now_ns, sleep: Sleep = time.sle
         due = due_ns(item)
         newest_ns = max(newest_ns, due)
         heapq.heappush(heap, (due, number, item))
-        # What is due already goes out at once: the next item may be long in coming from a network.
+        # We send what is due at once: the next item may take long to come from a network.
         while heap and (newest_ns - heap[0][0] > AHEAD_NS or len(heap) > AHEAD_ITEMS or heap[0][0] <= clock()):
             yield from _in_time(heapq.heappop(heap), clock, sleep)
     while heap:
@@ -71,7 +71,7 @@ def paced(items: Iterable[Media], clock: Clock = now_ns, sleep: Sleep = time.sle
 
 
 def _until_fault(items: Iterable[Media]) -> Iterator[Media | MediaError]:
-    """The items and, instead of raising it, the error that ends them: what was read before it still has its time."""
+    """The items, and the error that ends them as the last item: what was read before it must still be sent in time."""
     try:
         yield from items
     except MediaError as error:
@@ -94,17 +94,18 @@ def _all_later(first: Media, rest: Iterator[Media], by_ns: int) -> Iterator[Medi
 
 
 class _Extent:
-    """How long a clip is, found out while it passes."""
+    """Measures the length of a clip while its items pass."""
 
     def __init__(self, wanted: MediaFormat) -> None:
-        self._end_ns = 0
+        self._audio_end_ns = 0
         self._frame: Frame | None = None
         self._period_ns = round(NS_PER_S / wanted.video.fps) if wanted.video else 0
 
-    def over(self, items: Iterable[Media]) -> Iterator[Media]:
+    def measured(self, items: Iterable[Media]) -> Iterator[Media]:
+        """The same items."""
         for item in items:
             if isinstance(item, Chunk):
-                self._end_ns = max(self._end_ns, item.end_ns)
+                self._audio_end_ns = max(self._audio_end_ns, item.end_ns)
             else:
                 if self._frame is not None and item.start_ns > self._frame.start_ns:
                     self._period_ns = item.start_ns - self._frame.start_ns
@@ -113,6 +114,6 @@ class _Extent:
 
     @property
     def length_ns(self) -> int:
-        """To the end of the sound or of the last picture, which lasts as long as the one before; whichever is later."""
-        sight_ns = self._frame.start_ns + self._period_ns if self._frame else 0
-        return max(self._end_ns, sight_ns)
+        """To the end of audio or of the last frame, whichever is later; that frame lasts as long as the one before."""
+        video_end_ns = self._frame.start_ns + self._period_ns if self._frame else 0
+        return max(self._audio_end_ns, video_end_ns)

@@ -1,9 +1,8 @@
-"""Source specifications: what a stream watches, as it stands in the configuration.
+"""The specifications of sources, as the configuration has them. Opens nothing, so it loads neither FFmpeg nor drivers.
 
-A new kind of source is one struct here (added to `Source`) and one module of the tag's name with
-`media(spec, wanted) -> Iterator[Media | Timing | None]`: None says "alive, nothing due yet"; a Timing, now and then and
-right before what follows a step, what is known of the clock. Nothing here opens anything, so that configuration
-and daemon load neither FFmpeg nor a driver.
+A new kind of source is a struct here, added to `Source`, and a module named like its tag, with
+`media(spec, wanted) -> Iterator[Media | Timing | None]`. None is a sign of life while nothing is due. A Timing reports
+what is known of the clock: regularly, and right before the first media after a step.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import msgspec
 from perceiverd.core.secrets import filled, references, strays
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
-"""URL schemes that PyAV's own FFmpeg opens. `file` is missing on purpose: a file is no live source."""
+"""URL schemes that PyAV's own FFmpeg opens. `file` is missing because a file is no live source."""
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
@@ -32,7 +31,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
 
     def __post_init__(self) -> None:
         if not self.path:
-            raise ValueError("path is the name of a clip, not empty")
+            raise ValueError("path must not be empty; name an audio or video file")
 
 
 class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
@@ -55,31 +54,31 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     the system's authorities are used."""
 
     def __post_init__(self) -> None:
-        # No message here quotes the URL or a part of it: where a password is misplaced it could be anywhere.
+        # No message here quotes the URL or a part of it, because a misplaced password could be anywhere in it.
         if any(ord(sign) <= 32 or ord(sign) == 127 for sign in self.url):
-            raise ValueError("url holds a blank or a control character")
+            raise ValueError("url contains a blank or a control character")
         if not references(self.url):
             _check_url(self.url)
         elif not self.url.startswith("${") and self.url.partition("://")[0].lower() not in SCHEMES:
-            raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+            raise ValueError(f"url must begin with one of {', '.join(SCHEMES)} and ://")
         if strays(self.url) and "@" not in re.split("[/?#]", self.url.partition("://")[2])[0]:
             raise ValueError(
-                "url has an @ after its host and port; a password with / ? or # in it is best written as ${NAME}, an @ "
-                "in the path or the query as %40"
+                "url has an @ after its host and port; write a password with / ? or # in it as ${NAME}, and an @ in "
+                "the path or the query as %40"
             )
         if not (0 < self.open_timeout_s <= 600 and 0 < self.read_timeout_s <= 600):
-            raise ValueError("open_timeout_s and read_timeout_s are above 0 and at most 600 seconds")
+            raise ValueError("open_timeout_s and read_timeout_s must be above 0 and at most 600 seconds")
 
     def filled(self, secrets: Mapping[str, str]) -> Url:
-        """With its secrets in place. Raises ValueError where that makes no URL; its words hold no secret."""
+        """The same with its secrets in place. Raises ValueError, without any secret, if the result is no URL."""
         url = filled(self.url, secrets)
         if "${" in url:
-            raise ValueError("a secret refers to another")
+            raise ValueError("a secret must not refer to another secret")
         return msgspec.structs.replace(self, url=url)
 
     @property
     def pushed(self) -> bool:
-        """Whether the sender sets the pace; over HTTP (HLS too) the reader does."""
+        """Whether the sender sets the pace; over HTTP, HLS included, the reader does."""
         return not self.url.lower().startswith(("http://", "https://"))
 
 
@@ -93,7 +92,7 @@ class Synthetic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
 
     def __post_init__(self) -> None:
         if not (self.video or self.audio):
-            raise ValueError("a source has video, audio or both")
+            raise ValueError("a source must have video, audio or both")
 
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="camera"):
@@ -115,7 +114,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
     def __post_init__(self) -> None:
         _check_device(self.device)
         if self.format is not None and not (1 <= len(self.format) <= 4 and self.format.isascii()):
-            raise ValueError("format has up to four letters, such as YUYV or MJPG")
+            raise ValueError("format must have one to four letters, such as YUYV or MJPG")
 
 
 class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
@@ -139,19 +138,19 @@ Source = File | Url | Synthetic | Camera | Microphone
 
 def _check_device(device: str | int) -> None:
     if isinstance(device, int) and not 0 <= device < 1000:
-        raise ValueError("device is a number from 0 to 999, or a name")
+        raise ValueError("device must be a number from 0 to 999, or a name")
     if isinstance(device, str) and not (device.strip() and device.isprintable()):
-        raise ValueError("device is the name of one, not empty")
+        raise ValueError("device must not be empty; use a number or a name")
 
 
 def _check_url(url: str) -> None:
     if "://" not in url or url.partition("://")[0].lower() not in SCHEMES:
-        raise ValueError(f"url begins with one of {', '.join(SCHEMES)} and ://")
+        raise ValueError(f"url must begin with one of {', '.join(SCHEMES)} and ://")
     try:
-        urlsplit(url).port  # noqa: B018 - both the host and the port are checked where they are asked for
+        urlsplit(url).port  # noqa: B018 - reading it checks host and port
     except ValueError:
         raise ValueError(
-            "url has a host or port that cannot be one; a password with @ : / ? # or % in it is best written as ${NAME}"
+            "url has an invalid host or port; write a password with @ : / ? # or % in it as ${NAME}"
         ) from None
 
 
@@ -161,18 +160,18 @@ def secrets_of(source: Source) -> tuple[str, ...]:
 
 
 def shown(url: str) -> str:
-    """The URL without user name, password and query, fit for logs and errors."""
+    """The URL without user name, password and query, for logs and errors."""
     if strays(url):
         return f"{url.partition('://')[0]}://..."
     try:
         parts = urlsplit(url)
-    except ValueError:  # no host can be found in it, so where a password would stand cannot be told
+    except ValueError:  # it has no valid host, so nobody can know where a password would be
         return f"{url.partition('://')[0]}://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def name_of(source: Source) -> str:
-    """What a log line calls the source; holds no secret."""
+    """What log lines call the source; holds no secret."""
     match source:
         case File(path=path):
             return path

@@ -20,7 +20,7 @@ from perceiverd import config
 from perceiverd.cli import devices
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.sources.devices import v4l2
-from perceiverd.sources.process.probe import counted_hz, dbfs
+from perceiverd.sources.process.probe import dbfs, measured_rate_hz
 from perceiverd.sources.specs import Camera, Microphone
 from tests.support.pulse import FAKE, RATE_HZ, Pulse, microphone, missing, needs_microphone
 
@@ -153,7 +153,7 @@ def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
             pulse.thaw()
         assert time.monotonic() - began_s < 60
     assert done.returncode == 1
-    assert re.search(r"perceiverd: .*(does not answer within|no sound for|there is none of this name)", done.stderr)
+    assert re.search(r"perceiverd: .*(does not answer within|no audio for|there is none of this name)", done.stderr)
 
 
 def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path) -> None:
@@ -178,5 +178,5 @@ def test_levels_and_rates() -> None:
     assert dbfs(1) == 0 and dbfs(0) == -120 and dbfs(0.5) == pytest.approx(-6.02, abs=0.01)
     late = np.random.default_rng(0).exponential(2e7, 120)
     ends = [(n * 1000, round(n * 1000 / 47_990 * 1e9 + late[n])) for n in range(120)]
-    assert counted_hz(ends, 48_000) == pytest.approx(47_990, rel=0.002)
-    assert counted_hz(ends[:5], 48_000) == 48_000
+    assert measured_rate_hz(ends, 48_000) == pytest.approx(47_990, rel=0.002)
+    assert measured_rate_hz(ends[:5], 48_000) == 48_000

@@ -105,12 +105,12 @@ CLIP = '[streams.door]\nsources = [{kind = "file", path = "a.mp4"}]\n'
         ),
         (
             '[streams.door]\nsources = [{kind="url", url="rtsp://u:hun/ter2@h"}]',
-            "$.streams.door.sources[0]: url has a host or port that cannot be one; a password with",
+            "$.streams.door.sources[0]: url has an invalid host or port; write a password with",
         ),
         *(
             (
                 f'[streams.door]\nsources = [{{kind="url", url="rtsp://{user}@192.0.2.7/stream"}}]',
-                "$.streams.door.sources[0]: url has an @ after its host and port; a password with / ? or # in it",
+                "$.streams.door.sources[0]: url has an @ after its host and port; write a password with / ? or # in it",
             )
             for user in ("admin:2024#cam", "admin:1234/x", "admin:1234?x", "admin:1${A}/x")
         ),

@@ -103,9 +103,9 @@ def test_secrets_are_looked_up_separately(tmp_path: Path) -> None:
     [
         ({"GATE": "http://h"}, "door.sources[0].url: the environment variable CAM is not set; set it"),
         ({"CAM": "", "GATE": "http://h"}, "door.sources[0].url: the environment variable CAM is empty"),
-        ({"CAM": "x", "GATE": "s3cret"}, "gate.sources[0].url: url begins with one of rtsp,"),
-        ({"CAM": "x", "GATE": "http://u:s3cret/x@h"}, "gate.sources[0].url: url has a host or port that cannot be one"),
-        ({"CAM": "x", "GATE": "http://${s3cret}"}, "gate.sources[0].url: a secret refers to another"),
+        ({"CAM": "x", "GATE": "s3cret"}, "gate.sources[0].url: url must begin with one of rtsp,"),
+        ({"CAM": "x", "GATE": "http://u:s3cret/x@h"}, "gate.sources[0].url: url has an invalid host or port"),
+        ({"CAM": "x", "GATE": "http://${s3cret}"}, "gate.sources[0].url: a secret must not refer to another"),
     ],
 )
 def test_a_missing_or_wrong_secret_is_named(tmp_path: Path, environment: dict[str, str], expected: str) -> None:

@@ -244,7 +244,7 @@ def test_secrets_are_never_told(running: Running) -> None:
         said.append(shown)
     said.append(running.log.read_text())
     everything = "\n".join(said)
-    assert "url begins with one of" in everything
+    assert "url must begin with one of" in everything
     assert "rtsp://user:${CAM_PASSWORD}@127.0.0.1:9/${CAM_KEY}?token=${CAM_KEY}" in everything
     assert "rtsp://user:***@127.0.0.1:9/x?pass=***" in everything
     assert "source=${CAM_URL}" in everything

@@ -14,7 +14,7 @@ from perceiverd.core.media import NS_PER_S, Chunk, Frame
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.devices.clock_fit import ClockFit
-from perceiverd.sources.url import ArrivalLine
+from perceiverd.sources.url import SenderClock
 
 MS = NS_PER_S // 1000
 DAY_S = 24 * 3600
@@ -88,7 +88,7 @@ def laid(device: Device, seconds: float, made: Callable[[int, int, Device], Fram
     """What a source gives that lays its device's clock by a `Line`, and holds back what is in doubt."""
     line, held = ClockFit(), list[tuple[int, int]]()
     for number, (true_ns, device_ns, at_ns) in enumerate(device.taken(seconds)):
-        if line.note(device_ns, at_ns):
+        if line.add(device_ns, at_ns):
             held.clear()
             yield at_ns, number, None
         held.append((true_ns, device_ns))
@@ -103,9 +103,9 @@ def laid(device: Device, seconds: float, made: Callable[[int, int, Device], Fram
 
 def arrived(device: Device, seconds: float) -> Iterator[Item]:
     """What a URL gives: sound and pictures by one sender's clock, laid by what arrives soonest."""
-    line = ArrivalLine()
+    line = SenderClock()
     for number, (true_ns, device_ns, at_ns) in enumerate(device.taken(seconds)):
-        if line.arrived(device_ns, at_ns):
+        if line.add(device_ns, at_ns):
             start_ns = device_ns + line.offset_ns
             yield at_ns, number, picture(true_ns, start_ns, device)
             yield at_ns, number, sound(true_ns, start_ns - device.period_ms * MS, device)

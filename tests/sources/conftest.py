@@ -1,4 +1,4 @@
-"""Writes real clips with PyAV, so that what is read back has gone through real encoders and containers."""
+"""Writes real clips with PyAV, so that tests read through real encoders and containers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def write(
     layout: str = "stereo",
     audio_codec: str = "aac",
     audio_start_s: float = 0.0,
-    audio_hole_s: tuple[float, float] | None = None,
+    audio_gap_s: tuple[float, float] | None = None,
     container_format: str | None = None,
 ) -> Path:
-    """Write `picture(t)`, (H, W, 3) RGB, and `sound(t)`, (channels, S) or (S,) for all channels, side by side.
+    """Write `picture(t)`, (H, W, 3) RGB, as video and `sound(t)`, (channels, S) or (S,) for all channels, as audio.
 
-    `times_s` replaces the constant rate; `audio_hole_s` = (at, length) moves the sound after `at` back by `length`.
+    `times_s` replaces the constant rate; `audio_gap_s` = (at, length) moves the audio after `at` back by `length`.
     """
     with av.open(str(path), "w", format=container_format) as container:
         video: av.VideoStream | None = None
@@ -81,7 +81,7 @@ def write(
             packets += [(1e9, packet) for packet in video.encode(None)]
         if audio is not None and sound is not None:
             for time_s, block in _blocks(sound, seconds, rate_hz, layout, audio):
-                late_s = audio_hole_s[1] if audio_hole_s and time_s >= audio_hole_s[0] else 0.0
+                late_s = audio_gap_s[1] if audio_gap_s and time_s >= audio_gap_s[0] else 0.0
                 block.pts, block.time_base = (
                     round((time_s + audio_start_s + late_s) * rate_hz),
                     Fraction(1, rate_hz),

@@ -1,4 +1,4 @@
-"""What is asked of a camera and what is made of its pictures; cameras themselves are tried in tests/guest."""
+"""The mode that is chosen for a camera, and how its frames are fitted; tests/guest has real cameras."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WEBCAM = [
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        (Camera(), Mode("YUYV", 640, 480, 15)),  # least that is twice the model's size at 15/s, and not compressed
+        (Camera(), Mode("YUYV", 640, 480, 15)),  # the least that is twice the model's size at 15/s and not compressed
         (Camera(fps=30), Mode("YUYV", 640, 480, 30)),
         (Camera(width=1920, height=1080), Mode("MJPG", 1920, 1080, 30)),
         (Camera(width=1280, height=720, format="YUYV"), Mode("YUYV", 1280, 720, 10)),
@@ -40,21 +40,21 @@ WEBCAM = [
         (Camera(width=1300, height=700), Mode("MJPG", 1280, 720, 30)),
     ],
 )
-def test_what_a_webcam_is_asked_for(spec: Camera, expected: Mode) -> None:
-    """What is configured counts, or the nearest to it; what is not is the least that does the model justice."""
+def test_the_mode_for_a_webcam(spec: Camera, expected: Mode) -> None:
+    """The mode is nearest to the configuration; otherwise it is the least that is good enough for the model."""
     assert choose(WEBCAM, spec, MODEL) == expected
 
 
-def test_a_format_that_is_not_there_is_told_with_those_that_are() -> None:
-    """The line names them."""
+def test_an_unknown_format_is_an_error_that_lists_the_others() -> None:
+    """The error lists the formats of the camera."""
     with pytest.raises(MediaError, match="has no format NV12; it has YUYV, MJPG, H264"):
         choose(WEBCAM, Camera(format="NV12"), MODEL)
     with pytest.raises(MediaError, match=r"its formats \(H264\) cannot be read"):
         choose(WEBCAM[-1:], Camera(), MODEL)
 
 
-def test_a_driver_that_does_not_say_what_it_has_is_taken_as_it_is() -> None:
-    """Nothing is asked for but what is configured."""
+def test_a_driver_without_a_list_keeps_its_mode() -> None:
+    """Only what is configured is set."""
     assert choose([], Camera(), MODEL) is None
     assert choose([], Camera(width=800, height=600), MODEL) == Mode("YUYV", 800, 600, 30)
 
@@ -69,8 +69,8 @@ MODES = st.builds(
 
 
 @given(st.lists(MODES, min_size=1, max_size=20), st.integers(8, 512), st.integers(8, 512))
-def test_whatever_is_offered_something_readable_is_chosen(modes: list[Mode], height: int, width: int) -> None:
-    """It is one of those that are offered, large and quick enough where any is; otherwise that is a MediaError."""
+def test_a_readable_mode_is_chosen(modes: list[Mode], height: int, width: int) -> None:
+    """The choice is one of the readable modes, large and fast enough if any is; without one it is a MediaError."""
     wanted = VideoFormat(height, width, 3.125)
     readable = [mode for mode in modes if mode.format in READABLE]
     if not readable:
@@ -79,21 +79,21 @@ def test_whatever_is_offered_something_readable_is_chosen(modes: list[Mode], hei
         return
     chosen = choose(modes, Camera(), wanted)
     assert chosen in readable
-    quick = [mode for mode in readable if mode.format != "GREY" and mode.fps >= 15]
-    good = [mode for mode in quick if mode.width >= 2 * width and mode.height >= 2 * height]
+    fast = [mode for mode in readable if mode.format != "GREY" and mode.fps >= 15]
+    good = [mode for mode in fast if mode.width >= 2 * width and mode.height >= 2 * height]
     if good:
         assert chosen in good
 
 
 def scene(height: int, width: int) -> NDArray[np.uint8]:
-    """A smooth picture, RGB, in which every place has its own colour."""
+    """A smooth RGB frame in which each place has its own colour."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([255 * x / width, 255 * y / height, 127 + 120 * np.sin(9 * x / width)], -1).astype(np.uint8)
 
 
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (720, 1280), (1080, 1920), (240, 320), (97, 131)])
-def test_pictures_are_fitted_as_those_of_files_are(height: int, width: int) -> None:
-    """OpenCV's way of cropping, shrinking and colouring agrees with FFmpeg's to a grey level or two."""
+def test_frames_are_fitted_as_in_files(height: int, width: int) -> None:
+    """OpenCV's cropping, shrinking and colours agree with FFmpeg's to a grey level or two."""
     picture = scene(height, width)
     mine = fit(np.ascontiguousarray(picture[:, :, ::-1]), MODEL)
     theirs = Sizer(MODEL).fit(av.VideoFrame.from_ndarray(picture, "rgb24"), None)
@@ -102,16 +102,16 @@ def test_pictures_are_fitted_as_those_of_files_are(height: int, width: int) -> N
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 64), st.integers(1, 64), st.booleans())
-def test_every_picture_fits(height: int, width: int, to_height: int, to_width: int, grey: bool) -> None:
-    """Whatever the sizes, it comes out as the model wants it, and one colour stays that colour."""
+def test_every_size_fits(height: int, width: int, to_height: int, to_width: int, grey: bool) -> None:
+    """A frame of any size gets the model's size, and a plain colour stays the same."""
     shape = (height, width) if grey else (height, width, 3)
     fitted = fit(np.full(shape, 77, np.uint8), VideoFormat(to_height, to_width, 1))
     assert fitted.shape == (to_height, to_width, 3) and fitted.dtype == np.uint8
     assert (fitted == 77).all()
 
 
-def test_a_camera_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line says so, and which there are."""
+def test_a_missing_camera_is_an_error_that_lists_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says that there is no such device, and which there are."""
     monkeypatch.setattr(v4l2, "DEV", tmp_path)
     with pytest.raises(MediaError, match=r"video3: there is no such device; this machine has no camera"):
         next(camera.media(Camera(device=3), MediaFormat(video=MODEL)))
@@ -123,8 +123,8 @@ def test_a_camera_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.
         next(camera.media(Camera(device=0), MediaFormat(video=MODEL)))
 
 
-def test_stable_names_are_found_and_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name under by-id leads to its node, and a node has that name."""
+def test_stable_names_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name under by-id leads to its node, and the node has that name."""
     monkeypatch.setattr(v4l2, "DEV", tmp_path)
     (tmp_path / "v4l" / "by-id").mkdir(parents=True)
     (tmp_path / "video2").touch()
@@ -135,7 +135,7 @@ def test_stable_names_are_found_and_given(tmp_path: Path, monkeypatch: pytest.Mo
     assert v4l2.stable(str(tmp_path / "video2")) == str(link)
 
 
-def test_a_model_that_only_hears_has_no_use_for_a_camera() -> None:
-    """That is a MediaError before anything is opened."""
-    with pytest.raises(MediaError, match="the model only hears"):
+def test_a_model_without_video_is_an_error() -> None:
+    """It is a MediaError before anything is opened."""
+    with pytest.raises(MediaError, match="the model uses no video"):
         next(camera.media(Camera(), MediaFormat(audio_rate_hz=16000)))

@@ -1,4 +1,4 @@
-"""Replay, on a clock that the test turns."""
+"""Replay of clips, on a clock that only the test moves."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from perceiverd.sources.specs import File
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
 
 
-class Hands:
-    """A clock that goes on only while somebody sleeps."""
+class FakeClock:
+    """A clock that advances only during `sleep`."""
 
     def __init__(self) -> None:
         self.ns = 5_000 * NS_PER_S
@@ -41,23 +41,23 @@ def hum(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def test_nothing_comes_before_its_time(clip: Callable[..., Path]) -> None:
-    """Each item is sent when its last sample or its picture is taken, neither sooner nor much later."""
-    hands = Hands()
+    """Each item is sent at the capture time of its last sample or its frame, not sooner and not much later."""
+    clock = FakeClock()
     path = clip("a.mp4", picture=grey, sound=hum)
     count = 0
-    for item in file.media(File(str(path)), WANTED, hands.now, hands.sleep):
+    for item in file.media(File(str(path)), WANTED, clock.now, clock.sleep):
         if item is not None:
             count += 1
-            assert 0 <= hands.ns - file.due_ns(item) < NS_PER_S // 10
+            assert 0 <= clock.ns - file.due_ns(item) < NS_PER_S // 10
     assert count > 60
-    assert hands.ns - 5_000 * NS_PER_S == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 10)
+    assert clock.ns - 5_000 * NS_PER_S == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 10)
 
 
 def test_a_loop_has_no_seam(clip: Callable[..., Path]) -> None:
-    """Over three repeats time goes on: sound follows on sound within 20 ms and pictures at their rate."""
-    hands = Hands()
+    """Over three repeats time continues: audio without gaps over 20 ms, and frames at their rate."""
+    clock = FakeClock()
     path = clip("a.mp4", picture=grey, sound=hum, seconds=1.0)
-    endless = file.media(File(str(path), loop=True), WANTED, hands.now, hands.sleep)
+    endless = file.media(File(str(path), loop=True), WANTED, clock.now, clock.sleep)
     items = [item for item in islice(endless, 150) if item is not None]
     chunks = [item for item in items if isinstance(item, Chunk)]
     frames = [item for item in items if isinstance(item, Frame)]
@@ -67,18 +67,18 @@ def test_a_loop_has_no_seam(clip: Callable[..., Path]) -> None:
 
 
 def test_long_waits_give_signs_of_life(clip: Callable[..., Path]) -> None:
-    """While a clip shows nothing new for seconds, None says that the replay is alive."""
-    hands = Hands()
+    """While a clip has nothing new for seconds, the replay yields None as a sign of life."""
+    clock = FakeClock()
     path = clip("a.mkv", picture=grey, times_s=[0.0, 4.0])
-    items = list(file.media(File(str(path)), WANTED, hands.now, hands.sleep))
+    items = list(file.media(File(str(path)), WANTED, clock.now, clock.sleep))
     assert sum(item is None for item in items) >= 7
     assert sum(item is not None for item in items) == 2
 
 
-def test_loose_interleaving_is_put_in_order() -> None:
-    """Sound that stands half a second ahead of the pictures in the file does not hold them up."""
-    hands = Hands()
-    begin_ns = hands.ns
+def test_loose_interleaving_is_sorted() -> None:
+    """If audio is half a second ahead of video in the file, it does not delay the video."""
+    clock = FakeClock()
+    begin_ns = clock.ns
 
     def loose() -> Iterator[Media]:
         for half in range(4):
@@ -87,12 +87,12 @@ def test_loose_interleaving_is_put_in_order() -> None:
             for i in range(5):
                 yield Frame(start_ns + i * NS_PER_S // 10, grey(0))
 
-    for item in file.paced(loose(), hands.now, hands.sleep):
+    for item in file.paced(loose(), clock.now, clock.sleep):
         if item is not None:
-            assert hands.ns - file.due_ns(item) < NS_PER_S // 100
+            assert clock.ns - file.due_ns(item) < NS_PER_S // 100
 
 
 def test_a_missing_clip(tmp_path: Path) -> None:
-    """What cannot be opened is a MediaError, before anything is sent."""
+    """A clip that cannot be opened is a MediaError before anything is sent."""
     with pytest.raises(MediaError, match="no such file"):
         next(file.media(File(str(tmp_path / "no.mp4")), WANTED))

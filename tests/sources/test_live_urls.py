@@ -42,7 +42,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder: Path, certificate: Path | None = None) -> Iterator[str]:
-    """A web server of this folder; with a PEM file of key and certificate over TLS."""
+    """A web server for this folder; over TLS if it gets a PEM file with key and certificate."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -57,7 +57,7 @@ def served(folder: Path, certificate: Path | None = None) -> Iterator[str]:
 
 @pytest.fixture
 def playlist(clip: Callable[..., Path], tmp_path: Path) -> Path:
-    """8 s as a live playlist of 2 s segments, without an end."""
+    """8 s as a live playlist of 2 s segments, without an end mark."""
     path = clip("a.ts", picture=flash, sound=beep, rate_hz=48000, seconds=8.0)
     folder = tmp_path / "hls"
     folder.mkdir()
@@ -78,8 +78,8 @@ def playlist(clip: Callable[..., Path], tmp_path: Path) -> Path:
     return folder / "live.m3u8"
 
 
-def taken(spec: Url, seconds: float) -> list[Media]:
-    """What comes in that time from the first on."""
+def received(spec: Url, seconds: float) -> list[Media]:
+    """The media of this many seconds, from the first one on."""
     items, began_s = list[Media](), time.monotonic()
     for item in url.media(spec, WANTED):
         if isinstance(item, Media):
@@ -104,16 +104,16 @@ def in_sync(items: list[Media], within_ns: int = 40_000_000) -> None:
 
 
 def test_hls_over_http(playlist: Path) -> None:
-    """A live playlist is replayed at its own rate, flash and beep together."""
+    """A live playlist is replayed at its own rate, with flash and beep together."""
     with served(playlist.parent) as address:
         began_s = time.monotonic()
-        items = taken(Url(f"{address}/live.m3u8"), 3.5)
+        items = received(Url(f"{address}/live.m3u8"), 3.5)
         assert time.monotonic() - began_s > 3
     in_sync(items)
 
 
 def test_hls_over_https(playlist: Path, tmp_path: Path) -> None:
-    """A playlist and its segments come over TLS from a server whose certificate is named, and from no other."""
+    """A playlist and its segments come over TLS only from a server whose certificate is configured."""
     certificate, together = tmp_path / "certificate.pem", tmp_path / "both.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key.pem"), "-out", str(certificate)]
@@ -121,11 +121,11 @@ def test_hls_over_https(playlist: Path, tmp_path: Path) -> None:
     together.write_bytes((tmp_path / "key.pem").read_bytes() + certificate.read_bytes())
     with served(playlist.parent, together) as address:
         with pytest.raises(MediaError, match=r"not trusted \(self-signed certificate\)"):
-            taken(Url(f"{address}/live.m3u8"), 1)
-        in_sync(taken(Url(f"{address}/live.m3u8", ca_file=str(certificate)), 3.5))
+            received(Url(f"{address}/live.m3u8"), 1)
+        in_sync(received(Url(f"{address}/live.m3u8", ca_file=str(certificate)), 3.5))
 
 
-def test_a_playlist_that_is_not_there(tmp_path: Path) -> None:
-    """The server's answer is told with what to do."""
+def test_a_missing_playlist(tmp_path: Path) -> None:
+    """The error has the server's answer and what to do."""
     with served(tmp_path) as address, pytest.raises(MediaError, match=r"has nothing at /live\.m3u8 \(404\)"):
-        taken(Url(f"{address}/live.m3u8"), 1)
+        received(Url(f"{address}/live.m3u8"), 1)

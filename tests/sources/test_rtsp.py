@@ -1,4 +1,4 @@
-"""Network cameras: a real RTSP server, killed, frozen and cut off, behind real children."""
+"""Network cameras: a real RTSP server, killed, frozen and cut off, with real workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.network_camera import NEEDS, Camera, Network, available, cutt
 
 WANTED = MediaFormat(16000, VideoFormat(48, 64, 6.25))
 CYCLES = int(os.environ.get("PERCEIVERD_CYCLES", "6"))
-"""How often something is broken; 50 take ten minutes."""
+"""How many faults the long test causes; 50 take ten minutes."""
 BACK_S = 10.0
 
 pytestmark = [
@@ -36,8 +36,8 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_sound_and_pictures_in_sync(transport: Literal["tcp", "udp"]) -> None:
-    """A flash and a beep that a camera sends together come with times less than 40 ms apart."""
+def test_audio_and_video_in_sync(transport: Literal["tcp", "udp"]) -> None:
+    """A flash and a beep that a camera sends together have times less than 40 ms apart."""
     flashes, beeps, dark = list[int](), list[int](), True
     with Camera() as camera:
         began_ns = time.monotonic_ns()
@@ -54,7 +54,7 @@ def test_sound_and_pictures_in_sync(transport: Literal["tcp", "udp"]) -> None:
             if time.monotonic_ns() - began_ns > 8 * NS_PER_S:
                 break
     assert len(flashes) >= 3
-    # The camera's own encoder delays AAC by 21 ms, which RTP has no field to tell.
+    # The camera's encoder delays AAC by 21 ms, and RTP has no field for this.
     assert max(min(abs(beep - flash) for beep in beeps) for flash in flashes[1:-1]) < 40_000_000
 
 
@@ -65,7 +65,7 @@ def guarded() -> Iterator[Camera]:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (("", ""), r"wants a user name and a password \(401\); write rtsp://USER:\${PASSWORD}@"),
         (("//", "//viewer:wrong@"), r"does not accept this user name and password \(401\); check both"),
@@ -74,20 +74,20 @@ def guarded() -> Iterator[Camera]:
         (("127.0.0.1", "no-such-host.invalid"), r"the name no-such-host\.invalid is not known; check its spelling"),
     ],
 )
-def test_what_a_camera_refuses(guarded: Camera, change: tuple[str, ...], told: str) -> None:
-    """What is wrong with a URL is told at once, in one line that says what to do and holds no password."""
+def test_a_cameras_refusal_is_explained(guarded: Camera, change: tuple[str, ...], expected: str) -> None:
+    """A wrong URL is an error at once: one line that says what to do and contains no password."""
     address = guarded.url
     for old, new in zip(change[::2], change[1::2], strict=True):
         address = address.replace(old, new, 1) if old else address
-    with pytest.raises(MediaError, match=told) as caught:
+    with pytest.raises(MediaError, match=expected) as caught:
         next(url.media(Url(address), WANTED))
     assert "\n" not in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert "wrong" not in str(caught.value)
 
 
-def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
-    """A self-signed camera is refused in words that say what to do, and opened with its certificate, or with none."""
+def test_a_self_signed_certificate(tmp_path: Path) -> None:
+    """A self-signed camera is refused with an explanation; it opens with its certificate, or without checks."""
     key, certificate, together = (tmp_path / name for name in ("key.pem", "certificate.pem", "both.pem"))
     subject = ["-subj", "/CN=camera", "-addext", "subjectAltName=IP:127.0.0.1"]
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
@@ -106,48 +106,50 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
 def test_a_password_shows_nowhere(
     guarded: Camera, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither a list of processes, nor an environment, nor what is logged or printed holds a camera's password."""
+    """No list of processes, environment, log or output contains a camera's password."""
     addresses = [guarded.url.replace("//", "//viewer:${PASSWORD}@"), guarded.url.replace("//", "//${WRONG}:hunter2@")]
     sources = {("door", 0): Url(addresses[0]), ("wrong", 0): Url(addresses[1])}
     caplog.set_level("DEBUG")
-    with Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2", "WRONG": "somebody"}) as runner:
-        watch = Watch(runner)
+    with Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2", "WRONG": "somebody"}) as supervisor:
+        watch = Watch(supervisor)
         watch.until(lambda: watch.media["door"] > 20)
-        pid = runner.state("door")[0].pid
-        seen = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-        said = " ".join(state.detail + state.source for name in ("door", "wrong") for state in runner.state(name))
-    assert "401" in said
-    for text in (seen.decode(errors="replace"), said, caplog.text, *capfd.readouterr()):
+        pid = supervisor.state("door")[0].pid
+        process = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        visible = " ".join(
+            state.detail + state.source for name in ("door", "wrong") for state in supervisor.state(name)
+        )
+    assert "401" in visible
+    for text in (process.decode(errors="replace"), visible, caplog.text, *capfd.readouterr()):
         assert "hunter2" not in text
         assert "somebody" not in text
 
 
 @dataclass
 class Watch:
-    """What comes of a runner's streams, and when."""
+    """Counts what comes of a supervisor's streams, and when."""
 
-    runner: Supervisor
+    supervisor: Supervisor
     media: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     taken_ns: dict[str, int] = field(default_factory=dict)
-    """When the newest of each stream was taken."""
-    hole_ns: dict[str, int] = field(default_factory=dict)
-    """The longest time of which nothing came of each."""
+    """Capture time of the newest item of each stream."""
+    gap_ns: dict[str, int] = field(default_factory=dict)
+    """The longest gap between two items of each stream."""
 
     def until(self, done: Callable[[], bool], within_s: float = 40.0) -> float:
-        """Take what comes until that is so; returns how many seconds it took."""
+        """Poll until `done`; returns how many seconds it took."""
         began_s = time.monotonic()
         while not done():
-            assert time.monotonic() - began_s < within_s, [self.runner.state(name) for name in ("a", "b")]
-            for arrival in self.runner.poll(50):
+            assert time.monotonic() - began_s < within_s, [self.supervisor.state(name) for name in ("a", "b")]
+            for arrival in self.supervisor.poll(50):
                 name = arrival.stream
                 if isinstance(arrival.what, Discontinuity):
                     self.gaps[name] += 1
                 elif isinstance(arrival.what, Frame | Chunk):
                     self.media[name] += 1
                     taken_ns = arrival.what.start_ns
-                    hole_ns = taken_ns - self.taken_ns.get(name, taken_ns)
-                    self.hole_ns[name] = max(self.hole_ns.get(name, 0), hole_ns)
+                    gap_ns = taken_ns - self.taken_ns.get(name, taken_ns)
+                    self.gap_ns[name] = max(self.gap_ns.get(name, 0), gap_ns)
                     self.taken_ns[name] = taken_ns
         return time.monotonic() - began_s
 
@@ -165,54 +167,54 @@ FAULTS: dict[str, tuple[float, Trouble, Trouble]] = {
     "cut off": (8.0, lambda _, network: network.cut(), lambda _, network: network.mend()),
     "slowed": (8.0, lambda _, network: network.slow(60), lambda _, network: network.slow(0)),
 }
-"""Seconds, what breaks, and what mends."""
+"""How long it lasts in seconds, what causes it, and what ends it."""
 
 
 @pytest.mark.skipif(not cuttable(), reason="needs root, and a kernel in which networks can be made")
 @pytest.mark.long
-def test_whatever_happens_to_a_camera(record_property: Callable[[str, object], None]) -> None:
-    """It is back within 10 s of its return, the other one is untouched, and nothing piles up."""
+def test_a_camera_returns_after_any_fault(record_property: Callable[[str, object], None]) -> None:
+    """A camera is up within 10 s of its return, the other one is undisturbed, and no resources pile up."""
     with ExitStack() as opened:
         networks = [opened.enter_context(Network(number)) for number in (21, 22)]
         cameras = [opened.enter_context(Camera(network, "viewer:hunter2")) for network in networks]
         addresses = [camera.url.replace("//", "//viewer:${PASSWORD}@") for camera in cameras]
         sources = {("a", 0): Url(addresses[0]), ("b", 0): Url(addresses[1], transport="udp")}
-        runner = opened.enter_context(Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2"}))
-        watch, took = Watch(runner), list[tuple[str, float]]()
+        supervisor = opened.enter_context(Supervisor(sources, WANTED, secrets={"PASSWORD": "hunter2"}))
+        watch, took = Watch(supervisor), list[tuple[str, float]]()
         watch.until(lambda: min(watch.media["a"], watch.media["b"]) > 50)
-        before = held(runner)
+        before = held(supervisor)
         for cycle in range(CYCLES):
-            broken, well = ("a", "b") if cycle // len(FAULTS) % 2 == 0 else ("b", "a")
+            broken, healthy = ("a", "b") if cycle // len(FAULTS) % 2 == 0 else ("b", "a")
             name = list(FAULTS)[cycle % len(FAULTS)]
             lasts_s, breaks, mends = FAULTS[name]
             place = "ab".index(broken)
-            watch.hole_ns[well], gaps = 0, watch.gaps[well]
+            watch.gap_ns[healthy], gaps = 0, watch.gaps[healthy]
             breaks(cameras[place], networks[place])
             watch.for_s(lasts_s)
             mends(cameras[place], networks[place])
             mended_ns = time.monotonic_ns()
             took.append((name, watch.until(lambda: watch.taken_ns[broken] > mended_ns)))  # noqa: B023 - called here
             watch.for_s(1.0)
-            assert watch.gaps[well] == gaps, (name, well)
-            assert watch.hole_ns[well] < NS_PER_S, (name, well)
-        after = held(runner)
+            assert watch.gaps[healthy] == gaps, (name, healthy)
+            assert watch.gap_ns[healthy] < NS_PER_S, (name, healthy)
+        after = held(supervisor)
         record_property("recovery_s", took)
-        print(f"\nback after {took}\nbefore {before}\nafter  {after}")
+        print(f"\nup after {took}\nbefore {before}\nafter  {after}")
         assert max(seconds for _, seconds in took) < BACK_S, took
-        assert after["children"] == before["children"] == 2
+        assert after["workers"] == before["workers"] == 2
         assert after["descriptors"] <= before["descriptors"] + 2
-        assert after["child descriptors"] <= before["child descriptors"] + 4
+        assert after["worker descriptors"] <= before["worker descriptors"] + 4
         assert after["resident MB"] < before["resident MB"] + 20
 
 
-def held(runner: Supervisor) -> dict[str, float]:
-    """What this process and its sources hold."""
-    pids = [state.pid for name in ("a", "b") for state in runner.state(name) if state.pid]
+def held(supervisor: Supervisor) -> dict[str, float]:
+    """The resources of this process and its workers."""
+    pids = [state.pid for name in ("a", "b") for state in supervisor.state(name) if state.pid]
     own = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in own]
     return {
-        "children": sum(b"perceiverd.sources.process.worker" in name for name in names),
+        "workers": sum(b"perceiverd.sources.process.worker" in name for name in names),
         "descriptors": len(list(Path("/proc/self/fd").iterdir())),
-        "child descriptors": sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids),
+        "worker descriptors": sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids),
         "resident MB": int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6,
     }

@@ -1,4 +1,4 @@
-"""The test source itself."""
+"""The synthetic source: flash and beep, and each modality alone."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Vi
 from perceiverd.sources import synthetic
 from perceiverd.sources.specs import Synthetic
 
-WANTED = MediaFormat(11025, VideoFormat(31, 43, 6.25))  # a rate that 25 doesn't divide
+WANTED = MediaFormat(11025, VideoFormat(31, 43, 6.25))  # a rate that 25 does not divide
 
 
 def test_flash_and_beep_begin_together() -> None:
-    """The white pictures and the beep are those of the first tenth of each second of the clock, in the same ticks."""
+    """White frames and beep are in the same ticks: the first tenth of each second of the clock."""
     items = list(islice((item for item in synthetic.media(Synthetic(), WANTED) if isinstance(item, Media)), 80))
     frames = [item for item in items if isinstance(item, Frame)]
     chunks = [item for item in items if isinstance(item, Chunk)]
@@ -27,7 +27,7 @@ def test_flash_and_beep_begin_together() -> None:
 
 
 def test_one_modality() -> None:
-    """A source can be deaf or blind, and says that it is alive to a model that wants only the other."""
+    """A source can have one modality alone; it sends signs of life if the model wants only the other."""
     assert isinstance(next(synthetic.media(Synthetic(audio=False), WANTED)), Frame)
     assert isinstance(next(synthetic.media(Synthetic(video=False), WANTED)), Chunk)
     assert next(synthetic.media(Synthetic(video=False), MediaFormat(None, WANTED.video))) is None

@@ -1,4 +1,4 @@
-"""Live URLs: the mapping of clocks as arithmetic, and real sockets on the loopback."""
+"""Live URLs: the mapping of clocks as arithmetic, and real sockets on the loopback interface."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
 
 @pytest.mark.parametrize("drift_ppm", [-100, 0, 100])
 def test_a_day_of_drift(drift_ppm: int) -> None:
-    """Over 24 hours at 100 ppm with a jittering network, media stay within 40 ms of their times."""
-    line, chance = url.ArrivalLine(), random.Random(1)
+    """Over 24 hours at 100 ppm of drift and with network jitter, media stay within 40 ms of their times."""
+    sender, chance = url.SenderClock(), random.Random(1)
     for step in range(24 * 3600):
         media_ns = step * NS_PER_S
         taken_ns = 777 * NS_PER_S + round(media_ns * (1 + drift_ppm * 1e-6))
         at_ns = taken_ns + round(chance.expovariate(1 / 0.02) * NS_PER_S)
-        if line.arrived(media_ns, at_ns) and step > 100:
-            assert abs(media_ns + line.offset_ns - taken_ns) < 40_000_000
+        if sender.add(media_ns, at_ns) and step > 100:
+            assert abs(media_ns + sender.offset_ns - taken_ns) < 40_000_000
 
 
-def test_the_burst_at_the_opening() -> None:
-    """What was buffered while the URL was opened is not taken for late: the freshest arrival counts."""
-    line = url.ArrivalLine()
+def test_the_burst_of_the_opening() -> None:
+    """Media that were buffered while the URL was opened do not count as late: the freshest arrival counts."""
+    sender = url.SenderClock()
     for step in range(40):  # 1.6 s come at once
-        assert not line.arrived(step * 40_000_000, 10 * NS_PER_S)
+        assert not sender.add(step * 40_000_000, 10 * NS_PER_S)
     for step in range(40, 60):
-        line.arrived(step * 40_000_000, 10 * NS_PER_S + (step - 39) * 40_000_000)
-    assert line.offset_ns == 10 * NS_PER_S - 39 * 40_000_000
+        sender.add(step * 40_000_000, 10 * NS_PER_S + (step - 39) * 40_000_000)
+    assert sender.offset_ns == 10 * NS_PER_S - 39 * 40_000_000
 
 
 def test_a_long_burst() -> None:
-    """A burst that a slow machine takes a second and a half to work off is waited out."""
-    line, settled = url.ArrivalLine(), False
+    """A slow machine that needs 1.5 s to read the burst waits for its end."""
+    sender, settled = url.SenderClock(), False
     for step in range(200):
         taken_ns = 10 * NS_PER_S + step * 40_000_000
         at_ns = max(taken_ns, 12 * NS_PER_S + step * 10_000_000)
-        settled = line.arrived(step * 40_000_000, at_ns) or settled
+        settled = sender.add(step * 40_000_000, at_ns) or settled
         if settled:
-            assert line.offset_ns == pytest.approx(10 * NS_PER_S, abs=20_000_000)
+            assert sender.offset_ns == pytest.approx(10 * NS_PER_S, abs=20_000_000)
     assert settled
 
 
@@ -70,7 +70,7 @@ def hum(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @contextmanager
 def serving(body: bytes, *, hangs: bool = False) -> Iterator[str]:
-    """An HTTP server for one request, which may go silent instead of closing."""
+    """An HTTP server for one request, which can become silent instead of closing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -90,26 +90,29 @@ def serving(body: bytes, *, hangs: bool = False) -> Iterator[str]:
 
 
 def in_time(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
-    """Pass media on, and hold that none comes before the time it bears."""
+    """Pass media on, and check that none comes before its own time."""
     for item in live:
         if isinstance(item, Media):
             assert (item.end_ns if isinstance(item, Chunk) else item.start_ns) <= time.monotonic_ns() + 1_000_000
             yield item
 
 
-def test_the_end_of_a_live_url_is_a_loss(clip: Callable[..., Path]) -> None:
-    """Media come live-stamped and in real time; when the server closes, that is a MediaError without the password."""
+def test_the_end_of_a_live_url_is_an_error(clip: Callable[..., Path]) -> None:
+    """Media come live-stamped in real time; if the server closes, it is a MediaError without the password."""
     body = clip("a.mkv", picture=grey, sound=hum, seconds=1.5).read_bytes()
     began_ns, items = time.monotonic_ns(), list[Media]()
-    with serving(body) as address, pytest.raises(MediaError, match=r"the stream ended|cannot be read on") as caught:
+    with (
+        serving(body) as address,
+        pytest.raises(MediaError, match=r"the stream ended|be read further") as caught,
+    ):
         items.extend(in_time(url.media(Url(address), WANTED)))
     assert items[0].start_ns > began_ns
     assert items[-1].start_ns - items[0].start_ns > NS_PER_S
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_server_that_falls_silent(clip: Callable[..., Path]) -> None:
-    """When no data come for read_timeout_s, that is a MediaError, not a wait for ever."""
+def test_a_server_that_becomes_silent(clip: Callable[..., Path]) -> None:
+    """If no data comes for read_timeout_s, it is a MediaError and not an endless wait."""
     body = clip("a.mkv", picture=grey, sound=hum, seconds=4).read_bytes()
     began_s = time.monotonic()
     with serving(body[: len(body) // 2], hangs=True) as address, pytest.raises(MediaError, match="no data"):
@@ -117,18 +120,18 @@ def test_a_server_that_falls_silent(clip: Callable[..., Path]) -> None:
     assert time.monotonic() - began_s < 15
 
 
-def test_pictures_that_end_while_sound_goes_on(clip: Callable[..., Path]) -> None:
-    """When one of both stays away for read_timeout_s, that is a MediaError, as if both did."""
+def test_video_that_ends_while_audio_continues(clip: Callable[..., Path]) -> None:
+    """If audio or video alone is missing for read_timeout_s, it is a MediaError, as if both were missing."""
     path = clip("a.mkv", picture=grey, times_s=[n / 25 for n in range(25)], sound=hum, seconds=6)
     with (
         serving(path.read_bytes()) as address,
-        pytest.raises(MediaError, match=r"no pictures for 1 s, while its sound"),
+        pytest.raises(MediaError, match=r"no video for 1 s, while its audio"),
     ):
         list(url.media(Url(address, read_timeout_s=1.0), WANTED))
 
 
 def both(frames: Iterable[float], chunks: Iterable[float]) -> int:
-    """How many of these, which begin at these seconds, are passed on before one of them counts as missing."""
+    """How many frames and chunks, which begin at these seconds, pass before one kind counts as missing."""
     frame, chunk = Frame(0, np.zeros((2, 2, 3), np.uint8)), Chunk(0, np.zeros(640, np.float32), 16_000)
     items = [
         (at_s, replace(item, start_ns=round(at_s * 1e9)))
@@ -137,15 +140,15 @@ def both(frames: Iterable[float], chunks: Iterable[float]) -> int:
     ]
     passed = 0
     with suppress(MediaError):
-        for _ in url._whole(
+        for _ in url._while_complete(
             Url("rtsp://camera/1"), iter([item for _, item in sorted(items, key=lambda each: each[0])])
         ):
             passed += 1
     return passed
 
 
-def test_slow_pictures_are_not_missed() -> None:
-    """Nor what never came, or once; what ceases is, after 5 s, or four of its own intervals where they are longer."""
+def test_rare_frames_are_not_missing() -> None:
+    """A kind is missing after 5 s, or 4 of its intervals if they are longer; not if it came never or once."""
     sound, minute = [n / 25 for n in range(3000)], range(25 * 60)
     assert both(range(0, 120, 10), sound) == 3012
     assert both((), sound) == 3000
@@ -155,15 +158,15 @@ def test_slow_pictures_are_not_missed() -> None:
     assert both(sound, [n / 25 for n in minute]) == pytest.approx(1500 + 65 * 25, abs=3)
 
 
-def test_a_clock_that_is_set_makes_nothing_missing() -> None:
-    """Though the sound comes first with the new time, and the picture after it."""
+def test_a_set_clock_makes_nothing_missing() -> None:
+    """If a clock is set, audio comes with the new time before video does, and video does not count as missing."""
     times = [n / 25 + 100 * (n >= 300) for n in range(600)]
     assert both([each + 0.001 for each in times], times) == 1200
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http"])
-def test_a_server_that_says_nothing(scheme: str) -> None:
-    """When a URL does not open within open_timeout_s, that is a MediaError."""
+def test_a_server_that_does_not_answer(scheme: str) -> None:
+    """If a URL does not open within open_timeout_s, it is a MediaError without the password."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"{scheme}://user:hunter2@127.0.0.1:{server.getsockname()[1]}/x"
         with pytest.raises(MediaError, match=r"does not answer within 0\.5 s") as caught:
@@ -171,8 +174,8 @@ def test_a_server_that_says_nothing(scheme: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_nobody_listens() -> None:
-    """A refused connection is a MediaError at once, in FFmpeg's words and without the password."""
+def test_a_refused_connection() -> None:
+    """A refused connection is a MediaError at once, without the password."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
     with pytest.raises(MediaError, match="refused") as caught:
@@ -196,7 +199,7 @@ with av.open(sys.argv[1]) as clip, av.open(sys.argv[2], "w", format="mpegts") as
 
 
 def prompt(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
-    """Pass media on, and hold that each is stamped close to when it came."""
+    """Pass media on, and check that each is stamped close to its arrival."""
     for item in live:
         if isinstance(item, Media):
             assert abs(time.monotonic_ns() - item.start_ns) < 3 * NS_PER_S
@@ -204,7 +207,7 @@ def prompt(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
 
 
 def test_a_stream_pushed_over_udp(clip: Callable[..., Path]) -> None:
-    """A live transport stream keeps flash and beep within 40 ms, stamped close to when they came."""
+    """A live transport stream keeps flash and beep within 40 ms, stamped close to their arrival."""
     path = clip(
         "a.ts",
         picture=lambda t: np.full((60, 84, 3), 255 if t % 1 < 0.1 else 0, np.uint8),
@@ -230,13 +233,13 @@ def test_a_stream_pushed_over_udp(clip: Callable[..., Path]) -> None:
                 beeps.append(at_ns)
             last_ns = at_ns
     assert len(flashes) >= 2
-    # The clip's own encoder delays AAC by 21 ms in a transport stream, which has no field to say so.
+    # The clip's encoder delays AAC by 21 ms, and a transport stream has no field for this.
     pairs = [min(beeps, key=lambda beep: abs(beep - flash)) - flash for flash in flashes]
     assert np.abs(pairs).max() < 40_000_000
 
 
 def pushed(jump_s: float, lasts: int = 400) -> list[Media | Timing]:
-    """What comes of pictures and sound every 40 ms, by a sender whose clock is set at the 200th."""
+    """The items of a sender with a frame and a chunk every 40 ms, whose clock is set at the 200th."""
     now_ns, stepped_ns = 50 * NS_PER_S, round(jump_s * NS_PER_S)
 
     def sent() -> Iterator[Media]:
@@ -253,13 +256,13 @@ def pushed(jump_s: float, lasts: int = 400) -> list[Media | Timing]:
 
 @pytest.mark.parametrize("jump_s", [-4.0, -1.0, -0.3, 0.3, 1.0, 4.0])
 def test_a_sender_sets_its_clock(jump_s: float) -> None:
-    """Media from before and after are told apart by a step, and none is far from when it was taken."""
+    """Media before and after are separated by a step, and none is far from its capture time."""
     items = pushed(jump_s)
     steps = [item.steps for item in items if isinstance(item, Timing)]
     assert steps[-1] >= 1
     first = next(place for place, item in enumerate(items) if isinstance(item, Timing) and item.steps)
     frames = [item for item in items if isinstance(item, Frame)]
-    assert len(frames) > 375  # the first half second after a step is held back, or given up
+    assert len(frames) > 375  # the first half second after a step is held back or dropped
     after = [item.start_ns for item in items[first:] if isinstance(item, Frame)]
     taken = [50 * NS_PER_S + number * 40_000_000 for number in range(400)]
     assert all(min(abs(start_ns - each) for each in taken) < 40_000_000 for start_ns in after)
@@ -268,42 +271,42 @@ def test_a_sender_sets_its_clock(jump_s: float) -> None:
 
 
 def test_a_clock_that_is_right_makes_no_step() -> None:
-    """Jitter alone is no step, and what is known of the clock is told now and then."""
-    told = [item for item in pushed(0.0, 500) if isinstance(item, Timing)]
-    assert len(told) >= 3
-    assert {item.steps for item in told} == {0}
-    assert 1 < told[-1].jitter_ms < 15
+    """Jitter alone is no step, and the source reports its clock regularly."""
+    timings = [item for item in pushed(0.0, 500) if isinstance(item, Timing)]
+    assert len(timings) >= 3
+    assert {item.steps for item in timings} == {0}
+    assert 1 < timings[-1].jitter_ms < 15
 
 
 def test_a_backlog_is_no_step() -> None:
-    """A network that stands still for 2 s and then delivers all at once, or slowly catches up, has not changed time."""
-    line = url.ArrivalLine()
+    """If a network stops for 2 s and then catches up slowly, no clock was set."""
+    sender = url.SenderClock()
     for number in range(1000):
         taken_ns = number * 40_000_000
         at_ns = taken_ns
-        if number >= 300:  # 2 s late, then a little less with every picture
+        if number >= 300:  # 2 s late, then a little less with each frame
             at_ns = max(taken_ns, 14 * NS_PER_S + (number - 300) * 30_000_000)
-        line.arrived(taken_ns, at_ns)
-    assert line.steps == 0
-    assert abs(line.offset_ns) < 40_000_000
+        sender.add(taken_ns, at_ns)
+    assert sender.steps == 0
+    assert abs(sender.offset_ns) < 40_000_000
 
 
-def test_delays_are_not_taken_for_steps_for_ever() -> None:
-    """A network that gets later by a second every ten is told by opening the URL anew before labels are 6 s late."""
-    line, astray_ns = url.ArrivalLine(), 0
+def test_growing_delays_are_not_steps_for_ever() -> None:
+    """If a network gets 1 s later every 10 s, the URL is opened again before labels are 6 s late."""
+    sender, astray_ns = url.SenderClock(), 0
     for number in range(5000):
         taken_ns = number * 40_000_000
         at_ns = taken_ns + number // 250 * NS_PER_S
-        astray_ns = line.astray_ns(taken_ns, at_ns)
+        astray_ns = sender.astray_ns(taken_ns, at_ns)
         if astray_ns > url.ASTRAY_NS:
             break
-        line.arrived(taken_ns, at_ns)
+        sender.add(taken_ns, at_ns)
     assert astray_ns > url.ASTRAY_NS
     assert number // 250 <= 6
 
 
-def test_a_playlist_that_begins_anew() -> None:
-    """Where segments' times go back, as after an encoder's restart, media go on from where they were, after a step."""
+def test_a_playlist_that_restarts() -> None:
+    """If times jump back, as after an encoder's restart, there is a step and media continue where they were."""
     now_ns = 9 * NS_PER_S
 
     def taken() -> Iterator[Media]:

@@ -101,7 +101,7 @@ def _on_a_device_clock(items: Iterator[Media | None]) -> Iterator[Media | Timing
             yield None
             continue
         at_ns = now_ns()
-        if stepped := clock.note(item.end_ns if isinstance(item, Chunk) else item.start_ns, at_ns):
+        if stepped := clock.add(item.end_ns if isinstance(item, Chunk) else item.start_ns, at_ns):
             held.clear()  # nobody can know on which side of the step it was captured
         held.append(item)
         if stepped or at_ns - timing_ns >= TIMING_NS:

@@ -1,1 +1,1 @@
-"""Compressed media into frames and chunks, through FFmpeg."""
+"""Turns compressed media into frames and chunks, through FFmpeg."""

@@ -1,4 +1,4 @@
-"""Pictures on their way to the model: few enough, upright, cropped to the model's aspect and shrunk."""
+"""Brings frames to the model's format: upright, cropped to the model's aspect and shrunk. Knows no times."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from numpy.typing import NDArray
 from perceiverd.core.media import VideoFormat
 
 HD_LINES = 720
-# Area means that every source pixel counts, so that fine patterns don't turn into moire; the other two flags take away
-# a bias of -2 grey levels that the default arithmetic has.
+# AREA uses every source pixel, so that fine patterns do not turn into moire. The other two flags remove a bias of -2
+# grey levels that the default arithmetic has.
 AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED."""
 
 
 class Sizer:
-    """Brings pictures of any size, shape of pixel, rotation and colour space to the model's height and width."""
+    """Brings frames of any size, pixel shape, rotation and colour space to the model's height and width."""
 
     def __init__(self, wanted: VideoFormat) -> None:
         self._height, self._width = wanted.height, wanted.width
         self._reformatter = VideoReformatter()
 
-    def fit(self, picture: VideoFrame, pixel_aspect: Fraction | None) -> NDArray[np.uint8]:
-        """The centre of the upright picture as (height, width, 3) RGB; `pixel_aspect` is a pixel's width by height."""
-        turns = round(picture.rotation / 90) % 4  # counterclockwise
+    def fit(self, frame: VideoFrame, pixel_aspect: Fraction | None) -> NDArray[np.uint8]:
+        """The centre of the upright frame as (height, width, 3) RGB; `pixel_aspect` is a pixel's width by height."""
+        turns = round(frame.rotation / 90) % 4  # counterclockwise
         height, width = (self._width, self._height) if turns % 2 else (self._height, self._width)
-        wide = picture.width * float(pixel_aspect or 1)
-        scale = max(width / wide, height / picture.height)
-        to_width, to_height = max(width, round(wide * scale)), max(height, round(picture.height * scale))
+        wide = frame.width * float(pixel_aspect or 1)
+        scale = max(width / wide, height / frame.height)
+        to_width, to_height = max(width, round(wide * scale)), max(height, round(frame.height * scale))
         # Shrinking before cropping converts each source pixel once and needs no filter graph.
         small = self._reformatter.reformat(
-            picture, to_width, to_height, "rgb24", _colorspace(picture), interpolation=AREA, threads=1
+            frame, to_width, to_height, "rgb24", _colorspace(frame), interpolation=AREA, threads=1
         )
         pixels: NDArray[np.uint8] = np.asarray(small.to_ndarray(), np.uint8)  # (to_height, to_width, 3)
         top, left = (to_height - height) // 2, (to_width - width) // 2
         return np.ascontiguousarray(np.rot90(pixels[top : top + height, left : left + width], turns))
 
 
-def _colorspace(picture: VideoFrame) -> Colorspace | None:
-    """What players assume of an untagged picture: BT.709 from 720 lines up, BT.601 below; None where it is tagged."""
-    if picture.colorspace != UNSPECIFIED:
+def _colorspace(frame: VideoFrame) -> Colorspace | None:
+    """What players assume for an untagged frame: BT.709 from 720 lines up, BT.601 below; None if it is tagged."""
+    if frame.colorspace != UNSPECIFIED:
         return None
-    return Colorspace.ITU709 if picture.height >= HD_LINES else Colorspace.ITU601
+    return Colorspace.ITU709 if frame.height >= HD_LINES else Colorspace.ITU601

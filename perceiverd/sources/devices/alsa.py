@@ -1,6 +1,6 @@
-"""Names of sound cards: PortAudio's, which change when cards are plugged in another order, and those that stay.
+"""Names of sound cards: PortAudio's, which depend on the order of plugging in, and stable ones.
 
-Knows neither PortAudio nor sound: names in, names out, by the kernel's list of cards.
+Knows neither PortAudio nor audio: names in, names out, from the kernel's list of cards.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import re
 from pathlib import Path
 
 CARDS = Path("/sys/class/sound")
-"""A confined service sees it; it does not see /proc/asound."""
+"""A confined service can read this; it cannot read /proc/asound."""
 BY = (Path("/dev/snd/by-id"), Path("/dev/snd/by-path"))
 NODES = Path("/dev/snd")
 
 STABLE = re.compile(r"(?:plug)?hw:CARD=(?P<card>[^,]+)(?:,DEV=(?P<number>\d+))?")
 NUMBERED = re.compile(r"\bhw:(\d+),(\d+)\)?$")
-"""How PortAudio ends the name of what is hardware: `USB Audio: - (hw:1,0)`."""
+"""The end of PortAudio's name for hardware: `USB Audio: - (hw:1,0)`."""
 
 Place = tuple[int, int]
-"""A card's number, and that of a device on it."""
+"""The number of a card, and of a device on it."""
 
 
 def cards() -> dict[int, str]:
-    """The cards that the kernel knows: their stable names by number."""
+    """The stable names of the kernel's cards, by number."""
     found: dict[int, str] = {}
     for folder in CARDS.glob("card*"):
         if folder.name[4:].isdecimal():
@@ -35,20 +35,20 @@ def cards() -> dict[int, str]:
 
 
 def place_of(portaudio: str) -> Place | None:
-    """Which hardware a name of PortAudio's stands for; None for what is made of software."""
+    """The hardware that a name of PortAudio means; None for a software device."""
     found = NUMBERED.search(portaudio)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def is_stable(device: str) -> bool:
-    """Whether a configuration's device is a stable name, be there such a card or not."""
+    """Whether a configured device is a stable name, whether or not the card exists."""
     return bool(STABLE.fullmatch(device)) or device.startswith("/") or _link(device) is not None
 
 
 def place(device: str, known: dict[int, str]) -> Place | None:
-    """The hardware that a stable name stands for now, `known` being the cards; None where there is none."""
+    """The hardware that a stable name means now, with `known` from `cards`; None if it is not plugged in."""
     if found := STABLE.fullmatch(device):
-        # ALSA takes a number there, too.
+        # ALSA accepts a number there, too.
         wanted, number = found["card"], int(found["number"] or 0)
         card = next((card for card, name in known.items() if wanted in (name, str(card))), None)
         return None if card is None else (card, number)
@@ -58,18 +58,18 @@ def place(device: str, known: dict[int, str]) -> Place | None:
 
 
 def stable(portaudio: str, known: dict[int, str]) -> str | None:
-    """The name for the configuration that stays the same: `hw:CARD=Device,DEV=0`; None for what is software."""
+    """The stable name for a configuration, `hw:CARD=Device,DEV=0`; None for a software device."""
     at = place_of(portaudio)
     return f"hw:CARD={known[at[0]]},DEV={at[1]}" if at and at[0] in known else None
 
 
 def node(at: Place) -> Path:
-    """What has to be opened to hear it."""
+    """The device node to open for audio input."""
     return NODES / f"pcmC{at[0]}D{at[1]}c"
 
 
 def capturing() -> list[Place]:
-    """All hardware that sound can be taken from, whether it is free or not."""
+    """All hardware with audio input, free or busy."""
     found = (re.fullmatch(r"pcmC(\d+)D(\d+)c", entry.name) for entry in CARDS.glob("pcmC*c"))
     return sorted((int(each[1]), int(each[2])) for each in found if each)
 

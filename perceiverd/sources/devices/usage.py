@@ -1,4 +1,4 @@
-"""Which programs have a device open, as far as /proc tells: a confined service sees none but its own."""
+"""Which programs have a device open, as far as /proc shows it: a confined service sees only its own processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DeviceUser:
         return f"{self.name} (pid {self.pid})"
 
 
-def holders(node: str | Path) -> tuple[DeviceUser, ...]:
+def users_of(node: str | Path) -> tuple[DeviceUser, ...]:
     """The other programs that have this device node open."""
     try:
         wanted = Path(node).stat().st_rdev
@@ -28,7 +28,7 @@ def holders(node: str | Path) -> tuple[DeviceUser, ...]:
         return ()
     found: list[DeviceUser] = []
     for folder in PROC.iterdir():
-        if folder.name.isdecimal() and int(folder.name) != os.getpid() and _has(folder / "fd", wanted):
+        if folder.name.isdecimal() and int(folder.name) != os.getpid() and _has_open(folder / "fd", wanted):
             try:
                 name = (folder / "comm").read_text(errors="replace").strip()
             except OSError:
@@ -37,19 +37,19 @@ def holders(node: str | Path) -> tuple[DeviceUser, ...]:
     return tuple(found)
 
 
-def told(node: str | Path) -> str:
-    """The same in words: `cheese (pid 4711)`, `another program` where that can't be seen."""
-    return ", ".join(map(str, holders(node))) or "another program"
+def describe_users(node: str | Path) -> str:
+    """The same as text: `cheese (pid 4711)`, or `another program` if /proc does not show it."""
+    return ", ".join(map(str, users_of(node))) or "another program"
 
 
-def _has(descriptors: Path, device: int) -> bool:
+def _has_open(descriptors: Path, device: int) -> bool:
     try:
         entries = list(descriptors.iterdir())
-    except OSError:  # it has just ended, or belongs to someone else
+    except OSError:  # it has just ended, or belongs to another user
         return False
     for entry in entries:
         try:
-            # The link's name first: opening what it names could block, and most descriptors are no device.
+            # We read the link's name first: most descriptors are no device, and to stat what it names could block.
             if str(entry.readlink()).startswith("/dev/") and entry.stat().st_rdev == device:
                 return True
         except OSError:

@@ -1,6 +1,6 @@
-"""What cameras there are and what they offer, asked of the kernel (V4L2's own requests, no library).
+"""Which cameras exist and which modes they offer, from the kernel: V4L2's own requests, without a library.
 
-Takes no pictures. A broken driver may hang in any of these calls: they belong into a process that can be killed.
+Captures no frames. A broken driver may hang in any of these calls, so they belong into a process that can be killed.
 """
 
 from __future__ import annotations
@@ -15,34 +15,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perceiverd.core.errors import MediaError
-from perceiverd.sources.devices.usage import told
+from perceiverd.sources.devices.usage import describe_users
 
 DEV = Path("/dev")
 STABLE = ("v4l/by-id", "v4l/by-path")
-"""Folders of links to nodes under names that stay the same from boot to boot; the first is the better."""
+"""Folders of links to nodes, with names that stay the same after each boot; the first is the better one."""
 
-# From linux/videodev2.h: numbers of requests, capabilities, kinds.
+# From linux/videodev2.h: numbers of requests, capabilities, buffer types.
 QUERYCAP, ENUM_FMT, REQBUFS, ENUM_FRAMESIZES, ENUM_FRAMEINTERVALS = 0, 2, 8, 74, 75
 CAPTURE, CAPTURE_MPLANE, META_CAPTURE, M2M, M2M_MPLANE, STREAMING = 0x1, 0x1000, 0x800000, 0x8000, 0x4000, 0x4000000
 DEVICE_CAPS = 0x80000000
 BUF_CAPTURE, BUF_CAPTURE_MPLANE, MEMORY_MMAP = 1, 9, 1
 DISCRETE = 1
 READ, WRITE = 2, 1
-MOST = 64
-"""A driver that never says it was the last ends here."""
+LONGEST_LIST = 64
+"""We read at most this many entries of a list, because a driver may never end it."""
 USUAL_SIZES = ((320, 240), (640, 480), (1280, 720), (1920, 1080))
-"""Asked for where a camera takes any size within bounds."""
+"""Offered for a camera that accepts any size within bounds."""
 USUAL_FPS = 30.0
-"""Assumed where a driver does not say."""
+"""Assumed if a driver does not say."""
 
 READABLE = ("YUYV", "UYVY", "NV12", "NV21", "YU12", "YV12", "BGR3", "RGB3", "MJPG", "JPEG", "GREY")
-"""What OpenCV turns into colours, the cheapest first; a compressed picture costs ten times as much, and GREY has none.
-"""
+"""Formats that OpenCV converts to RGB, the cheapest first. Compressed ones cost ten times more; GREY has no colours."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mode:
-    """One way in which a camera can deliver."""
+    """A format, size and rate in which a camera can deliver."""
 
     format: str
     """Its four letters, such as YUYV or MJPG."""
@@ -56,23 +55,23 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node of V4L2; a camera may have several, of which one gives pictures."""
+    """A V4L2 node. A camera may have several, of which one delivers video."""
 
     path: str
     name: str
     bus: str
-    """Where it is plugged in: the same for all nodes of one camera."""
+    """Where it is plugged in; the same for all nodes of one camera."""
     captures: bool
-    """Whether pictures come from it."""
+    """Whether it delivers video."""
     planes: bool
-    """Whether only in several planes."""
+    """Whether it delivers only frames with several planes."""
 
     def __str__(self) -> str:
         return f"{self.path} ({self.name})"
 
 
 def resolve(device: str | int) -> str:
-    """The path that a configuration's device stands for. Nothing is opened; raises MediaError where there is none."""
+    """The path of a configured device. Opens nothing. Raises MediaError if there is no such device."""
     if isinstance(device, int) or device.isdecimal():
         path = str(DEV / f"video{int(device)}")
     elif device.startswith("/"):
@@ -81,17 +80,17 @@ def resolve(device: str | int) -> str:
         path = next((str(each) for folder in STABLE if (each := DEV / folder / device).exists()), device)
     if path.startswith("/") and Path(path).exists():
         return path
-    raise MediaError(f"camera {path}: there is no such device; {_there()}")
+    raise MediaError(f"camera {path}: there is no such device; {_alternatives()}")
 
 
 def paths() -> list[str]:
-    """All nodes of V4L2, in the order of their numbers."""
+    """All V4L2 nodes, in the order of their numbers."""
     nodes = [node for node in DEV.glob("video*") if node.name[5:].isdecimal()]
     return [str(node) for node in sorted(nodes, key=lambda node: int(node.name[5:]))]
 
 
 def stable(path: str) -> str | None:
-    """The node's name that is the same after each boot, if udev gave it one."""
+    """The node's name that stays the same after each boot; None if udev gave it none."""
     for folder in STABLE:
         for link in sorted((DEV / folder).glob("*")) if (DEV / folder).is_dir() else ():
             if os.path.realpath(link) == os.path.realpath(path):
@@ -100,33 +99,33 @@ def stable(path: str) -> str | None:
 
 
 def node(path: str) -> Node:
-    """What this node is. Raises MediaError where it can't be opened or is none of V4L2's."""
+    """What this node is. Raises MediaError if it cannot be opened or is no V4L2 node."""
     with _opened(path) as descriptor:
         return _node(path, descriptor)
 
 
 def modes(path: str) -> tuple[Mode, ...]:
-    """All that the node offers; empty where its driver can't say. Raises MediaError as `node`."""
+    """All modes of the node; empty if its driver does not list them. Raises MediaError as `node` does."""
     with _opened(path) as descriptor:
-        what = _node(path, descriptor)
-        kind = BUF_CAPTURE_MPLANE if what.planes else BUF_CAPTURE
+        found = _node(path, descriptor)
+        kind = BUF_CAPTURE_MPLANE if found.planes else BUF_CAPTURE
         return tuple(dict.fromkeys(_modes(descriptor, kind)))
 
 
 def busy(path: str) -> bool:
-    """Whether another program takes pictures from it now. Asks for a buffer, and gives it back."""
+    """Whether another program captures from it now. Requests a buffer to find out, and returns it."""
     with _opened(path) as descriptor:
         kind = BUF_CAPTURE_MPLANE if _node(path, descriptor).planes else BUF_CAPTURE
         try:
-            _ask(descriptor, REQBUFS, struct.pack("=5I", 1, kind, MEMORY_MMAP, 0, 0))
-            _ask(descriptor, REQBUFS, struct.pack("=5I", 0, kind, MEMORY_MMAP, 0, 0))
+            _request(descriptor, REQBUFS, struct.pack("=5I", 1, kind, MEMORY_MMAP, 0, 0))
+            _request(descriptor, REQBUFS, struct.pack("=5I", 0, kind, MEMORY_MMAP, 0, 0))
         except OSError as error:
             return error.errno == errno.EBUSY
         return False
 
 
 def check(path: str) -> Node:
-    """The node, from which pictures can be had. Raises MediaError, one line: what is wrong and what to do."""
+    """The node, if it delivers video. Raises MediaError: one line with what is wrong and what to do."""
     here = node(path)
     if here.captures:
         return here
@@ -137,16 +136,16 @@ def check(path: str) -> Node:
         except MediaError:
             continue
     sibling = next((each for each in others if each.captures and each.bus == here.bus), None)
-    hint = f"its pictures come from {sibling.path}" if sibling else "`perceiverd devices` shows the cameras"
-    raise MediaError(f"camera {path}: gives no pictures ({here.name} has several nodes); {hint}")
+    hint = f"its video comes from {sibling.path}" if sibling else "`perceiverd devices` shows the cameras"
+    raise MediaError(f"camera {path}: delivers no video ({here.name} has several nodes); {hint}")
 
 
 def _node(path: str, descriptor: int) -> Node:
     try:
-        answer = _ask(descriptor, QUERYCAP, bytes(104))
+        answer = _request(descriptor, QUERYCAP, bytes(104))
     except OSError as error:
         if error.errno in (errno.ENOTTY, errno.EINVAL):
-            raise MediaError(f"camera {path}: is no camera; {_there()}") from None
+            raise MediaError(f"camera {path}: is no camera; {_alternatives()}") from None
         raise MediaError(f"camera {path}: does not answer ({error.strerror}); unplug it and plug it in again") from None
     _, name, bus, _, all_caps, own_caps = struct.unpack_from("=16s32s32s3I", answer)
     caps = own_caps if all_caps & DEVICE_CAPS else all_caps
@@ -155,9 +154,9 @@ def _node(path: str, descriptor: int) -> Node:
 
 
 def _modes(descriptor: int, kind: int) -> Iterator[Mode]:
-    for index in range(MOST):
+    for index in range(LONGEST_LIST):
         try:
-            answer = _ask(descriptor, ENUM_FMT, struct.pack("=2I56x", index, kind))
+            answer = _request(descriptor, ENUM_FMT, struct.pack("=2I56x", index, kind))
         except OSError:
             return
         pixels = answer[44:48]
@@ -167,9 +166,9 @@ def _modes(descriptor: int, kind: int) -> Iterator[Mode]:
 
 
 def _sizes(descriptor: int, pixels: bytes) -> Iterator[tuple[int, int]]:
-    for index in range(MOST):
+    for index in range(LONGEST_LIST):
         try:
-            answer = _ask(descriptor, ENUM_FRAMESIZES, struct.pack("=I4s36x", index, pixels))
+            answer = _request(descriptor, ENUM_FRAMESIZES, struct.pack("=I4s36x", index, pixels))
         except OSError:
             return
         kind, width, most_width, _, height, most_height, _ = struct.unpack_from("=7I", answer, 8)
@@ -182,9 +181,9 @@ def _sizes(descriptor: int, pixels: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _rates(descriptor: int, pixels: bytes, width: int, height: int) -> Iterator[float]:
-    for index in range(MOST):
+    for index in range(LONGEST_LIST):
         try:
-            answer = _ask(descriptor, ENUM_FRAMEINTERVALS, struct.pack("=I4s2I36x", index, pixels, width, height))
+            answer = _request(descriptor, ENUM_FRAMEINTERVALS, struct.pack("=I4s2I36x", index, pixels, width, height))
         except OSError:
             if not index:
                 yield USUAL_FPS
@@ -203,7 +202,7 @@ def _rates(descriptor: int, pixels: bytes, width: int, height: int) -> Iterator[
 @contextmanager
 def _opened(path: str) -> Iterator[int]:
     try:
-        # Not blocking: some drivers wait at opening for what another program holds.
+        # Non-blocking: some drivers wait in open for a device that another program uses.
         descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise MediaError(f"camera {path}: {_why(path, error)}") from None
@@ -216,32 +215,36 @@ def _opened(path: str) -> Iterator[int]:
 def _why(path: str, error: OSError) -> str:
     match error.errno:
         case errno.ENOENT:
-            return f"there is no such device; {_there()}"
-        case errno.ENODEV | errno.ENXIO:  # the node may stay as long as something has it open
+            return f"there is no such device; {_alternatives()}"
+        case errno.ENODEV | errno.ENXIO:  # the node may stay as long as a program has it open
             return "is gone; plug it in again"
         case errno.EACCES | errno.EPERM:
             return "this user may not open it; add the user to the group video (a service: SupplementaryGroups=video)"
         case errno.EBUSY:
-            return f"is busy, {told(path)} has it; end that first"
+            return f"is busy, {describe_users(path)} uses it; end that first"
         case errno.EISDIR:
-            return f"is a directory; {_there()}"
+            return f"is a directory; {_alternatives()}"
     return f"cannot be opened ({error.strerror}); unplug it and plug it in again"
 
 
-def _there() -> str:
-    """What could be meant instead; nothing is opened."""
+def _alternatives() -> str:
+    """Which devices there are instead; opens nothing."""
     nodes = paths()
-    return f"there are {', '.join(nodes)}" if nodes else "this machine has no camera; `perceiverd devices` tells more"
+    return (
+        f"there are {', '.join(nodes)}"
+        if nodes
+        else "this machine has no camera; `perceiverd devices` lists all devices"
+    )
 
 
-def _ask(descriptor: int, number: int, what: bytes) -> bytes:
+def _request(descriptor: int, number: int, argument: bytes) -> bytes:
     direction = READ if number == QUERYCAP else READ | WRITE
-    request = direction << 30 | len(what) << 16 | ord("V") << 8 | number
-    return fcntl.ioctl(descriptor, request, what)
+    code = direction << 30 | len(argument) << 16 | ord("V") << 8 | number
+    return fcntl.ioctl(descriptor, code, argument)
 
 
 def _fourcc(pixels: bytes) -> str:
-    """The letters of a format; the highest bit says that its samples have their high byte first."""
+    """The four letters of a format; its highest bit means that samples have their high byte first."""
     letters = bytes(each & 0x7F for each in pixels)
     return _text(letters).rstrip() + ("-BE" if letters != pixels else "")
 

@@ -1,6 +1,7 @@
-"""Looking at devices in a process of its own: `python -m perceiverd.sources.trial`, with a question on standard input.
+"""Examines devices in a process of its own: `python -m perceiverd.sources.process.probe`, with a question on its input.
 
-Answers are lines of JSON on standard output. A driver may hang in any of this; whoever asks kills it then.
+Answers are lines of JSON on standard output. A driver may hang in any of this; then the caller kills the process.
+`perceiverd devices --json` prints answers as they are, so their tags and fields stay the same.
 """
 
 from __future__ import annotations
@@ -22,45 +23,46 @@ from perceiverd.sources.specs import Camera, Microphone
 
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 FLOOR_DBFS = -120.0
-"""Nothing is told to be quieter than this: exact silence has no level."""
+"""The lowest level that is reported: exact silence has no level."""
 
 
-class LookAt(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """What is this node of V4L2? Answered by a FoundCamera."""
+class ExamineCamera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """What is this V4L2 node? The answer is a FoundCamera."""
 
     path: str
 
 
 class ListMicrophones(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Which microphones are there? Answered by a FoundMicrophone each."""
+    """Which microphones exist? The answer is a FoundMicrophone for each."""
 
 
-class Try(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """What comes of this device? Answered by Opened and a Saw or a Heard."""
+class TryDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """What does this device deliver? The answer is an OpenedDevice, then a VideoQuality or an AudioQuality."""
 
     source: Camera | Microphone
     wanted: MediaFormat
     seconds: float
-    """From the first data on."""
+    """Counted from the first data."""
 
 
 class FoundCamera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """A camera, or a node that gives no pictures."""
+    """A camera, or a node that delivers no video."""
 
     path: str
     name: str
     stable: str | None
     """The name that stays the same after each boot."""
     captures: bool
+    """Whether it delivers video."""
     busy: bool
     holders: tuple[str, ...]
-    """The programs that have it open, where that can be seen."""
+    """The programs that have it open, as far as we can see them."""
     formats: dict[str, tuple[tuple[int, int, float], ...]]
-    """Width, height and the highest rate, by format."""
+    """Width, height and the highest rate in frames a second, by format."""
 
 
 class FoundMicrophone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """A microphone, as PortAudio lists it."""
+    """A microphone in PortAudio's list."""
 
     index: int
     name: str
@@ -70,62 +72,65 @@ class FoundMicrophone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     default: bool
 
 
-class Opened(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """The device is open, and delivers in this way."""
+class OpenedDevice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="Opened"):
+    """The device is open."""
 
     name: str
     how: str
+    """The format that it delivers."""
 
 
-class Saw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """What came of a camera."""
+class VideoQuality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="Saw"):
+    """What a camera delivered."""
 
     first_ms: float
-    """From the question to the first picture."""
+    """From the question to the first frame."""
     pictures: int
+    """Frames."""
     width: int
     height: int
     fps: float
     jitter_ms: float
-    """How much the time from one to the next varies (standard deviation)."""
+    """Standard deviation of the time between two frames."""
     late_ms: float
-    """How long after it was taken a picture came."""
+    """How long after its capture a frame came."""
     stamped: bool
-    """Whether the kernel's stamps tell when they were taken; otherwise it is when they came."""
+    """True if the kernel's stamps give the capture times, False if the arrival does."""
     brightness: float
     """0 is black, 1 white."""
 
 
-class Heard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """What came of a microphone."""
+class AudioQuality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="Heard"):
+    """What a microphone delivered."""
 
     first_ms: float
+    """From the question to the first block."""
     rate_hz: float
     """Samples a second by our clock."""
     jitter_ms: float
-    """How late blocks come on average."""
+    """Mean lateness of blocks."""
     stamped: bool
-    """Whether the device's stamps tell when they were taken; otherwise it is when they came."""
+    """True if the device's stamps give the capture times, False if the arrival does."""
     interruptions: int
-    """Overflows and the like, at which sound was lost."""
+    """Overflows and similar faults in which audio was lost."""
     rms_dbfs: float
     peak_dbfs: float
     """0 is full scale; -120 is exact silence."""
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
-    """Why there is no answer, or no more of it: one line."""
+    """Why there is no answer, or no further one: one line."""
 
     message: str
 
 
-Question = LookAt | ListMicrophones | Try
-Answer = FoundCamera | FoundMicrophone | Opened | Saw | Heard | Failed
+Question = ExamineCamera | ListMicrophones | TryDevice
+Answer = FoundCamera | FoundMicrophone | OpenedDevice | VideoQuality | AudioQuality | Failed
 
 
 def main() -> int:
     """Answer one question."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides when to stop
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     began_ns = now_ns()
     question = msgspec.json.decode(sys.stdin.buffer.readline(), type=Question)
@@ -141,19 +146,19 @@ def main() -> int:
 def answers(question: Question, began_ns: int) -> Iterator[Answer]:
     """The answers, as they are found. Raises MediaError."""
     match question:
-        case LookAt(path=path):
+        case ExamineCamera(path=path):
             yield _camera(path)
         case ListMicrophones():
             yield from _microphones()
-        case Try(source=Camera() as camera, wanted=wanted, seconds=seconds):
-            yield from _seen(camera, wanted, round(seconds * NS_PER_S), began_ns)
-        case Try(source=Microphone() as microphone, wanted=wanted, seconds=seconds):
-            yield from _heard(microphone, wanted, round(seconds * NS_PER_S), began_ns)
+        case TryDevice(source=Camera() as camera, wanted=wanted, seconds=seconds):
+            yield from _try_camera(camera, wanted, round(seconds * NS_PER_S), began_ns)
+        case TryDevice(source=Microphone() as microphone, wanted=wanted, seconds=seconds):
+            yield from _try_microphone(microphone, wanted, round(seconds * NS_PER_S), began_ns)
 
 
 def _camera(path: str) -> FoundCamera:
     from perceiverd.sources.devices import v4l2
-    from perceiverd.sources.devices.usage import holders
+    from perceiverd.sources.devices.usage import users_of
 
     node = v4l2.node(path)
     formats: dict[str, dict[tuple[int, int], float]] = {}
@@ -167,39 +172,38 @@ def _camera(path: str) -> FoundCamera:
         stable=v4l2.stable(path),
         captures=node.captures,
         busy=node.captures and v4l2.busy(path),
-        holders=tuple(map(str, holders(path))),
+        holders=tuple(map(str, users_of(path))),
         formats={name: tuple((*size, fps) for size, fps in sizes.items()) for name, sizes in formats.items()},
     )
 
 
 def _microphones() -> Iterator[FoundMicrophone]:
-    from perceiverd.sources import microphone
-    from perceiverd.sources.devices import alsa
+    from perceiverd.sources.devices import alsa, portaudio
 
-    portaudio, cards = microphone.library(), alsa.cards()
-    default = microphone.default(portaudio)
-    for each in microphone.devices(portaudio):
+    library, cards = portaudio.load(), alsa.cards()
+    default = portaudio.default_index(library)
+    for each in portaudio.input_devices(library):
         stable = alsa.stable(each.name, cards)
         yield FoundMicrophone(each.index, each.name, stable, each.rate_hz, each.channels, each.index == default)
 
 
-def _seen(spec: Camera, wanted: MediaFormat, length_ns: int, began_ns: int) -> Iterator[Answer]:
+def _try_camera(spec: Camera, wanted: MediaFormat, length_ns: int, began_ns: int) -> Iterator[Answer]:
     from perceiverd.sources.camera import Capture
 
     assert wanted.video
     capture = Capture(spec, wanted.video)
-    yield Opened(capture.path, str(capture.mode))
+    yield OpenedDevice(capture.path, str(capture.mode))
     taken_ns = [capture.grab()]
     first_ns = now_ns()
     shape, brightness = (0, 0), list[float]()
     while now_ns() < first_ns + length_ns:
-        picture = capture.picture()
-        if picture is not None:
-            shape = picture.shape[:2]
-            brightness.append(float(picture.mean()) / 255)
+        pixels = capture.retrieve()
+        if pixels is not None:
+            shape = pixels.shape[:2]
+            brightness.append(float(pixels.mean()) / 255)
         taken_ns.append(capture.grab())
     between_ns = np.diff(taken_ns)
-    yield Saw(
+    yield VideoQuality(
         first_ms=(first_ns - began_ns) / 1e6,
         pictures=len(taken_ns),
         width=shape[1],
@@ -207,44 +211,45 @@ def _seen(spec: Camera, wanted: MediaFormat, length_ns: int, began_ns: int) -> I
         fps=NS_PER_S / float(between_ns.mean()),
         jitter_ms=float(between_ns.std()) / 1e6,
         late_ms=capture.times.late_ns / 1e6,
-        stamped=capture.times.believed > capture.times.arrived,
+        stamped=capture.times.stamped > capture.times.unstamped,
         brightness=float(np.mean(brightness)) if brightness else 0.0,
     )
     capture.close()
 
 
-def _heard(spec: Microphone, wanted: MediaFormat, length_ns: int, began_ns: int) -> Iterator[Answer]:
+def _try_microphone(spec: Microphone, wanted: MediaFormat, length_ns: int, began_ns: int) -> Iterator[Answer]:
     from perceiverd.sources import microphone
-    from perceiverd.sources.devices import alsa
+    from perceiverd.sources.devices import alsa, portaudio
 
     assert wanted.audio_rate_hz
-    portaudio = microphone.library()
-    device = microphone.find(spec.device, microphone.devices(portaudio), alsa.cards())
-    ear = microphone.AudioInput(portaudio, device, spec)
-    yield Opened(device.name, f"{ear.rate_hz} Hz, {ear.channels} of {device.channels} channels")
-    joiner = microphone.AudioTimeline(ear.rate_hz, wanted.audio_rate_hz, spec.channel)
-    pieces, ends, block = list[Chunk](), list[tuple[int, int]](), ear.block(microphone.FIRST_S)
+    library = portaudio.load()
+    device = portaudio.find(spec.device, portaudio.input_devices(library), alsa.cards())
+    audio = microphone.AudioInput(library, device, spec)
+    yield OpenedDevice(device.name, f"{audio.rate_hz} Hz, {audio.channels} of {device.channels} channels")
+    timeline = microphone.AudioTimeline(audio.rate_hz, wanted.audio_rate_hz, spec.channel)
+    pieces, ends, block = list[Chunk](), list[tuple[int, int]](), audio.block(microphone.FIRST_BLOCK_S)
     first_ns = now_ns()
     while now_ns() < first_ns + length_ns:
-        pieces += (item for item in joiner.feed(block) if isinstance(item, Chunk))
+        pieces += (item for item in timeline.feed(block) if isinstance(item, Chunk))
         ends.append((block.first + len(block.samples), block.monotonic_ns))
-        block = ear.block(microphone.SILENT_S)
+        block = audio.block(microphone.SILENT_S)
     samples = np.concatenate([np.zeros(1, np.float32), *(piece.samples for piece in pieces)])
-    yield Heard(
+    yield AudioQuality(
         first_ms=(first_ns - began_ns) / 1e6,
-        rate_hz=counted_hz(ends, ear.rate_hz),
-        jitter_ms=joiner.timing.jitter_ms,
-        stamped=joiner.stamped,
-        interruptions=joiner.timing.steps,
+        rate_hz=measured_rate_hz(ends, audio.rate_hz),
+        jitter_ms=timeline.timing.jitter_ms,
+        stamped=timeline.stamped,
+        interruptions=timeline.timing.steps,
         rms_dbfs=dbfs(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))),
         peak_dbfs=dbfs(float(np.abs(samples).max())),
     )
 
 
-def counted_hz(ends: Sequence[tuple[int, int]], rate_hz: int) -> float:
-    """The rate at which samples come by our clock: of (how many had come, when), the ones that were least late count.
+def measured_rate_hz(ends: Sequence[tuple[int, int]], rate_hz: int) -> float:
+    """The rate at which samples come by our clock, from pairs of (number of samples so far, time of arrival).
 
-    What came in the first half second was gathered while the device was opened. The nominal rate where there is less.
+    Uses the pairs that are least late. Ignores the first half second, which the device had buffered while it was
+    opened. Returns the nominal rate if too few pairs remain.
     """
     late = [(came_ns - count * NS_PER_S / rate_hz, came_ns) for count, came_ns in ends if count > rate_hz / 2]
     if len(late) < 8:
@@ -255,7 +260,7 @@ def counted_hz(ends: Sequence[tuple[int, int]], rate_hz: int) -> float:
 
 
 def dbfs(amplitude: float) -> float:
-    """An amplitude, of which 1 is full scale, in decibels."""
+    """An amplitude (1 is full scale) in decibels, at least FLOOR_DBFS."""
     return max(FLOOR_DBFS, 20 * math.log10(amplitude)) if amplitude > 0 else FLOOR_DBFS
 
 

@@ -1,4 +1,4 @@
-"""Real clips through perceiverd.sources.container."""
+"""Real clips through decoders and containers, damaged ones too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
-from perceiverd.sources.decode.container import DecodeCounts, probe, read
+from perceiverd.sources.decode.container import inspect, read
+from perceiverd.sources.decode.tracks import DecodeCounts
 
 Clip = Callable[..., Path]
 RATE_HZ = 16000
@@ -28,7 +29,7 @@ def tone(hz: float = 1000.0) -> Callable[[NDArray[np.float64]], NDArray[np.float
 
 
 def quadrants(_: float = 0.0, height: int = 120, width: int = 168) -> NDArray[np.uint8]:
-    """Red and green above, blue and grey below."""
+    """Four quarters: red and green above, blue and grey below."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[: height // 2, : width // 2], pixels[: height // 2, width // 2 :] = RED, GREEN
     pixels[height // 2 :, : width // 2], pixels[height // 2 :, width // 2 :] = BLUE, GREY
@@ -56,7 +57,7 @@ def whole(chunks: list[Chunk]) -> NDArray[np.float32]:
 def peak(samples: NDArray[np.float32]) -> tuple[float, float]:
     """(frequency in hertz, amplitude) of the strongest tone."""
     window = np.hanning(len(samples))
-    padded = 16 * len(samples)  # finer than a bin, or a tone between two bins would seem fainter
+    padded = 16 * len(samples)  # finer than a bin: a tone between two bins would seem fainter
     spectrum = np.abs(np.fft.rfft(samples * window, padded))
     best = int(spectrum.argmax())
     return best * RATE_HZ / padded, float(2 * spectrum[best] / window.sum())
@@ -95,14 +96,14 @@ def test_a_tone_stays_itself(clip: Clip, name: str, what: dict[str, object]) -> 
     assert chunks[0].start_ns == pytest.approx(0, abs=NS_PER_S // 30)
 
 
-def test_sound_beyond_the_models_rate_vanishes(clip: Clip) -> None:
-    """A 9 kHz tone does not come back as 7 kHz at a rate of 16 kHz."""
+def test_audio_above_the_models_rate_is_removed(clip: Clip) -> None:
+    """At a rate of 16 kHz, a 9 kHz tone does not appear as 7 kHz."""
     _, chunks = split(clip("a.wav", sound=tone(9000), audio_codec="pcm_s24le", rate_hz=48000))
     assert np.abs(whole(chunks)[4000:-4000]).max() < 1e-5
 
 
 def test_channels_are_averaged(clip: Clip) -> None:
-    """A tone on one of six channels comes out at a sixth."""
+    """A tone on one of six channels has a sixth of its amplitude."""
     path = clip(
         "a.wav",
         sound=lambda t: np.eye(6)[:, 2:3] * tone()(t)[None],
@@ -113,51 +114,51 @@ def test_channels_are_averaged(clip: Clip) -> None:
     assert peak(whole(split(path)[1])[4000:-4000])[1] == pytest.approx(0.5 / 6, rel=0.02)
 
 
-def test_a_beep_is_where_it_was(clip: Clip) -> None:
-    """A codec's priming is not heard as delay: what begins at 0.7 s begins there."""
+def test_a_beep_keeps_its_time(clip: Clip) -> None:
+    """A codec's priming adds no delay: a beep at 0.7 s begins at 0.7 s."""
     path = clip("a.mp4", sound=lambda t: tone()(t) * (t >= 0.7), picture=quadrants)
     _, chunks = split(path)
     onset_s = chunks[0].start_ns / NS_PER_S + np.flatnonzero(np.abs(whole(chunks)) > 0.2)[0] / RATE_HZ
     assert onset_s == pytest.approx(0.7, abs=0.003)
 
 
-def test_late_sound_is_late(clip: Clip) -> None:
-    """Sound that begins 2 s into the file has times from 2 s on."""
+def test_late_audio_stays_late(clip: Clip) -> None:
+    """Audio that begins 2 s into the file has times from 2 s on."""
     path = clip("a.mkv", seconds=1.0, sound=tone(), audio_start_s=2.0, picture=quadrants, times_s=np.arange(75) / 25)
     frames, chunks = split(path)
     assert frames[0].start_ns == pytest.approx(0, abs=NS_PER_S // 100)
     assert chunks[0].start_ns == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 20)
 
 
-def test_a_hole_in_the_sound_stays_a_hole(clip: Clip) -> None:
-    """Half a second without samples is missing from the chunks, and what is around it keeps its time."""
-    path = clip("a.mkv", sound=tone(), audio_codec="pcm_s16le", audio_hole_s=(1.0, 0.5), picture=quadrants, seconds=2.0)
+def test_a_gap_in_the_audio_stays_a_gap(clip: Clip) -> None:
+    """Half a second without samples is missing from the chunks; the audio around it keeps its time."""
+    path = clip("a.mkv", sound=tone(), audio_codec="pcm_s16le", audio_gap_s=(1.0, 0.5), picture=quadrants, seconds=2.0)
     _, chunks = split(path)
-    holes = [
+    gaps = [
         (before.end_ns / NS_PER_S, (after.start_ns - before.end_ns) / NS_PER_S)
         for before, after in pairwise(chunks)
         if after.start_ns - before.end_ns > NS_PER_S // 50
     ]
-    assert len(holes) == 1
-    assert holes[0] == pytest.approx((1.0, 0.5), abs=0.03)
+    assert len(gaps) == 1
+    assert gaps[0] == pytest.approx((1.0, 0.5), abs=0.03)
     assert len(whole(chunks)) / RATE_HZ == pytest.approx(2.0, abs=0.01)
 
 
 def test_the_file_begins_at_zero(clip: Clip) -> None:
-    """A transport stream, whose own clock begins elsewhere, begins at 0."""
+    """A transport stream begins at 0, though its own clock begins elsewhere."""
     frames, chunks = split(clip("a.ts", sound=tone(), rate_hz=48000, picture=quadrants))
     assert min(frames[0].start_ns, chunks[0].start_ns) == pytest.approx(0, abs=NS_PER_S // 1000)
 
 
-def test_variable_rate_keeps_each_pictures_time(clip: Clip) -> None:
-    """Pictures that come irregularly have their own times, not those of a constant rate."""
+def test_a_variable_rate_keeps_the_time_of_each_frame(clip: Clip) -> None:
+    """Irregular frames keep their own times, not those of a constant rate."""
     times_s = [0.0, 0.1, 0.5, 0.9, 1.3, 1.34]
     frames, _ = split(clip("a.mkv", picture=quadrants, times_s=times_s))
     assert [frame.start_ns / NS_PER_S for frame in frames] == pytest.approx(times_s, abs=0.002)
 
 
-def test_a_fast_film_is_thinned(clip: Clip) -> None:
-    """Of 60 pictures a second a model of 6.25 gets at most 25, evenly; the others are counted."""
+def test_a_fast_video_is_decimated(clip: Clip) -> None:
+    """Of 60 frames a second a model of 6.25 ticks gets at most 25, evenly; the others are counted."""
     counts = DecodeCounts()
     frames, _ = split(clip("a.mp4", picture=quadrants, fps=60), counts=counts)
     assert 40 <= len(frames) <= 51
@@ -165,8 +166,8 @@ def test_a_fast_film_is_thinned(clip: Clip) -> None:
     assert max(np.diff([frame.start_ns for frame in frames])) <= 0.06 * NS_PER_S
 
 
-def test_a_film_of_25_is_not_thinned(clip: Clip) -> None:
-    """Of 25 pictures a second a model of 6.25 gets all, millisecond time stamps notwithstanding."""
+def test_a_video_of_25_frames_a_second_is_not_decimated(clip: Clip) -> None:
+    """Of 25 frames a second a model of 6.25 ticks gets all, even if time stamps are rounded to milliseconds."""
     frames, _ = split(clip("a.mkv", picture=quadrants, fps=25))
     assert len(frames) == 50
 
@@ -175,14 +176,14 @@ def test_a_film_of_25_is_not_thinned(clip: Clip) -> None:
     ("rotation", "expected"),
     [(0, (RED, GREEN, BLUE, GREY)), (90, (GREEN, GREY, RED, BLUE)), (180, (GREY, BLUE, GREEN, RED))],
 )
-def test_rotated_film_is_upright(clip: Clip, rotation: int, expected: tuple[object, ...]) -> None:
-    """A display matrix is applied: 90 turns the picture counterclockwise, as OpenCV and players do."""
+def test_rotated_video_is_upright(clip: Clip, rotation: int, expected: tuple[object, ...]) -> None:
+    """The display matrix is applied: 90 turns the frame counterclockwise, as OpenCV and players do."""
     frames, _ = split(clip("a.mp4", picture=quadrants, seconds=0.4, rotation=rotation))
     assert np.abs(corners(frames[0].pixels) - np.array(expected)).max() <= 12
 
 
 def test_the_centre_is_cropped(clip: Clip) -> None:
-    """Of a picture that is too wide both sides are cut off, and nothing is squeezed."""
+    """If a frame is too wide, both sides are cut off and nothing is squeezed."""
 
     def sides(_: float) -> NDArray[np.uint8]:
         pixels = np.full((100, 300, 3), RED, np.uint8)
@@ -198,7 +199,7 @@ def test_the_centre_is_cropped(clip: Clip) -> None:
 
 @pytest.mark.parametrize(("height", "colorspace"), [(360, 5), (720, 1)])
 def test_untagged_colours(clip: Clip, height: int, colorspace: int) -> None:
-    """Untagged pictures are BT.601 when small and BT.709 from 720 lines up."""
+    """Untagged frames are BT.601 below 720 lines and BT.709 from 720 lines up."""
     path = clip(
         "a.mp4",
         picture=lambda _: quadrants(height=height, width=height * 4 // 3),
@@ -216,33 +217,33 @@ def test_shrinking_is_by_area(clip: Clip) -> None:
     assert np.abs(frames[0].pixels[2:-2, 2:-2].astype(int) - 127).max() < 40
 
 
-def test_only_what_is_wanted(clip: Clip) -> None:
-    """A model without video gets only sound, one without audio only pictures."""
+def test_only_wanted_modalities_are_read(clip: Clip) -> None:
+    """A model without video gets only audio, and one without audio only video."""
     path = clip("a.mp4", sound=tone(), picture=quadrants)
     assert not split(path, MediaFormat(RATE_HZ))[0]
     assert not split(path, MediaFormat(None, BOTH.video))[1]
 
 
-def test_album_art_is_no_film(clip: Clip) -> None:
-    """The cover of a song is not shown to the model."""
+def test_album_art_is_no_video(clip: Clip) -> None:
+    """The model does not get the cover of a song."""
     path = clip("a.m4a", sound=tone(), cover=quadrants(), container_format="mp4")
     frames, chunks = split(path)
     assert not frames
     assert chunks
-    assert not probe(path).has_video
+    assert not inspect(path).has_video
 
 
-def test_probe(clip: Clip) -> None:
-    """A probe tells length and modalities."""
-    told = probe(clip("a.mp4", sound=tone(), picture=quadrants))
-    assert told.has_audio
-    assert told.has_video
-    assert told.duration_s == pytest.approx(2.0, abs=0.1)
-    assert not probe(clip("a.wav", sound=tone(), audio_codec="pcm_s16le")).has_video
+def test_inspect_reads_the_header(clip: Clip) -> None:
+    """`inspect` returns length and modalities."""
+    info = inspect(clip("a.mp4", sound=tone(), picture=quadrants))
+    assert info.has_audio
+    assert info.has_video
+    assert info.duration_s == pytest.approx(2.0, abs=0.1)
+    assert not inspect(clip("a.wav", sound=tone(), audio_codec="pcm_s16le")).has_video
 
 
-def test_a_truncated_file_gives_what_it_has(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
-    """A recording that breaks off is read up to there, and a line of the log says so."""
+def test_a_truncated_file_is_read_as_far_as_possible(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    """A recording that breaks off is read up to that point, and a log line says so."""
     path = clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with caplog.at_level(logging.WARNING):
@@ -252,8 +253,8 @@ def test_a_truncated_file_gives_what_it_has(clip: Clip, caplog: pytest.LogCaptur
     assert "file-damaged file=" in caplog.text
 
 
-def test_damage_in_the_middle_is_passed(clip: Clip, capfd: pytest.CaptureFixture[str]) -> None:
-    """What cannot be decoded is skipped and counted, what follows is delivered, and FFmpeg says nothing on stderr."""
+def test_damage_in_the_middle_is_skipped(clip: Clip, capfd: pytest.CaptureFixture[str]) -> None:
+    """Undecodable packets are skipped and counted, what follows is delivered, and FFmpeg prints nothing."""
     path = clip("a.mkv", sound=tone(), picture=lambda t: np.roll(quadrants(), int(t * 100), 1), seconds=6.0)
     data = bytearray(path.read_bytes())
     third = len(data) // 3
@@ -268,7 +269,7 @@ def test_damage_in_the_middle_is_passed(clip: Clip, capfd: pytest.CaptureFixture
 
 
 def spoilt(path: Path, from_s: float, until_s: float) -> Path:
-    """The same, in which no packet of sound of this time can be decoded."""
+    """A copy in which no audio packet of this time can be decoded."""
     out_path = path.with_name("spoilt.mkv")
     with av.open(path) as clip, av.open(out_path, "w") as out:
         streams = {stream.index: out.add_stream_from_template(stream) for stream in clip.streams}
@@ -283,24 +284,24 @@ def spoilt(path: Path, from_s: float, until_s: float) -> Path:
     return out_path
 
 
-def test_sound_that_cannot_be_decoded_any_more_ends_what_is_live(clip: Clip) -> None:
-    """A camera is opened anew where 100 packets are spoilt in a row; of a file the pictures are read on."""
+def test_undecodable_audio_ends_a_live_stream(clip: Clip) -> None:
+    """After 100 damaged packets in a row a camera is opened again; in a file, the video is read to its end."""
     path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 1.0, 9.0)
-    with pytest.raises(MediaError, match="100 packets of its sound in a row cannot be decoded"):
+    with pytest.raises(MediaError, match="100 packets of its audio in a row cannot be decoded"):
         list(read(path, BOTH, live=True))
     frames, _ = split(path)
     assert frames[-1].start_ns > 5.5 * NS_PER_S
 
 
-def test_live_sound_that_cannot_be_decoded_at_first_is_heard_later(clip: Clip) -> None:
-    """It is not given up for the life of the connection."""
+def test_live_audio_may_become_decodable_later(clip: Clip) -> None:
+    """Audio that cannot be decoded at first is not given up for the whole connection."""
     path = spoilt(clip("a.mkv", sound=tone(), picture=quadrants, seconds=6.0), 0.0, 4.0)
     chunks = [item for item in read(path, BOTH, live=True) if isinstance(item, Chunk)]
     assert 3.9 < chunks[0].start_ns / NS_PER_S < 4.2
 
 
 def test_names_with_colons(clip: Clip) -> None:
-    """A colon in a file's name is not taken for a protocol."""
+    """A colon in a file's name does not make it a protocol."""
     assert split(clip("http:a 12:30.wav", sound=tone(), audio_codec="pcm_s16le"))[1]
 
 
@@ -327,16 +328,16 @@ def _playlist(path: Path) -> None:
         (Path.mkdir, "directory"),
         (Path.touch, "empty"),
         (os.mkfifo, "device or pipe"),
-        (lambda path: path.write_text("This is not a film.\n" * 200), "neither sound nor pictures"),
-        (lambda path: path.write_bytes(np.random.default_rng(0).bytes(20000)), "neither sound nor pictures"),
+        (lambda path: path.write_text("This is not a film.\n" * 200), "neither audio nor video"),
+        (lambda path: path.write_bytes(np.random.default_rng(0).bytes(20000)), "neither audio nor video"),
         (_truncated_mp4, "breaks off before its index"),
-        (_subtitles, "neither sound nor pictures"),
+        (_subtitles, "neither audio nor video"),
         (_playlist, ""),
     ],
     ids=["missing", "directory", "empty", "fifo", "text", "noise", "truncated mp4", "subtitles", "playlist"],
 )
-def test_what_is_no_clip_is_refused(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
-    """Whatever cannot be a clip raises MediaError: one line with the path, what is wrong and what to do."""
+def test_a_file_that_is_no_clip_is_refused(tmp_path: Path, make: Callable[[Path], object], says: str) -> None:
+    """A file that is no clip raises MediaError: one line with the path, what is wrong and what to do."""
     path = tmp_path / "film.mp4"
     make(path)
     with pytest.raises(MediaError) as caught:
@@ -347,25 +348,25 @@ def test_what_is_no_clip_is_refused(tmp_path: Path, make: Callable[[Path], objec
     assert ";" in message
     assert "\n" not in message
     with pytest.raises(MediaError):
-        probe(path)
+        inspect(path)
 
 
 def test_text_under_its_own_name_is_refused(tmp_path: Path) -> None:
-    """FFmpeg would render a .txt file to pictures; it is refused all the same."""
+    """A .txt file is refused, though FFmpeg would render it to video."""
     (tmp_path / "notes.txt").write_text("Nothing to see here.\n" * 100)
     with pytest.raises(MediaError, match="text"):
         list(read(tmp_path / "notes.txt", BOTH))
 
 
-def test_the_wrong_modality_is_told(clip: Clip) -> None:
-    """A film without sound for a model that only hears is an error that says so."""
+def test_a_missing_modality_is_an_error(clip: Clip) -> None:
+    """If a video without audio meets a model without video, the error says so."""
     path = clip("a.mp4", picture=quadrants, seconds=0.4)
-    with pytest.raises(MediaError, match="only pictures and the model wants only sound"):
+    with pytest.raises(MediaError, match="only video and the model wants only audio"):
         list(read(path, MediaFormat(RATE_HZ)))
 
 
 def test_reading_is_lazy(clip: Clip) -> None:
-    """The first items come without the rest being decoded, so that memory does not grow with a film's length."""
+    """The first items come before the rest is decoded, so memory does not grow with the length of a file."""
     counts = DecodeCounts()
     media = read(clip("a.mp4", picture=quadrants, fps=60, seconds=8.0), BOTH, counts=counts)
     for _ in range(5):
