@@ -72,7 +72,7 @@ def test_a_name_that_could_be_anything_is_asked_about(name: str) -> None:
 @pytest.mark.parametrize("name", ["", " ", "camera:", "microphone:", "camera: ", "camera:1000", "microphone:9999999"])
 def test_a_name_that_cannot_be_one_is_one_line(name: str) -> None:
     """It is quoted, with what is wrong with it and where the right ones are."""
-    with pytest.raises(PerceiverdError, match=rf"^'{name}': device is .*; `perceiverd devices` lists them$"):
+    with pytest.raises(PerceiverdError, match=rf"^'{name}': device must .*; `perceiverd devices` lists them$"):
         devices.named(name)
 
 
