@@ -1,1 +1,1 @@
-"""How the bundled model was made: recipe, corpus, teachers, mixtures, pool. Needs the extra `train`."""
+"""How the bundled model is made, and how a user fits a model to their own clips. Needs the extra `train`."""

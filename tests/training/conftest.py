@@ -1,4 +1,4 @@
-"""A model that only hears, and a pool it might have learnt from; both small, both of all 527 labels."""
+"""A small model for audio and a small pool for it, both with all 527 labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perceiverd.model.perceiver import Perceiver
 
 @pytest.fixture
 def listener(tmp_path: Path) -> Path:
-    """The folder of an untrained model that hears 1.28 s of log-mel."""
+    """The folder of an untrained model that takes 1.28 s of log-mel."""
     geometry = Geometry(
         classes=527,
         trunk=Trunk(latents=4, width=16, cross_attends=1, layers=1, heads=2),
@@ -30,7 +30,7 @@ def listener(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def noises(tmp_path: Path) -> Path:
-    """A pool of fifty windows of noise of which nothing is known."""
+    """A pool with fifty windows of noise, without known labels."""
     (tmp_path / "noises").mkdir()
     rng = np.random.default_rng(0)
     arrays = {

@@ -90,9 +90,9 @@ def pool(
 
     `distil` trains on the pool, and may run at the same time.
     """
-    from perceiverd.training.distill import audio_shards as pools
+    from perceiverd.training.distill import audio_shards
 
-    pools.build(corpus, out, wheel=teacher_sound, first=0, count=count, seed=seed, threads=threads)
+    audio_shards.build(corpus, out, wheel=teacher_sound, count=count, seed=seed, threads=threads)
 
 
 @app.command()
@@ -128,9 +128,10 @@ def views(
 
     `distil` trains on these outputs, so it does not compute the stem again.
     """
-    from perceiverd.training.distill import video_shards as windows
+    from perceiverd.training.distill import video_shards
 
-    windows.build(pictures, out, read_geometry(geometry), wheel=teacher_sight, count=count, seed=seed, threads=threads)
+    wanted = read_geometry(geometry)
+    video_shards.build(pictures, out, wanted, wheel=teacher_sight, count=count, seed=seed, threads=threads)
 
 
 for step in (fit.distil, fit.hush, fit.rehearsal, fit.fit, evaluate.calibrate, evaluate.report):

@@ -20,9 +20,9 @@ def held_out(
 
     The audio teacher's scores are saved with them.
     """
-    from perceiverd.training.distill import audio_shards as pools
+    from perceiverd.training.distill import heldout_windows
 
-    pools.validation(corpus, out, wheel=teacher_sound)
+    heldout_windows.build(corpus, out, wheel=teacher_sound)
 
 
 def calibrate(

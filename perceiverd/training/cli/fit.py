@@ -77,61 +77,40 @@ def distil(
     """
     import torch
 
-    from perceiverd.core.labels import ontology
     from perceiverd.model.card import load_card
-    from perceiverd.training.distill import distill as distilling
-    from perceiverd.training.distill.output import claimed, write
-    from perceiverd.training.distill.task import Lesson, mix_of
-    from perceiverd.training.fitting import loop
-    from perceiverd.training.fitting.distributed import is_leader, own_device, process_count
-    from perceiverd.training.fitting.settings import FitSettings
+    from perceiverd.training.distill import task
+    from perceiverd.training.fitting.loop import StoppedError
 
     if (minutes is None) == (batches is None):
         raise typer.BadParameter("give one of --minutes and --batches", param_hint="'--minutes'")
-    origin = load_card(start) if start else None
-    lesson = Lesson(
+    torch.set_num_threads(threads)
+    settings = task.DistillTask(
         geometry=read_geometry(geometry),
         pools=tuple(pool),
         pictures=pictures,
         views=views,
-        teacher_sound=teacher_sound,
-        teacher_sight=teacher_sight,
-        frozen_sound=frozen_sound,
+        audio_wheel=teacher_sound,
+        video_wheel=teacher_sight,
+        frozen_audio=frozen_sound,
         mapping=mapping,
-        mix=mix_of(mix, matched),
-        start=origin,
+        mix=task.parse_mix(mix, matched),
+        start=load_card(start) if start else None,
         rate=rate,
         batch=batch,
         seed=seed,
         half=half,
+        batches=batches,
+        minutes=minutes,
+        state=state,
+        out=out,
+        licence=licence,
+        logs=log,
+        device=device,
     )
-    lesson.check()
-    place = loop.LoopState(
-        state / distilling.STATE_FILE,
-        lesson.fingerprint,
-        depends_on="geometry, material, settings or number of processes",
-        resume_with="the same command",
-    )
-    written = state / "model.sha256"  # of the model that this run wrote last, which it may overwrite
-    where = own_device(device)
-    torch.set_num_threads(threads)
-    with claimed(out, origin, written):
-        try:
-            network = distilling.distil(
-                lesson.student(),
-                lesson.batches(),
-                FitSettings(rate=rate, warmup=distilling.WARMUP, batch=batch),
-                loop.Budget(-(-(batches or 0) // process_count()), minutes),
-                place,
-                half=half,
-                device=where,
-                logs=log,
-            )
-        except loop.StoppedError as error:
-            raise _stopped(error) from None
-        if is_leader():
-            terms = licence or (origin.licence if origin else "NOASSERTION")
-            written.write_text(write(out, network, lesson.geometry, ontology().labels, terms))
+    try:
+        task.run(settings)
+    except StoppedError as error:
+        raise _stopped(error) from None
 
 
 def hush(
@@ -150,23 +129,23 @@ def hush(
     """
     from perceiverd.model.card import load_card
     from perceiverd.training.data import ambient
-    from perceiverd.training.distill import quiet_head as hushing
+    from perceiverd.training.distill import quiet_head
     from perceiverd.training.distill.batches import Batches, Mix
     from perceiverd.training.distill.output import claimed, write
-    from perceiverd.training.distill.task import pictures_for, sounds_for
+    from perceiverd.training.distill.task import audio_of, video_of
     from perceiverd.training.evaluation.scores import check
 
     card = load_card(model)
     check(card)
     if card.geometry.video and not (views or pictures):
         raise ConfigError(f"{card.name}: takes video; give --views or --pictures, so that video keeps its scores")
-    sounds = sounds_for(card.geometry, pool)
-    seen = pictures_for(card.geometry, pictures, views, seed)
-    batches = Batches(card.geometry, sounds, seen, size=hushing.BATCH, seed=seed, mix=Mix())
-    scenes = ambient.read_scenes(pictures, ambient.HUSH_SEED)
-    streams = ambient.streams(card.geometry, scenes, ambient.HUSH_SEED, hours, ambient.FIT_S)
+    audio = audio_of(card.geometry, pool)
+    video = video_of(card.geometry, pictures, views, seed)
+    batches = Batches(card.geometry, audio, video, size=quiet_head.BATCH, seed=seed, mix=Mix())
+    scenes = ambient.read_scenes(pictures, ambient.QUIET_HEAD_SEED)
+    streams = ambient.streams(card.geometry, scenes, ambient.QUIET_HEAD_SEED, hours, ambient.FIT_S)
     with claimed(out, card):
-        network = hushing.hush(card, batches, max(1, count // hushing.BATCH), streams)
+        network = quiet_head.refit(card, batches, max(1, count // quiet_head.BATCH), streams)
         write(out, network, card.geometry, card.labels, card.licence)
 
 
@@ -185,7 +164,7 @@ def rehearsal(
 
     card = load_card(model)
     size = rehearsal.build(card, pool, count, seed)
-    print(f"{card.folder / rehearsal.BANK_FILE}: {count} vectors, {size / 1e6:.1f} MB")
+    print(f"{card.folder / rehearsal.REHEARSAL_FILE}: {count} vectors, {size / 1e6:.1f} MB")
 
 
 def fit(

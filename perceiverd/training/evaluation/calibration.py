@@ -23,7 +23,7 @@ from perceiverd.core.labels import Label
 from perceiverd.core.logs import log_event
 from perceiverd.model.card import CALIBRATION_FILE, Calibration, Card
 from perceiverd.pipeline.tagger import Tagger
-from perceiverd.training.data.ambient import HOP_S, Stream
+from perceiverd.training.data.ambient import HOP_S, AmbientStream
 from perceiverd.training.evaluation.false_alarms import event_levels, stream_levels
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.metrics import Facts
@@ -208,7 +208,7 @@ def picture_evidence(logits: Logits, pictures: HeldOutPictures) -> Evidence:
 
 
 def calibrate(
-    card: Card, held: HeldOut, pictures: HeldOutPictures | None, ambient: Iterator[Stream]
+    card: Card, held: HeldOut, pictures: HeldOutPictures | None, ambient: Iterator[AmbientStream]
 ) -> tuple[FittedCalibration, list[ThresholdCounts]]:
     """Scalings and thresholds of a model.
 

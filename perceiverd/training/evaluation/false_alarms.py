@@ -16,7 +16,8 @@ from perceiverd.core.labels import ontology
 from perceiverd.core.logs import log_event
 from perceiverd.pipeline.rules import lineage
 from perceiverd.pipeline.tagger import Tagger
-from perceiverd.training.data.ambient import HOP_S, SIGHTS, SOUNDS, Stream, cut, right
+from perceiverd.training.data.ambient import HOP_S, VIDEO_KINDS, AmbientStream, correct_labels, windows_of
+from perceiverd.training.data.ambient_audio import AUDIO_KINDS
 from perceiverd.training.evaluation.metrics import rate
 
 SMOOTHING_S = 0.5
@@ -86,16 +87,16 @@ def events(scores: Scores, thresholds: Scores, hop_s: float) -> list[DetectedEve
     return found
 
 
-def score(tagger: Tagger, stream: Stream) -> NDArray[np.float32]:
+def score(tagger: Tagger, stream: AmbientStream) -> NDArray[np.float32]:
     """(T, classes), calibrated."""
-    windows = cut(tagger.card.geometry, stream)
+    windows = windows_of(tagger.card.geometry, stream)
     parts = []
     while batch := list(islice(windows, BATCH)):
         parts.append(tagger.tag(batch))
     return np.concatenate(parts)
 
 
-def stream_levels(tagger: Tagger, streams: Iterator[Stream]) -> NDArray[np.float64]:
+def stream_levels(tagger: Tagger, streams: Iterator[AmbientStream]) -> NDArray[np.float64]:
     """(streams, classes): the threshold above which a stream makes no event of a label.
 
     0 for labels that are correct for the stream.
@@ -103,12 +104,12 @@ def stream_levels(tagger: Tagger, streams: Iterator[Stream]) -> NDArray[np.float
     rows: list[NDArray[np.float64]] = []
     for stream in _logged(streams):
         row = event_levels(score(tagger, stream), HOP_S)
-        row[[label.index for label in tagger.card.labels if label.name in right(stream)]] = 0
+        row[[label.index for label in tagger.card.labels if label.name in correct_labels(stream)]] = 0
         rows.append(row)
     return np.stack(rows)
 
 
-def _logged(streams: Iterator[Stream]) -> Iterator[Stream]:
+def _logged(streams: Iterator[AmbientStream]) -> Iterator[AmbientStream]:
     """The same streams; progress is logged."""
     seconds = 0
     for stream in streams:
@@ -117,13 +118,13 @@ def _logged(streams: Iterator[Stream]) -> Iterator[Stream]:
             log_event(logger, logging.INFO, "ambient-progress", hours=f"{seconds / 3600:.1f}")
 
 
-def report(tagger: Tagger, streams: Iterator[Stream]) -> Iterator[str]:
+def report(tagger: Tagger, streams: Iterator[AmbientStream]) -> Iterator[str]:
     """False alarms per hour at the model's thresholds, as Markdown: in all, by kind of stream and by label."""
     card = tagger.card
     thresholds = np.array([one.threshold for one in card.calibration])
     seconds, false, by_label, correct = (Counter[str]() for _ in range(4))
     for stream in _logged(streams):
-        expected, keys = right(stream), ("all", stream.sense, *stream.kinds)
+        expected, keys = correct_labels(stream), ("all", stream.modality, *stream.kinds)
         seconds.update(dict.fromkeys(keys, stream.seconds))
         for event in events(score(tagger, stream), thresholds, HOP_S):
             name = card.labels[event.label].name
@@ -139,7 +140,7 @@ def report(tagger: Tagger, streams: Iterator[Stream]) -> Iterator[str]:
     yield ""
     yield "| | hours | false alarms | per hour [95 %] |"
     yield "|---|--:|--:|---|"
-    for key in (key for key in ("all", *SENSES, *SOUNDS, *SIGHTS) if key in seconds):
+    for key in (key for key in ("all", *SENSES, *AUDIO_KINDS, *VIDEO_KINDS) if key in seconds):
         hours = seconds[key] / 3600
         yield f"| {key} | {hours:.2f} | {false[key]} | {rate(false[key], hours)} |"
     yield ""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training.data.ambient import RATE_HZ
-from perceiverd.training.distill.audio_shards import VALIDATION_HOP
+from perceiverd.training.data.ambient_audio import RATE_HZ
+from perceiverd.training.distill.heldout_windows import VALIDATION_HOP
 from perceiverd.training.evaluation import false_alarms
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.metrics import Facts

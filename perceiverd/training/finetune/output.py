@@ -31,9 +31,9 @@ def write(task: FitTask, network: Perceiver) -> None:
 
 def _copy_rehearsal(task: FitTask, start: Card) -> None:
     """The vectors stay valid as long as nothing before the last layer has changed."""
-    bank: Path = start.folder / rehearsal.BANK_FILE
+    bank: Path = start.folder / rehearsal.REHEARSAL_FILE
     if not task.whole and bank.exists():
-        shutil.copyfile(bank, task.out / rehearsal.BANK_FILE)
+        shutil.copyfile(bank, task.out / rehearsal.REHEARSAL_FILE)
 
 
 def calibration_table(start: Card, new: Sequence[Label]) -> str:

@@ -1,1 +1,1 @@
-"""Rendered sounds: instruments, speech, tones."""
+"""Rendered sounds with exact labels: instruments, speech, tones. Knows nothing of corpora."""

@@ -1,7 +1,7 @@
-"""Short pieces of music for one instrument each, made up by rule, as MIDI files.
+"""Short generated pieces of music for one instrument each, as MIDI files.
 
-A piece is a function of its seed alone. It knows the instruments of General MIDI and what AudioSet calls
-them, and nothing of soundfonts.
+A piece is a function of its seed alone. Knows the instruments of General MIDI and their AudioSet labels. Knows nothing
+of soundfonts.
 """
 
 import struct
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 TICKS_PER_S = 960
-"""480 ticks a quarter at MIDI's default tempo of 120 quarters a minute; pieces bring their own tempo as times."""
+"""480 ticks a quarter at MIDI's default tempo of 120 quarters a minute. A piece has its tempo in its times."""
 SECONDS = 16.0
-"""Length of a piece, give or take its last note."""
+"""Length of a piece; the last note may end a little later."""
 DRUMS = 9
-"""The channel of drums."""
+"""The MIDI channel of drums."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """One key pressed and let go."""
+    """One key, pressed and released."""
 
     start_s: float
     length_s: float
@@ -31,19 +31,20 @@ class Note:
 
 @dataclass(frozen=True)
 class Instrument:
-    """Some programs of General MIDI that AudioSet gives one name."""
+    """Programs of General MIDI that have the same AudioSet label."""
 
     name: str
     programs: tuple[int, ...]
-    """Of bank 0; for drums, of bank 128."""
+    """In bank 0; for drums in bank 128."""
     labels: tuple[str, ...]
     low: int = 48
+    """Lowest key."""
     high: int = 84
-    """Lowest and highest key."""
+    """Highest key."""
     styles: str = "scale arpeggio riff long repeat"
-    """How it is played: names of functions in STYLES; "chords" and "strum" where it can sound several keys."""
+    """The styles it is played in, keys of STYLES. "chords" and "strum" need an instrument with several voices."""
     keys: tuple[int, ...] = ()
-    """Of a drum kit, the keys of this drum; all in rhythm if empty."""
+    """The keys of this drum in a drum kit; if empty, all keys in a rhythm."""
     drum: bool = False
 
 
@@ -109,11 +110,11 @@ _SCALES = (
     (0, 3, 5, 6, 7, 10),
 )
 _ORCHESTRA = ((48, 48, 84), (61, 48, 72), (60, 48, 70), (73, 70, 93), (47, 38, 50), (71, 55, 84))
-"""Program, lowest and highest key of each voice; the first is the instrument's own."""
+"""Program, lowest and highest key of each voice. The first voice is the instrument itself."""
 
 
 class Player:
-    """What a piece is played with: an instrument, a tempo, a scale, a loudness, and chance."""
+    """Plays one piece: an instrument with a random tempo, scale and loudness."""
 
     def __init__(self, instrument: Instrument, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -122,19 +123,19 @@ class Player:
         self.loudness = int(rng.integers(60, 116))
         scale, root = _SCALES[rng.integers(len(_SCALES))], int(rng.integers(12))
         self.scale = _within(scale, root, instrument.low, instrument.high)
-        span = int(rng.integers(8, 20))  # a piece keeps to a part of the instrument's range
+        span = int(rng.integers(8, 20))  # a piece uses a part of the instrument's range
         first = int(rng.integers(max(len(self.scale) - span, 1)))
         self.scale = self.scale[first : first + span]
         self.legato = float(rng.uniform(0.4, 1.05))
 
     def note(self, start_s: float, length_s: float, key: int, *, channel: int = 0, accent: int = 0) -> Note:
-        """A note a little off the beat, as loud as this piece is, give or take."""
+        """A note, a little off the beat, near the loudness of the piece."""
         velocity = int(np.clip(self.loudness + accent + self.rng.normal(0, 8), 20, 127))
         late_s = float(np.clip(self.rng.normal(0, 0.008), -0.02, 0.02))
         return Note(max(start_s + late_s, 0), max(length_s, 0.03), int(key), velocity, channel)
 
     def walk(self, steps: Sequence[int], lengths: Sequence[float]) -> list[Note]:
-        """Notes that go up and down the scale by these steps, in these beats, over and over."""
+        """Notes that go up and down the scale by these steps, with these lengths in beats, repeated to the end."""
         notes, at, time_s, turn = [], int(self.rng.integers(len(self.scale))), 0.0, 0
         while time_s < SECONDS:
             length_s = lengths[turn % len(lengths)] * self.beat_s
@@ -147,6 +148,7 @@ class Player:
         return notes
 
     def chord(self, size: int) -> list[int]:
+        """`size` keys at random, each two steps of the scale above the last one."""
         first = int(self.rng.integers(max(len(self.scale) - 2 * size, 1)))
         return self.scale[first : first + 2 * size : 2]
 
@@ -167,7 +169,7 @@ def _arpeggio(player: Player) -> list[Note]:
 
 
 def _riff(player: Player) -> list[Note]:
-    """Two bars with a rhythm of their own, played again and again, changed a little."""
+    """A short random melody with a random rhythm, repeated; the two may have different lengths."""
     size = int(player.rng.integers(5, 9))
     lengths = [float(length) for length in player.rng.choice([0.25, 0.5, 0.5, 0.75, 1, 1.5], size)]
     return player.walk([int(step) for step in player.rng.integers(-3, 4, size + int(player.rng.integers(2)))], lengths)
@@ -184,7 +186,7 @@ def _repeat(player: Player) -> list[Note]:
 
 
 def _roll(player: Player) -> list[Note]:
-    """Fast strokes on one or two keys that swell and fade."""
+    """Fast strokes on one or two keys that become louder."""
     notes, time_s = [], 0.0
     while time_s < SECONDS:
         keys = [player.scale[player.rng.integers(len(player.scale))] for _ in range(player.rng.integers(1, 3))]
@@ -209,7 +211,7 @@ def _chords(player: Player) -> list[Note]:
 
 
 def _strum(player: Player) -> list[Note]:
-    """Chords whose keys come one shortly after another, down and up."""
+    """Chords whose keys start shortly after one another, alternately upwards and downwards."""
     notes, time_s = [], 0.0
     progression = [player.chord(int(player.rng.integers(4, 6))) for _ in range(4)]
     rhythm = [float(length) for length in player.rng.choice([0.5, 0.5, 1, 1, 1.5], 4)]
@@ -227,14 +229,14 @@ def _strum(player: Player) -> list[Note]:
 
 
 def _drone(player: Player) -> list[Note]:
-    """A tune over a low key held throughout."""
+    """A melody over two long low notes."""
     held = [Note(0, SECONDS, player.scale[0] - 12, player.loudness), Note(0, SECONDS, player.scale[0], 70)]
     player.legato = 1.0
     return held + _riff(player)
 
 
 def _orchestra(player: Player) -> list[Note]:
-    """Strings, brass, horn, flute, timpani and clarinet over one row of chords."""
+    """Strings, brass, horn, flute, timpani and clarinet over the same chords."""
     notes, time_s = [], 0.0
     length_s = player.beat_s * float(player.rng.choice([2, 4]))
     classes = {key % 12 for key in player.scale}
@@ -272,13 +274,13 @@ def _beats(player: Player) -> list[Note]:
 
 
 def _press(player: Player) -> list[Note]:
-    """Rolls on a drum, with pauses."""
+    """Drum rolls with pauses."""
     player.scale = [int(player.keys[0])]
     return [Note(one.start_s, 0.05, one.key, one.velocity, DRUMS) for one in _roll(player)]
 
 
 def _groove(player: Player) -> list[Note]:
-    """Bass drum, snare drum and a cymbal in a bar of sixteen, with fills."""
+    """Bass drum, snare drum and a cymbal in bars of sixteen steps, with fills."""
     rng = player.rng
     kick = rng.random(16) < np.where(np.arange(16) % 4 == 0, 0.7, 0.18)
     snare = rng.random(16) < np.where(np.arange(16) % 8 == 4, 0.95, 0.06)
@@ -315,7 +317,7 @@ STYLES: dict[str, Callable[[Player], list[Note]]] = {
 
 
 def piece(instrument: Instrument, program: int, rng: np.random.Generator) -> bytes:
-    """A standard MIDI file of about 16 s: one style, one tempo, one scale."""
+    """A standard MIDI file of about 16 s, with one style, one tempo and one scale."""
     player = Player(instrument, rng)
     styles = instrument.styles.split()
     notes = STYLES[styles[rng.integers(len(styles))]](player)
@@ -326,12 +328,12 @@ def piece(instrument: Instrument, program: int, rng: np.random.Generator) -> byt
 
 
 def midi(notes: Sequence[Note], programs: dict[int, int]) -> bytes:
-    """Notes as a standard MIDI file of one track, ending a second after the last note."""
+    """Notes as a standard MIDI file with one track, which ends a second after the last note."""
     events: list[tuple[int, int, bytes]] = [(0, 0, bytes([0xC0 | c, program])) for c, program in programs.items()]
     for note in notes:
         start = round(note.start_s * TICKS_PER_S)
         end = round((note.start_s + note.length_s) * TICKS_PER_S)
-        # At one tick keys are let go before they are pressed again.
+        # At the same tick, keys are released before they are pressed again.
         events.append((start, 2, bytes([0x90 | note.channel, note.key, note.velocity])))
         events.append((max(end, start + 1), 1, bytes([0x80 | note.channel, note.key, 0])))
     track, last = b"", 0
@@ -344,7 +346,7 @@ def midi(notes: Sequence[Note], programs: dict[int, int]) -> bytes:
 
 
 def _variable(number: int) -> bytes:
-    """MIDI's number of one to four bytes, seven bits each, all but the last marked."""
+    """A number in MIDI's variable length: seven bits in each byte; the high bit is set in all but the last."""
     out = bytes([number & 0x7F])
     while number := number >> 7:
         out = bytes([0x80 | number & 0x7F]) + out

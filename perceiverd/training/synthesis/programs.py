@@ -1,26 +1,27 @@
-"""Programs that render sounds: run, bounded in time, their absence and failure told in one line."""
+"""Runs the programs that render sounds, with a time limit. If one is missing or fails, the error is one line."""
 
 import logging
 import subprocess
 from functools import cache
 
 from perceiverd.core.errors import PerceiverdError
+from perceiverd.core.logs import log_event
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.training")
 
 QUERY_S = 60
 
 
 class FetchError(PerceiverdError):
-    """A package or program that can't be had or used; the message is one line."""
+    """A package or program is missing or cannot be used."""
 
 
 def output(command: list[str], *, text: bytes = b"", timeout_s: float, env: dict[str, str] | None = None) -> bytes:
-    """What the program wrote to its standard output; raises FetchError."""
+    """Run a program and return its standard output. Raises FetchError if it is missing, fails or takes too long."""
     try:
         done = subprocess.run(command, input=text, capture_output=True, timeout=timeout_s, check=False, env=env)
     except FileNotFoundError as error:
-        raise FetchError(f"needs the program {command[0]}; it comes with the Debian package of its name") from error
+        raise FetchError(f"needs the program {command[0]}; install the Debian package of that name") from error
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"{command[0]}: did not end within {timeout_s:.0f} s") from error
     if done.returncode:
@@ -31,7 +32,10 @@ def output(command: list[str], *, text: bytes = b"", timeout_s: float, env: dict
 
 @cache
 def check(package: str) -> None:
-    """Warn where the Debian package "NAME VERSION" isn't installed in this version: another may sound otherwise."""
+    """Warn if the Debian package "NAME VERSION" is installed in another version, which may sound different.
+
+    Raises FetchError if it is not installed.
+    """
     name, _, version = package.partition(" ")
     try:
         command = ["dpkg-query", "--show", "--showformat=${Version}", name]
@@ -40,9 +44,9 @@ def check(package: str) -> None:
         raise FetchError(f"dpkg-query: did not end within {QUERY_S} s") from error
     except FileNotFoundError as error:
         raise FetchError(
-            "needs the program dpkg-query: what renders sounds is checked by its Debian package"
+            "needs the program dpkg-query, which reports the versions of Debian packages; use Debian or Ubuntu"
         ) from error
     if done.returncode or not done.stdout:
-        raise FetchError(f"needs the Debian package {name}; install it with: apt-get install {name}")
+        raise FetchError(f"needs the Debian package {name}; run apt-get install {name}")
     if done.stdout != version:
-        log.warning("package=%s version=%s recipe=%s the sounds may differ", name, done.stdout, version)
+        log_event(logger, logging.WARNING, "renderer-differs", package=name, installed=done.stdout, recipe=version)

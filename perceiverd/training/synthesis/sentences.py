@@ -1,6 +1,6 @@
-"""What synthetic voices say: plain sentences of our own about weather, time, home and travel."""
+"""The sentences that synthetic voices speak: our own, about weather, time, home and travel."""
 
-PHRASES: dict[str, tuple[str, ...]] = {
+SENTENCES: dict[str, tuple[str, ...]] = {
     "en": (
         "Good morning. It is seven degrees outside, and rain is expected in the afternoon.",
         "The next train to the airport leaves from platform four in twelve minutes.",
@@ -120,4 +120,4 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "Моя бабушка держала пчёл за старым сараем.",
     ),
 }
-"""Sentences by language (ISO 639-1)."""
+"""Sentences for each language (ISO 639-1)."""

@@ -1,6 +1,6 @@
-"""Instruments rendered from soundfonts by FluidSynth: exactly labelled, never counted as real.
+"""Instruments, rendered from soundfonts by FluidSynth. Their labels are exact; no figure counts them as real.
 
-The same font, release of FluidSynth and seed give the same bytes. It knows nothing of corpora.
+The same soundfont, FluidSynth release and seed give the same bytes.
 """
 
 import struct
@@ -16,23 +16,23 @@ from perceiverd.training.synthesis import midi
 from perceiverd.training.synthesis.programs import output
 
 RENDER_HZ = 48_000
-"""Three times the corpus's rate, so that what the synthesiser folds over lies above what is kept."""
+"""Three times the corpus's rate, so that the synthesiser's aliasing is above the band that the corpus keeps."""
 LOUDNESS = 0.35
-"""FluidSynth's gain: the loudest chords of the loudest font stay below full scale."""
+"""FluidSynth's gain; with it the loudest chords of the loudest font stay below full scale."""
 PIECES = 6
-"""Pieces of an instrument with one program; one with several has fewer of each, and never less than two."""
+"""Pieces of an instrument with one program. If it has several, each has fewer pieces, but at least two."""
 TIMEOUT_S = 120
 
 
 def sounds(font: Path, name: str, seed: int = 0) -> Iterator[tuple[str, Callable[[], bytes], tuple[str, ...]]]:
-    """Each (path, what renders it as a WAV file, AudioSet names) that the font has a preset for.
+    """(path, function that renders a WAV file, AudioSet names) for each piece that the font has a preset for.
 
-    The path is "instrument/program-number.wav". Pieces differ from font to font.
+    The path is "instrument/program-number.wav". Each font has other pieces.
     """
-    there = presets(font.read_bytes())
+    available = presets(font.read_bytes())
     for instrument in midi.INSTRUMENTS:
         bank = 128 if instrument.drum else 0
-        programs = [program for program in instrument.programs if (bank, program) in there]
+        programs = [program for program in instrument.programs if (bank, program) in available]
         for program in programs:
             for number in range(max(PIECES // len(programs), 2)):
                 path = f"{instrument.name}/{program:03d}-{number}.wav"
@@ -41,7 +41,7 @@ def sounds(font: Path, name: str, seed: int = 0) -> Iterator[tuple[str, Callable
 
 
 def play(font: Path, midi: bytes) -> bytes:
-    """The piece as a 48 kHz WAV file, without echo or chorus; raises FetchError."""
+    """A piece as a 48 kHz WAV file, without echo or chorus. Raises FetchError."""
     with tempfile.TemporaryDirectory() as folder:
         score, sound = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         score.write_bytes(midi)

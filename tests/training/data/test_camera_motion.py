@@ -1,4 +1,4 @@
-"""Motion: windows out of still pictures."""
+"""Camera motion: windows of video from still images."""
 
 from pathlib import Path
 
@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from perceiverd.core.labels import ontology
-from perceiverd.training.data.camera_motion import VideoMixer, compress, over, premultiplied, validation, wander, warp
+from perceiverd.training.data.camera_motion import (
+    VideoMixer,
+    composite,
+    compress,
+    premultiplied,
+    random_trajectory,
+    validation,
+    warp,
+)
 from perceiverd.training.data.images import build
 
 DOG, CAT, SPEECH = 74, 81, 0
@@ -16,7 +24,7 @@ FRAMES, SIDE = 4, 96
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two dogs, a pizza, a scene and, in the test split, a cat; Dog and Cat are known, everything else isn't."""
+    """Two dogs, a pizza, a scene and, in the test split, a cat. Dog and Cat are known, every other label is unknown."""
     folder = tmp_path_factory.mktemp("motion")
     rng = np.random.default_rng(0)
     drawn = {
@@ -29,23 +37,23 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, channels in drawn.items():
         file = folder / "packages" / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        image = rng.integers(0, 256, (70, 110, channels), np.uint8)
+        pixels = rng.integers(0, 256, (70, 110, channels), np.uint8)
         if channels == 4:
-            image[..., 3] = 0
-            image[10:60, 10:100, 3] = 255
-            image[20, 20, 3] = 0
-        assert cv2.imwrite(str(file), image)
-    pictures = build(folder / "packages", folder / "cache", ontology())
-    targets = np.full((len(pictures), 527), np.nan, np.float16)
+            pixels[..., 3] = 0
+            pixels[10:60, 10:100, 3] = 255
+            pixels[20, 20, 3] = 0
+        assert cv2.imwrite(str(file), pixels)
+    images = build(folder / "packages", folder / "cache", ontology())
+    targets = np.full((len(images), 527), np.nan, np.float16)
     targets[:, [DOG, CAT]] = 0
-    for row, picture in zip(targets, pictures, strict=True):
-        row[[ontology().find(name).index for name in picture.labels]] = 1
+    for row, image in zip(targets, images, strict=True):
+        row[[ontology().find(name).index for name in image.labels]] = 1
     np.save(folder / "cache" / "targets.npy", targets)
     return folder / "cache"
 
 
 def test_a_window_has_frames_and_targets(cache: Path) -> None:
-    """A window of a class shows it, denies the others that are known, and is silent about the rest."""
+    """In a window of a class that class is 1, the other known classes are 0, and the rest is unknown."""
     frames, targets = VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE).draw(3, DOG)
     assert frames.shape == (FRAMES, SIDE, SIDE, 3)
     assert frames.dtype == np.uint8
@@ -54,7 +62,7 @@ def test_a_window_has_frames_and_targets(cache: Path) -> None:
 
 
 def test_a_window_depends_on_seed_and_index_alone(cache: Path) -> None:
-    """The same seed and index give the same window, whatever was drawn before; others differ."""
+    """The same seed and index give the same window, whatever was drawn before. Other seeds and indices differ."""
     one, other = (
         VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE),
         VideoMixer(cache, "train", 7, frames=FRAMES, side=SIDE),
@@ -68,8 +76,8 @@ def test_a_window_depends_on_seed_and_index_alone(cache: Path) -> None:
     )
 
 
-def test_has_tells_what_the_split_can_show(cache: Path) -> None:
-    """The dog is for training, the cat for the test, and nothing shows speech."""
+def test_has_reports_the_classes_of_the_split(cache: Path) -> None:
+    """The training split can show a dog, the test split a cat, and none can show speech."""
     train, test = (
         VideoMixer(cache, "train", 0, frames=FRAMES, side=SIDE),
         VideoMixer(cache, "test", 0, frames=FRAMES, side=SIDE),
@@ -79,7 +87,7 @@ def test_has_tells_what_the_split_can_show(cache: Path) -> None:
 
 
 def test_without_a_class_some_windows_are_empty(cache: Path) -> None:
-    """Most windows show an object, some nothing; none has a target outside 0..1."""
+    """Most windows show an object and some show nothing; all targets are 0 or 1."""
     mixer = VideoMixer(cache, "train", 0, frames=FRAMES, side=SIDE)
     shown = [mixer.draw(number)[1][DOG] for number in range(200)]
     assert set(shown) == {0, 1}
@@ -87,7 +95,7 @@ def test_without_a_class_some_windows_are_empty(cache: Path) -> None:
 
 
 def test_validation_is_fixed(cache: Path) -> None:
-    """Two calls agree, and each picture gives as many windows as asked for."""
+    """Two calls give the same windows, and each image gives `views` windows."""
     frames, targets = validation(cache, "test", frames=FRAMES, side=SIDE, views=3)
     again, _ = validation(cache, "test", frames=FRAMES, side=SIDE, views=3)
     assert frames.shape == (3, FRAMES, SIDE, SIDE, 3)
@@ -96,28 +104,28 @@ def test_validation_is_fixed(cache: Path) -> None:
 
 
 def test_warp_without_motion_is_a_copy() -> None:
-    """At rest and at its own size a picture stays as it is, in every frame."""
+    """At rest and at its own size an image is the same in every frame."""
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    still = wander(rng, 0.0, FRAMES)
+    still = random_trajectory(rng, 0.0, FRAMES)
     still.turn[:] = 0
     frames = warp(pixels, still, SIDE, SIDE, flip=False, border=cv2.BORDER_REPLICATE)
     assert all(np.array_equal(frame, pixels) for frame in frames)
 
 
-def test_over_lets_the_background_through() -> None:
-    """Where the front is clear the back shows, where it is solid it hides."""
+def test_composite_shows_the_background_through_transparency() -> None:
+    """The background is visible behind transparent pixels and hidden behind opaque ones."""
     front = np.zeros((1, 2, 2, 4), np.uint8)
     front[0, 0] = (10, 20, 30, 255)
     front[0, 1] = (200, 200, 200, 0)
     solid = np.stack([premultiplied(front[0])])
     back = np.full((1, 2, 2, 3), 90, np.uint8)
-    result = over(back, solid)
+    result = composite(back, solid)
     assert result[0, 0, 0].tolist() == [10, 20, 30]
     assert result[0, 1, 0].tolist() == [90, 90, 90]
 
 
 def test_compress_keeps_the_order_of_frames() -> None:
-    """Frames go through JPEG together and come back in place, nearly the same."""
+    """Frames go through JPEG together and keep their order and nearly their values."""
     frames = np.repeat(np.arange(0, 240, 60, dtype=np.uint8), SIDE * SIDE * 3).reshape(FRAMES, SIDE, SIDE, 3)
     assert np.abs(compress(frames, 90).astype(int) - frames).max() < 4

@@ -1,4 +1,4 @@
-"""Copyright files: the right stanza for an installed path, holders without clutter."""
+"""Copyright files: the right stanza for an installed path, and clean names of holders."""
 
 import pytest
 
@@ -40,15 +40,15 @@ License: CC-BY-3.0
         ("usr/share/game/music/song.ogg", "GPL-2+", "The Team"),
     ],
 )
-def test_last_stanza_that_names_a_path_counts(path: str, licence: str, whose: str) -> None:
-    """A source tree's name is found in an installed path, through archives, and what says too little isn't."""
+def test_the_last_matching_stanza_counts(path: str, licence: str, whose: str) -> None:
+    """A glob of the source tree matches an installed path, also inside archives; an unspecific tail of it does not."""
     stanza = Copyright(TEXT).of(path)
     assert stanza is not None
     assert (stanza.licence, stanza.holders) == (licence, whose)
 
 
-def test_other_texts_tell_nothing() -> None:
-    """A copyright file that is prose, or none, has no stanzas."""
+def test_other_texts_have_no_stanza() -> None:
+    """A copyright file in prose, and an empty one, have no stanzas."""
     assert Copyright("This package was debianized by hand.\n\nFiles: *\nLicense: GPL\n").of("a") is None
     assert Copyright("").of("a") is None
 

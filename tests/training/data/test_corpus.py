@@ -1,32 +1,18 @@
-"""The corpus: what goes in comes out, once, in the right split."""
+"""The corpus: each sound once, unchanged, in the right split."""
 
 import hashlib
-import io
 import shutil
 import subprocess
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from perceiverd.training.data import corpus
 from perceiverd.training.data.corpus import HOP, RATE_HZ, Corpus
-from perceiverd.training.data.recipe import Recipe, Source
-from tests.training.synthesis.test_soundfont import font
-
-
-def wav(samples: NDArray[np.int16], rate_hz: int = RATE_HZ) -> bytes:
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, rate_hz, 0, "NONE", ""))
-        file.writeframes(samples.tobytes())
-    return out.getvalue()
-
-
-def noise(samples: int, seed: int) -> NDArray[np.int16]:
-    return np.random.default_rng(seed).integers(-9000, 9000, samples).astype(np.int16)
+from perceiverd.training.data.recipe import CorpusSource, Recipe
+from tests.support.soundfonts import font
+from tests.support.sounds import noise, wav
 
 
 def build(tmp_path: Path, files: dict[str, bytes], exclude: tuple[str, ...] = ()) -> Corpus:
@@ -36,8 +22,8 @@ def build(tmp_path: Path, files: dict[str, bytes], exclude: tuple[str, ...] = ()
         path.write_bytes(data)
     plan = Recipe(
         source=(
-            Source(kind="folder", name="train", licence="x", labels=(("dog*", "Dog"),)),
-            Source(kind="folder", name="test", licence="y", split="test"),
+            CorpusSource(kind="folder", name="train", licence="x", labels=(("dog*", "Dog"),)),
+            CorpusSource(kind="folder", name="test", licence="y", split="test"),
         ),
         exclude=exclude,
     )
@@ -48,7 +34,7 @@ def build(tmp_path: Path, files: dict[str, bytes], exclude: tuple[str, ...] = ()
 
 
 def test_silence_at_the_ends_is_cut(tmp_path: Path) -> None:
-    """A clip begins and ends with sound, its samples unchanged, its start on a multiple of 0.16 s."""
+    """A clip starts and ends with sound, has its samples unchanged, and starts at a multiple of 0.16 s."""
     one, two = noise(5003, 1), noise(7001, 2)
     zeros = np.zeros(999, np.int16)
     built = build(tmp_path, {"train/dog.wav": wav(np.concatenate([zeros, one, zeros])), "train/x.wav": wav(two)})
@@ -59,45 +45,45 @@ def test_silence_at_the_ends_is_cut(tmp_path: Path) -> None:
     assert [clip.labels for clip in built.clips] == [("Dog",), ()]
 
 
-def test_twin_of_a_test_sound_is_not_trained_on(tmp_path: Path) -> None:
-    """Of two identical sounds the one in the test split stays, whatever their files look like."""
+def test_a_duplicate_of_a_test_sound_is_not_trained_on(tmp_path: Path) -> None:
+    """Of two identical sounds the one in the test split stays, even if the files differ."""
     sound = noise(6000, 3)
     built = build(tmp_path, {"train/a.wav": wav(np.append(sound, np.int16(0))), "test/b.wav": wav(sound)})
     assert [(clip.source, clip.split) for clip in built.clips] == [("test", "test")]
 
 
-def test_excluded_file_is_left_out(tmp_path: Path) -> None:
-    """A file whose hash is excluded isn't in the corpus."""
+def test_an_excluded_file_is_left_out(tmp_path: Path) -> None:
+    """A file with an excluded SHA-256 is not in the corpus."""
     bad = wav(noise(6000, 4))
     files = {"train/a.wav": bad, "train/b.wav": wav(noise(6000, 5))}
     built = build(tmp_path, files, exclude=(hashlib.sha256(bad).hexdigest(),))
     assert [clip.path for clip in built.clips] == ["b.wav"]
 
 
-def test_long_file_is_kept_in_pieces(tmp_path: Path) -> None:
-    """Of 200 s, four pieces of 30 s stay, from its whole length, all of one recording."""
+def test_a_long_file_gives_pieces(tmp_path: Path) -> None:
+    """A file of 200 s gives four pieces of 30 s, all of one recording."""
     built = build(tmp_path, {"train/a.wav": wav(noise(200 * 8000, 5), 8000)})
     assert [clip.samples for clip in built.clips] == [30 * RATE_HZ] * 4
     assert {clip.recording for clip in built.clips} == {"train:a"}
 
 
-def test_what_is_no_sound_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Broken, empty and silent files leave no clip and don't stop the build."""
+def test_files_without_sound_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Broken and silent files give no clip and do not stop the build."""
     silent = wav(np.zeros(9000, np.int16))
     files = {"train/broken.wav": b"RIFFnonsense", "train/silent.wav": silent, "train/good.wav": wav(noise(6000, 6))}
     assert [clip.path for clip in build(tmp_path, files).clips] == ["good.wav"]
 
 
 def test_levels_are_decibels(tmp_path: Path) -> None:
-    """The loudness of a square wave of half scale is -6 dB, of digital zero -128."""
+    """A square wave of half scale has -6 dB, digital zero has -128."""
     square = np.tile(np.array([16384, -16384], np.int16), HOP)
     gap = np.zeros(HOP, np.int16)
     built = build(tmp_path, {"train/a.wav": wav(np.concatenate([square, gap, square[:HOP]]))})
     assert built.levels(built.clips[0]).tolist() == [-6, -6, -128, -6]
 
 
-def test_twin_in_another_level_is_not_trained_on(tmp_path: Path) -> None:
-    """A held-out sound that a training source has quieter and longer is dropped from it, and told."""
+def test_a_quieter_duplicate_is_not_trained_on(tmp_path: Path) -> None:
+    """A training source's quieter and longer version of a held-out sound is dropped."""
     sound = noise(32_000, 7)
     longer = np.concatenate([noise(4_000, 8), sound // 2])
     built = build(
@@ -106,16 +92,16 @@ def test_twin_in_another_level_is_not_trained_on(tmp_path: Path) -> None:
     assert [(clip.source, clip.path) for clip in built.clips] == [("test", "b.wav"), ("train", "b.wav")]
 
 
-def test_held_out_comes_before_all_training(tmp_path: Path) -> None:
-    """A source's held-out files are known before an earlier source's training files are written."""
+def test_held_out_sounds_come_first(tmp_path: Path) -> None:
+    """A source's held-out files are indexed before an earlier source's training files are written."""
     sound = noise(20_000, 10)
     for path, data in {"one/a.wav": wav(sound), "two/a.wav": wav(sound), "two/b.wav": wav(noise(9_000, 11))}.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(data)
     plan = Recipe(
         source=(
-            Source(kind="folder", name="one", licence="x"),
-            Source(kind="folder", name="two", licence="x", validation=("a.wav",)),
+            CorpusSource(kind="folder", name="one", licence="x"),
+            CorpusSource(kind="folder", name="two", licence="x", validation=("a.wav",)),
         )
     )
     corpus.build(plan, cache=tmp_path, root=tmp_path, out=tmp_path / "out", processes=1)
@@ -124,15 +110,15 @@ def test_held_out_comes_before_all_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
-    """Built twice, by one process and by two, every file is the same, and sums.txt says what is in it."""
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+    """One process and two processes write the same files, and sums.txt has their SHA-256."""
     (tmp_path / "folder").mkdir()
-    for number in range(10):  # more than one portion of each process's
+    for number in range(10):  # more than one chunk for each process
         (tmp_path / "folder" / f"{number}.wav").write_bytes(wav(noise(5_000 + 700 * number, number), 22_050))
     (tmp_path / "cache").mkdir()
-    sources = [Source(kind="folder", name="folder", licence="x", validation=("3.wav",))]
+    sources = [CorpusSource(kind="folder", name="folder", licence="x", validation=("3.wav",))]
     if shutil.which("espeak-ng") and shutil.which("dpkg-query"):
-        speech = Source(
+        speech = CorpusSource(
             kind="speech", name="espeak-ng", version="1", program="espeak-ng 1", licence="x", voices=("sv:sv+m6",)
         )
         sources.append(speech)
@@ -149,8 +135,8 @@ def test_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ("fluidsynth", "dpkg-deb"))), reason="needs fluidsynth and dpkg-deb")
-def test_soundfont_of_a_package_is_played(tmp_path: Path) -> None:
-    """A soundfont's package in the cache becomes labelled clips with licence and holder, without those never used."""
+def test_a_packaged_soundfont_gives_clips(tmp_path: Path) -> None:
+    """A soundfont's package gives labelled clips with licence and author; paths of the split `never` are left out."""
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(
@@ -164,7 +150,7 @@ def test_soundfont_of_a_package_is_played(tmp_path: Path) -> None:
     (root / "usr/share/sine.sf2").write_bytes(font(42, 440))
     command = ["dpkg-deb", "--root-owner-group", "--build", str(root), str(tmp_path / "sine-soundfont_1_all.deb")]
     subprocess.run(command, check=True, capture_output=True)
-    source = Source(
+    source = CorpusSource(
         kind="soundfont", name="sine-soundfont", version="1", program="fluidsynth 1", licence="x", split="rendered",
         recording="folder", group="rendered", never=("cello/042-[1-9].wav",),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Credits: every source that is trained on is listed, with its licence, and with authors where they must be."""
+"""Credits: every source of the training split with its licence, and with its authors if the licence demands them."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import pytest
 from perceiverd.core.errors import MediaError
 from perceiverd.training.data import corpus
 from perceiverd.training.data.credits import credits_of, licence
-from perceiverd.training.data.recipe import Recipe, Source
-from tests.training.data.test_corpus import noise, wav
+from perceiverd.training.data.recipe import CorpusSource, Recipe
+from tests.support.sounds import noise, wav
 
 
 def test_table_of_a_corpus(tmp_path: Path) -> None:
-    """Seconds by source and licence, authors of what asks for attribution alone, and what is held out."""
+    """Seconds of each source and licence, authors whose licence demands attribution, and the held-out sources."""
     for name, count in {"mine": 2, "theirs": 1}.items():
         (tmp_path / name).mkdir()
         for at in range(count):
-            (tmp_path / name / f"{at}.wav").write_bytes(wav(noise(16_000 * (3 + at), hash_of(name) + at)))
+            (tmp_path / name / f"{at}.wav").write_bytes(wav(noise(16_000 * (3 + at), seed_of(name) + at)))
     listed = tmp_path / "listed"
     listed.mkdir()
     (listed / "a.wav").write_bytes(wav(noise(32_000, 77)))
@@ -26,9 +26,9 @@ def test_table_of_a_corpus(tmp_path: Path) -> None:
     )
     plan = Recipe(
         source=(
-            Source(kind="folder", name="mine", licence="CC0", credits=(("0.wav", "CC-BY-SA-3.0", "Bob"),)),
-            Source(kind="folder", name="listed", licence="x", group="environmental"),
-            Source(kind="folder", name="theirs", licence="GPL-2", split="test"),
+            CorpusSource(kind="folder", name="mine", licence="CC0", credits=(("0.wav", "CC-BY-SA-3.0", "Bob"),)),
+            CorpusSource(kind="folder", name="listed", licence="x", group="environmental"),
+            CorpusSource(kind="folder", name="theirs", licence="GPL-2", split="test"),
         )
     )
     corpus.build(plan, cache=tmp_path, root=tmp_path, out=tmp_path / "out", processes=1)
@@ -39,7 +39,7 @@ def test_table_of_a_corpus(tmp_path: Path) -> None:
         "| listed (folder) |  | CC-BY | 2 |",
         "| all | | | 9 |",
         "",
-        "Held out, to test on: theirs (GPL-2; 3 s).",
+        "Held out for the test: theirs (GPL-2; 3 s).",
         "",
         "listed, CC-BY:",
         "",
@@ -51,13 +51,13 @@ def test_table_of_a_corpus(tmp_path: Path) -> None:
     ]
 
 
-def hash_of(name: str) -> int:
+def seed_of(name: str) -> int:
     return sum(name.encode())
 
 
-def test_no_corpus_is_told(tmp_path: Path) -> None:
-    """A folder without a corpus is an error of one line that names the file that is missing."""
-    with pytest.raises(MediaError, match=r"no corpus with its recipe here: No such file.*recipe\.json"):
+def test_a_folder_without_corpus_is_refused(tmp_path: Path) -> None:
+    """The error names the missing file."""
+    with pytest.raises(MediaError, match=r"has no corpus with its recipe: No such file.*recipe\.json"):
         credits_of(tmp_path)
 
 
@@ -70,6 +70,6 @@ def test_no_corpus_is_told(tmp_path: Path) -> None:
         ("GPL-2+", "GPL-2+"),
     ],
 )
-def test_licences_have_one_name(name: str, short: str) -> None:
-    """A licence's long name is its short one."""
+def test_licences_get_their_short_name(name: str, short: str) -> None:
+    """The long name of a licence becomes its short name."""
     assert licence(name) == short

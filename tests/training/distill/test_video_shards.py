@@ -1,4 +1,4 @@
-"""Windows of pictures as a stem leaves them, on disk."""
+"""Video shards: windows of video as a stem leaves them, on disk."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from perceiverd.core.errors import MediaError
-from perceiverd.training.distill.video_shards import SHARD, Views
+from perceiverd.training.distill.video_shards import SHARD, VideoShards
 
 DOG, CAT = 2, 3
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two shards whose windows' features are their number; every fifth shows a dog, nothing is known of cats."""
+    """Two shards with the window's number as features. Every fifth window shows a dog; cats are unknown."""
     for shard in range(2):
         numbers = np.arange(shard * SHARD, (shard + 1) * SHARD)
         targets = np.full((SHARD, 5), np.nan, np.float16)
@@ -25,26 +25,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_view_comes_with_its_targets(folder: Path) -> None:
-    """Features and targets are of the same window, over all shards."""
-    views, rng = Views(folder), np.random.default_rng(0)
+def test_features_and_targets_belong_together(folder: Path) -> None:
+    """Features and targets are of the same window, in all shards."""
+    shards, rng = VideoShards(folder), np.random.default_rng(0)
     seen = set()
     for _ in range(200):
-        features, targets = views.draw(rng)
+        features, targets = shards.draw(rng)
         number = int(features[0, 0])
         seen.add(number // SHARD)
         assert features.shape == (3, 2) and (targets[DOG] == 1) == (number % 5 == 0) and np.isnan(targets[CAT])
     assert seen == {0, 1}
 
 
-def test_a_class_can_be_asked_for(folder: Path) -> None:
-    """A window of a class shows it; a class that no window shows is known to be lacking."""
-    views, rng = Views(folder), np.random.default_rng(0)
-    assert views.has(DOG) and not views.has(CAT)
-    assert all(views.draw(rng, DOG)[1][DOG] == 1 for _ in range(20))
+def test_a_class_can_be_drawn(folder: Path) -> None:
+    """A window drawn for a class shows it; `has` is false for a class that no window shows."""
+    shards, rng = VideoShards(folder), np.random.default_rng(0)
+    assert shards.has(DOG) and not shards.has(CAT)
+    assert all(shards.draw(rng, DOG)[1][DOG] == 1 for _ in range(20))
 
 
-def test_an_empty_folder_is_told(tmp_path: Path) -> None:
-    """A folder without windows is refused with the command that makes some."""
+def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
+    """The error names the command that makes shards."""
     with pytest.raises(MediaError, match="perceiverd train views"):
-        Views(tmp_path)
+        VideoShards(tmp_path)

@@ -73,7 +73,7 @@ def test_rehearsal_vectors_keep_new_labels_low(home: Path, tmp_path: Path) -> No
         remembered = rehearsal.rendered(network, AUDIO.audio)
     torch.manual_seed(0)
     far = remembered[:1] + 30 * torch.randn(64, 8)
-    rehearsal.write(tmp_path / "start" / rehearsal.BANK_FILE, far, network)
+    rehearsal.write(tmp_path / "start" / rehearsal.REHEARSAL_FILE, far, network)
     for name, weight in (("with", 1.0), ("without", 0.0)):
         settings = tmp_path / f"{name}.toml"
         settings.write_text(f"[fit]\nrehearsal = {weight}\n")
@@ -84,8 +84,8 @@ def test_rehearsal_vectors_keep_new_labels_low(home: Path, tmp_path: Path) -> No
         scores[name] = float((far @ found["head.out.weight"][527:].T + found["head.out.bias"][527:]).sigmoid().mean())
     assert scores["with"] < scores["without"]
     fit(home, tmp_path / "again", start=f"{tmp_path}/with", epochs=2)  # the copied vectors are valid for it too
-    rehearsal.write(tmp_path / "with" / rehearsal.BANK_FILE, far, torch.nn.Linear(2, 2))
-    with pytest.raises(ModelError, match="made of other weights"):
+    rehearsal.write(tmp_path / "with" / rehearsal.REHEARSAL_FILE, far, torch.nn.Linear(2, 2))
+    with pytest.raises(ModelError, match="made with other weights"):
         fit(home, tmp_path / "other", start=f"{tmp_path}/with", epochs=2)
 
 

@@ -1,4 +1,4 @@
-"""Pieces: the same from the same seed, in the instrument's range, and true MIDI."""
+"""Pieces: the same for the same seed, in the instrument's range, and valid MIDI."""
 
 import struct
 
@@ -11,7 +11,7 @@ from perceiverd.training.synthesis.midi import INSTRUMENTS, TICKS_PER_S, Instrum
 
 
 def read(midi: bytes) -> list[tuple[int, bytes]]:
-    """(tick, message) of a file of one track, without its end."""
+    """(tick, message) of each event in a file of one track."""
     assert struct.unpack_from(">4sIHHH", midi) == (b"MThd", 6, 0, 1, TICKS_PER_S // 2)
     track = midi[22:]
     assert struct.unpack_from(">I", midi, 18)[0] == len(track)
@@ -33,7 +33,7 @@ def read(midi: bytes) -> list[tuple[int, bytes]]:
 
 
 def test_notes_become_messages() -> None:
-    """A note is pressed and let go at its times, after its channel got its program; keys that end go first."""
+    """A channel gets its program, then notes start and end at their times; at one tick, ends come first."""
     notes = [Note(0.5, 0.25, 60, 90), Note(0.75, 1, 60, 80)]
     messages = read(midi.midi(notes, {0: 40}))
     assert messages == [
@@ -47,8 +47,8 @@ def test_notes_become_messages() -> None:
 
 
 @pytest.mark.parametrize("instrument", INSTRUMENTS, ids=lambda one: one.name)
-def test_every_instrument_can_be_played(instrument: Instrument) -> None:
-    """Each has labels AudioSet knows, and pieces of some 16 s with keys that it has."""
+def test_every_instrument_has_pieces(instrument: Instrument) -> None:
+    """Each instrument has AudioSet labels, and pieces of about 16 s with keys in its range."""
     assert all(ontology().find(label) for label in instrument.labels)
     for seed in range(4):
         messages = read(midi.piece(instrument, instrument.programs[0], np.random.default_rng(seed)))
@@ -63,7 +63,7 @@ def test_every_instrument_can_be_played(instrument: Instrument) -> None:
             assert all(instrument.low <= message[1] <= instrument.high for _, message in pressed)
 
 
-def test_a_piece_is_its_seed() -> None:
-    """The same seed gives the same bytes, another gives others."""
+def test_a_piece_depends_on_its_seed() -> None:
+    """The same seed gives the same bytes, another seed gives others."""
     one, again, other = (midi.piece(INSTRUMENTS[0], 0, np.random.default_rng(seed)) for seed in (5, 5, 6))
     assert one == again != other

@@ -1,4 +1,4 @@
-"""Tones: what the labels say is what the spectrum shows."""
+"""Tones: levels, labels, spectrum and seed."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from perceiverd.training.synthesis import tones
 from perceiverd.training.synthesis.tones import RATE_HZ, SAMPLES
 
 
-def test_labels_are_audiosets() -> None:
-    """Every sound is 6 s within full scale and labelled with names AudioSet has."""
+def test_sounds_have_audioset_labels() -> None:
+    """Every sound has 6 s, half of full scale, and names of AudioSet."""
     for path, wave, names in tones.sounds():
         assert wave.shape == (SAMPLES,), path
         assert np.abs(wave).max() == pytest.approx(0.5)
@@ -18,7 +18,7 @@ def test_labels_are_audiosets() -> None:
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_noise_has_its_colour(slope: float) -> None:
-    """Power falls by 3 dB an octave for each unit of slope."""
+    """The power falls by 3 dB an octave for each unit of slope."""
     wave = tones.coloured_noise(np.random.default_rng(0), 1 << 16, slope)
     power = np.abs(np.fft.rfft(wave)) ** 2
     octaves = [10 * np.log10(power[1 << k : 2 << k].mean()) for k in range(8, 15)]
@@ -26,7 +26,7 @@ def test_noise_has_its_colour(slope: float) -> None:
     assert np.mean(wave**2) == pytest.approx(1, rel=1e-3)
 
 
-def test_same_seed_same_sounds() -> None:
-    """The sounds are a function of the seed."""
+def test_the_same_seed_gives_the_same_sounds() -> None:
+    """Two calls with one seed give the same samples."""
     one, other = ([wave[RATE_HZ] for _, wave, _ in tones.sounds(seed)] for seed in (3, 3))
     assert one == other

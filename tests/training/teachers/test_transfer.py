@@ -1,4 +1,4 @@
-"""A stem's first weights: batch norms and the scaling of inputs are folded in without a change of what comes out."""
+"""Weights from a teacher: folding batch norms and input scaling does not change the output."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_a_rescaled_convolution_takes_unscaled_input() -> None:
         torch.testing.assert_close(nn.functional.conv2d(x, weight, bias), expected)
 
 
-def test_a_folded_batch_norm_is_one() -> None:
-    """A convolution with its batch norm folded in gives what both gave, in evaluation mode."""
+def test_a_folded_batch_norm_changes_nothing() -> None:
+    """A convolution with its batch norm folded in gives the output of both, in evaluation mode."""
     torch.manual_seed(0)
     convolution, norm, x = nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4).eval(), torch.randn(2, 3, 9, 11)
     with torch.no_grad():
@@ -49,8 +49,8 @@ def test_a_folded_batch_norm_is_one() -> None:
         torch.testing.assert_close(nn.functional.conv2d(x, weight, bias), norm(convolution(x)))
 
 
-def test_a_stem_takes_as_many_layers_as_it_has() -> None:
-    """Weights come in order; a teacher with more layers than the stem gives its first."""
+def test_a_stem_takes_the_first_layers() -> None:
+    """Layers are copied in order; a teacher with more layers than the stem gives its first ones."""
     stem = Network(AUDIO.modality)
     own = [module for module in stem.modules() if isinstance(module, Convolution)]
     layers = [(torch.randn_like(one.weight), torch.randn(one.out_channels)) for one in own]
@@ -60,14 +60,14 @@ def test_a_stem_takes_as_many_layers_as_it_has() -> None:
 
 
 @pytest.mark.parametrize("layers", [[], [(torch.zeros(5, 1, 5, 5), torch.zeros(5))]])
-def test_a_stem_that_is_not_the_teachers_is_refused(layers: list[Weights]) -> None:
-    """Too few layers, and other shapes, are errors that name the place."""
+def test_a_stem_that_does_not_fit_is_refused(layers: list[Weights]) -> None:
+    """Missing layers and other shapes are errors that name the convolution."""
     with pytest.raises(ModelError, match="convolution 0 of the stem"), torch.no_grad():
         fill(Network(AUDIO.modality), iter(layers))
 
 
 def test_a_stems_grid_is_its_strides() -> None:
-    """A patch that is not what the stem's strides make of it, and a layer that is none, are refused."""
+    """A patch that differs from the stem's strides, and an unknown layer, are refused."""
     with pytest.raises(ValueError, match="stride 4"):
         Video(
             frames=1, fps=1, height=8, width=8, patch=(1, 2, 2), bands=1, stem=StemGeometry(layers=("conv 3/2 8",) * 2)
