@@ -25,7 +25,7 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 """Where ZeroMQ sends its requests."""
 DOMAIN = b"perceiverd"
 ANSWERS_A_CALL = 200
-"""Requests answered in one call. If more clients knock, the rest waits for the next turn of the loop."""
+"""Requests answered in one call. If more clients connect, the rest waits for the next turn of the loop."""
 REFRESH_EVERY_S = 1.0
 """How often the allow-list is read again."""
 
