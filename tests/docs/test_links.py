@@ -13,7 +13,7 @@ from docs.generate.pages import TEMPLATES
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("configs", "docs", "examples", "models", "systemd")
-PLANNED = {"docs/tutorial/your-own-sounds.md", "models/ear-and-eye-small/recipe.sh"}
+PLANNED = {"docs/tutorial/your-own-sounds.md"}
 """Files that are still being written: a link to one is not checked until it is there."""
 DOCUMENTS = sorted(
     path
