@@ -1,4 +1,4 @@
-"""`perceiverd devices` as its user meets it: with nothing there, and with a real microphone on a real sound server."""
+"""`perceiverd devices` without any device, and with a real microphone on a real sound server."""
 
 from __future__ import annotations
 
@@ -57,42 +57,42 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulse]:
         ("USB Audio", Microphone(device="USB Audio")),
     ],
 )
-def test_what_a_name_means(name: str, source: Camera | Microphone) -> None:
-    """Paths, stable names and names tell by themselves what they are; a number needs a word before it."""
+def test_names_of_devices(name: str, source: Camera | Microphone) -> None:
+    """The kind of a path or a stable name is known; a number needs `camera:` or `microphone:` before it."""
     assert devices.named(name) == source
 
 
 @pytest.mark.parametrize("name", ["0", "/dev/null", "/etc/passwd"])
-def test_a_name_that_could_be_anything_is_asked_about(name: str) -> None:
-    """One line that says how to say it."""
+def test_an_ambiguous_name_is_an_error(name: str) -> None:
+    """The error shows how to write the name."""
     with pytest.raises(PerceiverdError, match=r"camera:0 or microphone:0|perceiverd devices"):
         devices.named(name)
 
 
 @pytest.mark.parametrize("name", ["", " ", "camera:", "microphone:", "camera: ", "camera:1000", "microphone:9999999"])
-def test_a_name_that_cannot_be_one_is_one_line(name: str) -> None:
-    """It is quoted, with what is wrong with it and where the right ones are."""
+def test_an_invalid_name_is_one_line(name: str) -> None:
+    """The error quotes the name, and says what is wrong and which command lists the names."""
     with pytest.raises(PerceiverdError, match=rf"^'{name}': device must .*; `perceiverd devices` lists them$"):
         devices.named(name)
 
 
 @no_camera
 @pytest.mark.skipif(missing() is None and bool(os.environ.get("PULSE_SERVER")), reason="this machine has a microphone")
-def test_a_machine_with_nothing_is_told_what_to_do() -> None:
-    """In words for a newcomer, with something that works without any device; the status is 1."""
+def test_a_machine_without_devices_gets_advice() -> None:
+    """The output explains what to do, and shows a source that needs no device; the status is 1."""
     nowhere = {"PULSE_SERVER": "unix:/there/is/none", "ALSA_CONFIG_PATH": "/dev/null"}
     done = command(**nowhere)
     assert done.returncode == 1
     assert done.stderr == ""
-    assert "Plug one in" in done.stdout and "docker run --device" in done.stdout and 'kind = "url"' in done.stdout
+    assert "Connect a camera" in done.stdout and "docker run --device" in done.stdout and 'kind = "url"' in done.stdout
     assert 'kind = "synthetic"' in done.stdout
-    told = json.loads(command("--json", **nowhere).stdout)
-    assert told["cameras"] == [] and told["microphones"] == [] and told["configuration"] == []
+    table = json.loads(command("--json", **nowhere).stdout)
+    assert table["cameras"] == [] and table["microphones"] == [] and table["configuration"] == []
 
 
 @no_camera
-def test_trying_what_is_not_there_is_one_line() -> None:
-    """Standard error says what is wrong; the status is 1."""
+def test_trying_a_missing_device_is_one_line() -> None:
+    """The error is on standard error, and the status is 1."""
     done = command("--try", "camera:7")
     assert done.returncode == 1
     assert done.stdout == "camera:7: opening it as a camera ...\n"
@@ -101,7 +101,7 @@ def test_trying_what_is_not_there_is_one_line() -> None:
 
 @needs_microphone
 def test_a_microphone_is_listed_with_its_level(pulse: Pulse, tmp_path: Path) -> None:
-    """With a bar in dBFS, and lines that can be copied into a configuration as they stand."""
+    """The list has its level in dBFS, and lines that can be copied into a configuration."""
     with pulse.playing(TONE):
         done = command(**pulse.environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -119,22 +119,22 @@ def test_a_microphone_is_listed_with_its_level(pulse: Pulse, tmp_path: Path) -> 
 
 @needs_microphone
 @pytest.mark.long
-def test_a_microphone_is_tried_out(pulse: Pulse) -> None:
-    """Three seconds of it: how soon, at which rate, which jitter, which level."""
+def test_a_microphone_is_tried(pulse: Pulse) -> None:
+    """A trial reports delay, sample rate, jitter and level of three seconds."""
     with pulse.playing(TONE):
         done = command("--try", FAKE, **pulse.environment)
-        told = json.loads(command("--try", FAKE, "--json", **pulse.environment).stdout)
+        answers = json.loads(command("--try", FAKE, "--json", **pulse.environment).stdout)
     assert done.returncode == 0, done.stderr
-    for word in ("first data   after", "samples a second", "jitter", "0 interruptions", "dBFS"):
+    for word in ("first data   after", "samples per second", "jitter", "0 interruptions", "dBFS"):
         assert word in done.stdout
-    heard = next(each for each in told if each["type"] == "Heard")
+    heard = next(each for each in answers if each["type"] == "Heard")
     assert heard["rms_dbfs"] == pytest.approx(-15.05, abs=0.5)
     assert heard["rate_hz"] == pytest.approx(44_100, rel=0.01)
 
 
 @needs_microphone
-def test_a_name_that_nobody_has_is_no_microphone_s_alone(pulse: Pulse) -> None:
-    """Where it does not say what it is of, it was looked for among cameras, too."""
+def test_an_unknown_name_was_looked_for_everywhere(pulse: Pulse) -> None:
+    """The error for a name without a kind mentions cameras and microphones."""
     done = command("--try", "nix", **pulse.environment)
     assert done.returncode == 1
     assert re.match(r"perceiverd: 'nix': no camera or microphone has this name; there are .*", done.stderr)
@@ -143,7 +143,7 @@ def test_a_name_that_nobody_has_is_no_microphone_s_alone(pulse: Pulse) -> None:
 @needs_microphone
 @pytest.mark.long
 def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
-    """It is killed in bounded time and told of; a listing ends, too."""
+    """The process that asks the server is killed in bounded time, and the fault is reported."""
     with tempfile.TemporaryDirectory() as folder, microphone(Path(folder)) as pulse:
         pulse.freeze()
         began_s = time.monotonic()
@@ -156,8 +156,8 @@ def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
     assert re.search(r"perceiverd: .*(does not answer within|no audio for|there is none of this name)", done.stderr)
 
 
-def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path) -> None:
-    """Ctrl-C ends the command, and the processes that it started with it."""
+def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    """Ctrl-C ends the command and all processes that it has started."""
     process = subprocess.Popen(
         [sys.executable, "-m", "perceiverd", "devices"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -174,7 +174,7 @@ def test_nothing_is_left_when_it_is_interrupted(tmp_path: Path) -> None:
 
 
 def test_levels_and_rates() -> None:
-    """Full scale is 0 dBFS and silence has a floor; a rate is read off those that came least late."""
+    """Full scale is 0 dBFS and silence has a floor; the rate comes from the blocks that were least late."""
     assert dbfs(1) == 0 and dbfs(0) == -120 and dbfs(0.5) == pytest.approx(-6.02, abs=0.01)
     late = np.random.default_rng(0).exponential(2e7, 120)
     ends = [(n * 1000, round(n * 1000 / 47_990 * 1e9 + late[n])) for n in range(120)]
