@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C is no fault, not even while it is loaded."""
+    """Run the command line. Ctrl-C ends it with status 130, even while it is loading."""
     try:
         from perceiverd import cli
     except KeyboardInterrupt:

@@ -1,4 +1,7 @@
-"""Labels: what a score is for. Keyed by mid, never by name: AudioSet's machine id, or `k700/...` for Kinetics'."""
+"""Labels and AudioSet's ontology. Knows no model.
+
+The key of a label is its mid, never its name: AudioSet's machine id, or `k700/...` for a label of Kinetics.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class Label:
     """One output of a model."""
 
     index: int
-    """Its place among the model's logits."""
+    """Its place among the model's outputs."""
     mid: str
     name: str
 
@@ -31,10 +34,10 @@ class Ontology:
     labels: tuple[Label, ...]
     """The 527 classes in index order."""
     parents: Mapping[str, tuple[str, ...]]
-    """mid to the mids of its parents, for every node."""
+    """The mids of the parents of each node, by mid."""
 
     def ancestors(self, mid: str) -> frozenset[str]:
-        """Every mid above this one, itself left out; none for a mid that is not AudioSet's."""
+        """All mids above this one, without itself; empty for a mid that is not AudioSet's."""
         return frozenset(self._above(mid))
 
     def _above(self, mid: str) -> Iterator[str]:
@@ -43,7 +46,7 @@ class Ontology:
             yield from self._above(parent)
 
     def find(self, name: str) -> Label:
-        """The class of this name (case matters). Raises KeyError where there is none."""
+        """The class with exactly this name. Raises KeyError if there is none."""
         for label in self.labels:
             if label.name == name:
                 return label
@@ -52,7 +55,7 @@ class Ontology:
 
 @cache
 def ontology() -> Ontology:
-    """The ontology that comes with the package."""
+    """The ontology of AudioSet."""
     with ONTOLOGY.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     classes = (Label(int(row["index"]), row["mid"], row["name"]) for row in rows if row["index"])

@@ -71,7 +71,7 @@ class LogLimit:
         return held
 
 
-class Plain(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """`2026-01-31T12:00:00.000Z WARNING perceiverd.daemon event-name key=value`."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Plain(logging.Formatter):
         self.converter = time.gmtime
 
 
-class Journal(logging.Formatter):
+class JournalFormatter(logging.Formatter):
     """`<4>perceiverd.daemon event-name key=value`; each line of a traceback has the priority too."""
 
     def __init__(self) -> None:
@@ -102,5 +102,5 @@ def journaled(descriptor: int, environment: Mapping[str, str] = os.environ) -> b
 def to_stdout() -> None:
     """Send log lines from INFO upwards to standard output, formatted for journald or for people."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(Journal() if journaled(STDOUT) else Plain())
+    handler.setFormatter(JournalFormatter() if journaled(STDOUT) else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

@@ -1,8 +1,8 @@
-"""Secrets: `${NAME}` in a URL stands for what belongs into no file that others read, and into no log.
+"""Secrets: `${NAME}` in a URL stands for a value that must not be in a file that others read, or in a log.
 
-The configuration keeps the references as they are written, so nothing that is printed of it can hold a secret. They are
-looked up once, when the daemon loads its configuration, and put into the URL by the source's own process, which takes
-them out of whatever it has to say. Nothing here reads the environment by itself: it is given.
+The configuration keeps the references, so printing it shows no secret. The daemon looks them up once, when it loads its
+configuration. The process of the source puts them into the URL, and removes them from everything that it reports. No
+function here reads the environment by itself: the caller passes it.
 """
 
 from __future__ import annotations
@@ -17,55 +17,59 @@ from perceiverd.core.errors import ConfigError
 REFERENCE = re.compile(r"\$\{([A-Za-z_]\w*|credential:[\w.-]+)\}", re.ASCII)
 CREDENTIAL = "credential:"
 CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
-"""Where systemd puts what a unit's LoadCredential= names."""
+"""The environment variable with the folder of the unit's credentials (LoadCredential=)."""
 LONGEST = 2048
-"""Characters; FFmpeg takes URLs of 4096."""
+"""Most characters of a secret. FFmpeg accepts URLs of 4096."""
 HIDDEN = "***"
-"""What stands where a password was written out."""
+"""Replaces a password that is written out."""
 
 
 def references(text: str) -> tuple[str, ...]:
-    """The names that this text refers to. Raises ValueError where `${` begins no reference."""
+    """The names that this text refers to. Raises ValueError for a `${` that begins no reference."""
     if "${" in REFERENCE.sub("", text):
-        raise ValueError("`${` begins ${NAME}, an environment variable, or ${credential:NAME}, a systemd credential")
+        raise ValueError(
+            "invalid `${`; write ${NAME} for an environment variable or ${credential:NAME} for a systemd credential"
+        )
     return tuple(REFERENCE.findall(text))
 
 
 def look_up(name: str, environment: Mapping[str, str]) -> str:
-    """What the name stands for. Raises ConfigError where it is not set, set to nothing, or too long for a URL."""
+    """The value of this name. Raises ConfigError if it is missing, empty, or too long for a URL."""
     if name.startswith(CREDENTIAL):
         what, value = name.replace(":", " "), _credential(name.removeprefix(CREDENTIAL), environment)
     else:
         what = f"environment variable {name}"
         if name not in environment:
-            raise ConfigError(f"the {what} is not set; set it, for a unit in a file that EnvironmentFile= names")
+            raise ConfigError(f"the {what} is not set; set it, for a service in the file of EnvironmentFile=")
         value = environment[name]
     if not 0 < len(value) <= LONGEST:
-        raise ConfigError(f"the {what} " + ("holds more than a URL can" if value else "is empty"))
+        raise ConfigError(f"the {what} " + (f"is longer than {LONGEST} characters" if value else "is empty"))
     return value
 
 
 def _credential(name: str, environment: Mapping[str, str]) -> str:
-    """What systemd put into the file of this name."""
+    """The content of the credential's file."""
     directory = environment.get(CREDENTIALS_DIRECTORY)
     if not directory:
-        raise ConfigError(f"the credential {name} is for a systemd unit with LoadCredential={name}:FILE")
+        raise ConfigError(f"the credential {name} exists only in a systemd unit with LoadCredential={name}:FILE")
     try:
-        # An editor's line break at the end is no part of a password.
+        # Editors add a line break at the end, which is not part of a password.
         return (Path(directory) / name).read_text(encoding="utf-8").rstrip("\r\n")
     except OSError as error:
-        raise ConfigError(f"the credential {name}: {error.strerror}; name it in LoadCredential={name}:FILE") from None
+        raise ConfigError(
+            f"the credential {name}: {error.strerror}; add LoadCredential={name}:FILE to the unit"
+        ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"the credential {name} is not UTF-8") from None
+        raise ConfigError(f"the credential {name} is not UTF-8; write it as UTF-8") from None
 
 
 def filled(url: str, secrets: Mapping[str, str]) -> str:
-    """The URL with its secrets in place. Raises KeyError where one is missing.
+    """The URL with values in place of references. Raises KeyError if one is missing.
 
-    As user name, password or part of the query a secret is percent-encoded, so that it may hold any character (FFmpeg
-    decodes it); as host, path or the whole URL it is taken as it is.
+    In the user name, the password and the query a value is percent-encoded, so that it may have any character (FFmpeg
+    decodes it). As host, path or the whole URL it stays as it is.
     """
-    bare = REFERENCE.sub(lambda found: "x" * len(found[0]), url)  # so that no mark within a reference misleads
+    bare = REFERENCE.sub(lambda found: "x" * len(found[0]), url)  # a reference may contain a colon
     begin = bare.find("://") + 3 if "://" in bare else len(bare)
     end = next((i for i, sign in enumerate(bare) if i >= begin and sign in "/?#"), len(bare))
     at, query = bare.rfind("@", begin, end), bare.find("?", end)
@@ -78,27 +82,27 @@ def filled(url: str, secrets: Mapping[str, str]) -> str:
 
 
 def redacted(text: str, secrets: Mapping[str, str]) -> str:
-    """The text with every secret replaced by its reference, percent-encoded ones too."""
+    """The text with each secret replaced by its reference, also where it is percent-encoded."""
     spelt = {form: name for name, value in secrets.items() for form in (value, quote(value, safe=""))}
-    for form in sorted(spelt, key=len, reverse=True):  # one may be part of another
+    for form in sorted(spelt, key=len, reverse=True):  # the longest first, because one secret may be part of another
         text = text.replace(form, f"${{{spelt[form]}}}")
     return text
 
 
-def strays(url: str) -> bool:
-    """Whether an @ stands after the host: in the path perhaps, perhaps at the end of a password with / ? or # in it.
+def has_stray_at(url: str) -> bool:
+    """Whether there is an @ after the host: in the path, or at the end of a password that has / ? or # in it.
 
-    Where such a password begins with digits they are taken for a port, and nothing else tells it from a path.
+    The two cannot be told apart if the password begins with digits, because those look like a port.
     """
     return re.search("://[^/?#]*[/?#].*@", url) is not None
 
 
 def masked(url: str) -> str:
-    """The URL with `***` for every password and value of its query that is written out; references stay.
+    """The URL with `***` for each password and each value in its query. References stay.
 
-    Where it can't be told how far a password goes, nothing but the scheme is left.
+    If the end of a password is unclear, only the scheme is left.
     """
-    if strays(url):
+    if has_stray_at(url):
         return f"{url.partition('://')[0]}://..."
     hidden: list[str] = []
 
@@ -112,7 +116,7 @@ def masked(url: str) -> str:
         end = next((i for i, sign in enumerate(rest) if sign in "/?#"), len(rest))
         user, at, host = rest[:end].rpartition("@")
         name, colon, password = user.partition(":")
-        if at:  # without a colon it is a token, not a name
+        if at:  # a user name without a colon is a token
             user = f"{name}:{_mask(password)}" if colon else _mask(name)
         path, mark, query = rest[end:].partition("?")
         pairs = [pair.partition("=") for pair in query.split("&")]

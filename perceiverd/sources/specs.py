@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from perceiverd.core.secrets import filled, references, strays
+from perceiverd.core.secrets import filled, has_stray_at, references
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing because a file is no live source."""
@@ -61,7 +61,7 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
             _check_url(self.url)
         elif not self.url.startswith("${") and self.url.partition("://")[0].lower() not in SCHEMES:
             raise ValueError(f"url must begin with one of {', '.join(SCHEMES)} and ://")
-        if strays(self.url) and "@" not in re.split("[/?#]", self.url.partition("://")[2])[0]:
+        if has_stray_at(self.url) and "@" not in re.split("[/?#]", self.url.partition("://")[2])[0]:
             raise ValueError(
                 "url has an @ after its host and port; write a password with / ? or # in it as ${NAME}, and an @ in "
                 "the path or the query as %40"
@@ -161,7 +161,7 @@ def secrets_of(source: Source) -> tuple[str, ...]:
 
 def shown(url: str) -> str:
     """The URL without user name, password and query, for logs and errors."""
-    if strays(url):
+    if has_stray_at(url):
         return f"{url.partition('://')[0]}://..."
     try:
         parts = urlsplit(url)

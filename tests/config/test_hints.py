@@ -101,7 +101,7 @@ CLIP = '[streams.door]\nsources = [{kind = "file", path = "a.mp4"}]\n'
         ),
         (
             '[streams.door]\nsources = [{kind="url", url="rtsp://u:${A@h"}]',
-            "$.streams.door.sources[0]: `${` begins ${NAME}, an environment variable",
+            "$.streams.door.sources[0]: invalid `${`; write ${NAME} for an environment variable",
         ),
         (
             '[streams.door]\nsources = [{kind="url", url="rtsp://u:hun/ter2@h"}]',

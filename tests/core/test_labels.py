@@ -1,4 +1,4 @@
-"""Labels and the ontology that comes with the package."""
+"""Labels and AudioSet's ontology."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_classes_are_audiosets() -> None:
 
 
 def test_ancestors_reach_the_top() -> None:
-    """A bark is a dog's, a pet's and an animal's sound, and none of its own ancestors."""
+    """The ancestors of Bark are Dog, Domestic animals and Animal, and not Bark itself."""
     bark = ontology().find("Bark")
     above = ontology().ancestors(bark.mid)
     assert {"Dog", "Domestic animals, pets", "Animal"} == names(above)
@@ -28,13 +28,13 @@ def test_ancestors_reach_the_top() -> None:
 
 
 def test_a_label_may_have_several_parents() -> None:
-    """The hierarchy is no tree: some labels hang below two others, and all parents are nodes."""
+    """Some labels are below two others, and every parent is a node."""
     parents = ontology().parents
     assert any(len(above) > 1 for above in parents.values())
     assert {mid for above in parents.values() for mid in above} <= parents.keys()
 
 
 def test_an_unknown_name_is_an_error() -> None:
-    """A name that no class has raises KeyError, whatever its case."""
+    """A name in another case raises KeyError."""
     with pytest.raises(KeyError):
         ontology().find("dog")

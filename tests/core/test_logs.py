@@ -1,4 +1,4 @@
-"""Log lines, for people and for journald."""
+"""Log lines for people and for journald."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perceiverd.core.logs import Journal, Plain, Value, journaled, log_event
+from perceiverd.core.logs import JournalFormatter, TextFormatter, Value, journaled, log_event
 
 
 def record(level: int, message: str, *, error: bool = False) -> logging.LogRecord:
@@ -20,9 +20,9 @@ def record(level: int, message: str, *, error: bool = False) -> logging.LogRecor
     return logging.LogRecord("perceiverd.x", level, __file__, 1, message, (), info)
 
 
-def test_people_read_the_time() -> None:
-    """In UTC, with milliseconds."""
-    line = Plain().format(record(logging.WARNING, "drops stream=door"))
+def test_lines_for_people_have_the_time() -> None:
+    """The time is UTC with milliseconds."""
+    line = TextFormatter().format(record(logging.WARNING, "drops stream=door"))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARNING perceiverd\.x drops stream=door", line)
 
 
@@ -30,20 +30,22 @@ def test_people_read_the_time() -> None:
     ("level", "priority"),
     [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 2), (35, 6)],
 )
-def test_journald_reads_the_priority(level: int, priority: int) -> None:
-    """syslog's, in front of the line; the time is journald's business."""
-    assert Journal().format(record(level, "drops stream=door")) == f"<{priority}>perceiverd.x drops stream=door"
+def test_lines_for_journald_have_the_priority(level: int, priority: int) -> None:
+    """The priority is in front of the line; journald adds the time."""
+    assert (
+        JournalFormatter().format(record(level, "drops stream=door")) == f"<{priority}>perceiverd.x drops stream=door"
+    )
 
 
 def test_a_traceback_has_its_priority_on_every_line() -> None:
-    """Or journald would take all but the first for information."""
-    lines = Journal().format(record(logging.ERROR, "broken", error=True)).splitlines()
+    """Each line has the priority; otherwise journald would log all but the first as information."""
+    lines = JournalFormatter().format(record(logging.ERROR, "broken", error=True)).splitlines()
     assert len(lines) > 2
     assert all(line.startswith("<3>") for line in lines)
 
 
-def test_the_journal_is_known_by_its_inode(tmp_path: Path) -> None:
-    """Output that was redirected elsewhere is none, nor is what is closed or was never the journal's."""
+def test_the_journal_is_recognised_by_its_inode(tmp_path: Path) -> None:
+    """A redirected or closed output is not the journal."""
     with (tmp_path / "journal").open("w") as journal, (tmp_path / "other").open("w") as other:
         there = os.fstat(journal.fileno())
         environment = {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino}"}
@@ -53,15 +55,15 @@ def test_the_journal_is_known_by_its_inode(tmp_path: Path) -> None:
     assert not journaled(9999, environment)
 
 
-def test_the_program_writes_to_both(tmp_path: Path) -> None:
-    """The form follows from where standard output goes."""
+def test_the_output_decides_the_format(tmp_path: Path) -> None:
+    """Lines have journald's format if standard output is the journal, and a time otherwise."""
     code = "from perceiverd.core import logs; logs.to_stdout(); logs.logging.getLogger('x').warning('a b=%d', 1)"
     lines = []
     for journal in (True, False):
         with (tmp_path / "out").open("w") as out:
             there = os.fstat(out.fileno())
-            told = {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino if journal else 0}"}
-            subprocess.run([sys.executable, "-c", code], stdout=out, env=os.environ | told, check=True)
+            environment = {"JOURNAL_STREAM": f"{there.st_dev}:{there.st_ino if journal else 0}"}
+            subprocess.run([sys.executable, "-c", code], stdout=out, env=os.environ | environment, check=True)
         lines.append((tmp_path / "out").read_text())
     assert lines[0] == "<4>x a b=1\n"
     assert lines[1].endswith("Z WARNING x a b=1\n")

@@ -1,4 +1,4 @@
-"""Secrets: where they are looked up, how they get into a URL, and that they come out of no text."""
+"""Secrets: how they are looked up, put into a URL, and removed from texts."""
 
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -14,27 +14,31 @@ VALUES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
 def test_references_are_found() -> None:
-    """A text's references are listed by name, in order; other dollars are none."""
+    """The names of references are found in order; other dollar signs are not references."""
     assert references("rtsp://${USER_1}:${credential:cam-1.pw}@h/$x?y=$1") == ("USER_1", "credential:cam-1.pw")
 
 
 @pytest.mark.parametrize("text", ["${}", "${1A}", "${A", "${A-B}", "${credential:}", "${credential:../x}", "${file:x}"])
-def test_what_begins_like_a_reference_is_one(text: str) -> None:
-    """A slip in a reference is an error, never a password that is sent as it stands."""
-    with pytest.raises(ValueError, match="begins"):
+def test_a_broken_reference_is_an_error(text: str) -> None:
+    """A typing mistake in a reference is an error; otherwise it would be sent as a password."""
+    with pytest.raises(ValueError, match="invalid `"):
         references(text)
 
 
-def test_a_variable_is_looked_up_where_it_is_told() -> None:
-    """The environment is given; a name that is missing or empty is told by name."""
+def test_a_variable_comes_from_the_given_environment() -> None:
+    """The error for a missing, empty or too long variable has its name."""
     assert look_up("A", {"A": " x "}) == " x "
-    for environment, why in (({}, "is not set"), ({"A": ""}, "is empty"), ({"A": "x" * 5000}, "more than a URL can")):
+    for environment, why in (
+        ({}, "is not set"),
+        ({"A": ""}, "is empty"),
+        ({"A": "x" * 5000}, "longer than 2048 characters"),
+    ):
         with pytest.raises(ConfigError, match=f"environment variable A .*{why}"):
             look_up("A", environment)
 
 
-def test_a_credential_is_a_file_of_systemds(tmp_path: Path) -> None:
-    """A credential is read from the unit's folder, without the line break at its end."""
+def test_a_credential_is_a_file(tmp_path: Path) -> None:
+    """A credential is read from the folder that systemd names, without the line break at its end."""
     (tmp_path / "cam").write_text("s3 cret\n")
     (tmp_path / "none").write_text("\n")
     (tmp_path / "raw").write_bytes(b"\xff\xfe")
@@ -43,13 +47,13 @@ def test_a_credential_is_a_file_of_systemds(tmp_path: Path) -> None:
     for name, why in (("none", "is empty"), ("raw", "not UTF-8"), ("no", "No such file.*LoadCredential=no:FILE")):
         with pytest.raises(ConfigError, match=f"credential {name}.*{why}"):
             look_up(f"credential:{name}", environment)
-    with pytest.raises(ConfigError, match="for a systemd unit with LoadCredential=cam:FILE"):
+    with pytest.raises(ConfigError, match="only in a systemd unit with LoadCredential=cam:FILE"):
         look_up("credential:cam", {})
 
 
 @given(VALUES, VALUES, VALUES)
 def test_any_password_fits_into_a_url(user: str, password: str, token: str) -> None:
-    """User, password and a value of the query arrive as they are, whatever they hold, and leave the rest alone."""
+    """User name, password and a value in the query can have any character, and the rest of the URL stays."""
     url = filled(
         "rtsp://${U}:${credential:p}@camera.example:554/a@b?t=${T}", {"U": user, "credential:p": password, "T": token}
     )
@@ -59,8 +63,8 @@ def test_any_password_fits_into_a_url(user: str, password: str, token: str) -> N
     assert unquote(parts.query.removeprefix("t=")) == token
 
 
-def test_host_path_and_the_whole_are_taken_as_they_are() -> None:
-    """What may have marks of its own is not encoded."""
+def test_host_path_and_whole_url_are_not_encoded() -> None:
+    """Parts that may have special characters of their own stay as they are."""
     assert filled("rtmp://${H}/live/${K}", {"H": "h:1935", "K": "a%20b/c"}) == "rtmp://h:1935/live/a%20b/c"
     assert filled("${URL}", {"URL": "http://u:p@h/x?y"}) == "http://u:p@h/x?y"
     with pytest.raises(KeyError):
@@ -69,15 +73,15 @@ def test_host_path_and_the_whole_are_taken_as_they_are() -> None:
 
 @given(st.lists(st.text("abc%é ?", min_size=1), min_size=1, max_size=3), st.text("xyz:/@"))
 def test_no_secret_is_left_in_a_text(values: list[str], around: str) -> None:
-    """Wherever secrets stand in a text, encoded or not, their references stand in their place."""
+    """Each secret in a text, encoded or not, is replaced by its reference."""
     secrets = {f"CAM_{i}": value for i, value in enumerate(values)}
     url = filled("rtsp://x:${CAM_0}@h/${CAM_0}", secrets)
     for text in (around + around.join(values) + around, url):
         assert not any(value in redacted(text, secrets) for value in values)
 
 
-def test_a_redacted_text_says_what_is_missing() -> None:
-    """The longest secret is taken out first, and the reader sees which one it was."""
+def test_a_redacted_text_has_references() -> None:
+    """The longest secret is replaced first, and the text shows which secret it was."""
     secrets = {"A": "se", "B": "secret", "C": "p@ss"}
     assert redacted("http://secret:p%40ss@h/ p@ss", secrets) == "http://${B}:${C}@h/ ${C}"
 
@@ -102,5 +106,5 @@ def test_a_redacted_text_says_what_is_missing() -> None:
     ],
 )
 def test_passwords_that_are_written_out_are_masked(url: str, shown: str) -> None:
-    """What a configuration shows of a URL keeps its form and its references."""
+    """A masked URL keeps its form and its references."""
     assert masked(url) == shown

@@ -1,4 +1,4 @@
-"""systemd's notifications, over real datagram sockets."""
+"""Notifications to systemd, over real datagram sockets."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from perceiverd.core.systemd import Notifier, watchdog_ns
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """A socket as systemd would listen on, and its address as NOTIFY_SOCKET would say it."""
+    """A socket like systemd's, and its address as in NOTIFY_SOCKET."""
     address = str(tmp_path / "notify") if request.param == "path" else f"@perceiverd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address.replace("@", "\0"))
@@ -26,7 +26,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 
 
 def test_each_notification_is_one_datagram(systemd: tuple[str, socket.socket]) -> None:
-    """What systemd gets is what its manual says."""
+    """Each call sends the datagram that sd_notify(3) documents."""
     address, listener = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": address})
     notifier.ready()
@@ -45,12 +45,12 @@ def test_each_notification_is_one_datagram(systemd: tuple[str, socket.socket]) -
 
 
 def test_outside_a_unit_nothing_is_sent() -> None:
-    """Without NOTIFY_SOCKET every call is silent."""
+    """Without NOTIFY_SOCKET no call sends anything."""
     Notifier.from_environment({}).ready()
 
 
-def test_a_socket_that_is_gone_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A lost systemd ends nothing and fills no log."""
+def test_a_missing_socket_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """If systemd's socket is gone, the program continues and logs one line."""
     notifier = Notifier(str(tmp_path / "nobody"))
     with caplog.at_level(logging.WARNING):
         notifier.alive()
@@ -60,7 +60,7 @@ def test_a_socket_that_is_gone_is_told_once(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_a_full_queue_does_not_block(tmp_path: Path) -> None:
-    """A systemd that reads nothing can't hold up the loop."""
+    """A full socket does not block the loop."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
         notifier = Notifier(str(tmp_path / "notify"))
@@ -70,7 +70,7 @@ def test_a_full_queue_does_not_block(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_the_units_are_clean_and_confined() -> None:
-    """Systemd finds nothing to warn of (its exit status would not tell), and little that the services may do."""
+    """Systemd-analyze prints no warning (its exit status would not show one), and rates the exposure as low."""
     command = ["make", "--no-print-directory", "-C", str(Path(__file__).parents[2]), "units"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
@@ -91,5 +91,5 @@ def test_the_units_are_clean_and_confined() -> None:
     ],
 )
 def test_the_watchdog_is_for_this_process(environment: dict[str, str], expected: int | None) -> None:
-    """The interval counts only where systemd watches this very process."""
+    """The interval counts only if systemd watches this process."""
     assert watchdog_ns(environment) == expected
