@@ -98,7 +98,7 @@ class Mix:
     both: float = 0.2
     video: float = 0.3
     matched: float = 0.6
-    """Share of the windows with both that show what is heard, if a window shows it."""
+    """Share of the windows with both whose video shows the main label of the audio, if any video does."""
 
 
 def audio_targets(teacher: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,10 +183,10 @@ class Batches:
         return Batch("audio", contents, *audio_targets(teacher, truth), embedding)
 
     def _joint_batch(self, drawn: Arrays, rng: np.random.Generator) -> Batch:
-        heard = self._audio_batch(drawn)
+        audible = self._audio_batch(drawn)
         values, shown = self._draw_video(rng, drawn["class"])
-        contents = {**heard.contents, "video": values}
-        return Batch("both", contents, *joint_targets(heard.targets, heard.weights, shown), heard.embedding)
+        contents = {**audible.contents, "video": values}
+        return Batch("both", contents, *joint_targets(audible.targets, audible.weights, shown), audible.embedding)
 
     def _video_batch(self, rng: np.random.Generator) -> Batch:
         values, shown = self._draw_video(rng, None)

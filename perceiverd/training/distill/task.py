@@ -43,7 +43,7 @@ class DistillTask:
     pools: tuple[Path, ...]
     """Folders of audio shards, which `train pool` writes."""
     pictures: Path | None
-    """The folder that `train pictures` wrote; either this or `views`, if the model sees."""
+    """The folder that `train pictures` wrote; either this or `views`, if the model takes video."""
     views: Path | None
     """The folder of video shards, which `train views` writes."""
     audio_wheel: Path | None
