@@ -1,50 +1,53 @@
-"""The models that come with perceiverd: whole, small enough, described, and awake."""
+"""`perceiverd models`."""
 
-from __future__ import annotations
-
+import shutil
 from pathlib import Path
 
 import pytest
 
-from perceiverd.cli.demo import read_truth
-from perceiverd.core.labels import ontology
-from perceiverd.model.card import DEFAULT, WEIGHTS_FILE, bundled, load_card
-from perceiverd.model.checkpoint import load_network
-from perceiverd.offline import tag
-from perceiverd.offline.records import FileScores
-from perceiverd.pipeline.tagger import Tagger
-
-DEMO = Path(__file__).parents[2] / "configs" / "demo"
+from tests.support.program import Perceiverd
 
 
-def test_the_default_model_is_bundled() -> None:
-    """What is used when no model is named is there."""
-    assert DEFAULT in bundled()
+def test_a_model_is_described(perceiverd: Perceiverd, tiny_model: Path) -> None:
+    """`models info` prints the model's card."""
+    status, out, _ = perceiverd("models", "info", tiny_model)
+    assert status == 0
+    assert dict(line.split(maxsplit=1) for line in out.splitlines())["labels"] == "527"
 
 
-@pytest.mark.parametrize("name", bundled())
-def test_a_bundled_model_is_whole(name: str) -> None:
-    """Its weights load and have the card's checksum, it is under 40 MB, it scores AudioSet's labels, it has a card."""
-    card = load_card(name)
-    assert load_network(card).trunk == card.geometry.trunk
-    assert (card.folder / WEIGHTS_FILE).stat().st_size < 40e6
-    assert card.labels == ontology().labels
-    assert card.licence in (card.folder / "README.md").read_text()
+def test_bundled_models_are_listed(perceiverd: Perceiverd) -> None:
+    """`models list` prints a line for each model, and `models info` knows all of them."""
+    status, out, _ = perceiverd("models", "list")
+    assert status == 0
+    for line in out.splitlines():
+        assert perceiverd("models", "info", line.split()[0])[0] == 0
 
 
-def test_the_demo_clip_is_recognised() -> None:
-    """In most of the demo clip's segments a true label is among the best five of some window."""
-    wish = tag.TagOptions(top=5, hop_ns=320_000_000, batch=16, summary=False)
-    records = [
-        r for r in tag.records(str(DEMO / "clip.mp4"), Tagger(load_card(), "cpu"), wish) if isinstance(r, FileScores)
-    ]
-    segments = read_truth(DEMO / "truth.tsv")
-    found = [
-        any(
-            segment.agrees([tag.name for tag in record.labels])
-            for record in records
-            if segment.start_s <= record.start_s and record.end_s <= segment.end_s
-        )
-        for segment in segments
-    ]
-    assert sum(found) >= 6, found
+def test_a_broken_model_does_not_hide_the_others(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`models list` reports a model that cannot be read, and lists the others by the names that find them."""
+    folder = tmp_path / "perceiverd" / "models"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    shutil.copytree(tiny_model, folder / "mine")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "model.toml").write_text("schema = 1")
+    status, out, err = perceiverd("models", "list")
+    assert status == 1
+    assert err.startswith(f"perceiverd: {folder}/broken/model.toml: ") and err.count("\n") == 1
+    names = [line.split()[0] for line in out.splitlines()]
+    assert "mine" in names and "tiny" not in names and "broken" not in names
+    assert all(perceiverd("models", "info", name)[0] == 0 for name in names)
+
+
+def test_a_model_is_verified(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """`models verify` loads all of a model; a changed byte in its weights is an error."""
+    status, out, err = perceiverd("models", "verify", tiny_model)
+    assert (status, err) == (0, "") and out.startswith(f"{tiny_model}: complete; ")
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_model, broken)
+    weights = bytearray((broken / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (broken / "model.safetensors").write_bytes(weights)
+    status, out, err = perceiverd("models", "verify", broken)
+    assert (status, out, err.count("\n")) == (1, "", 1) and "sha256" in err

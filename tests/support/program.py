@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 
+PROGRAM = [sys.executable, "-m", "perceiverd"]
 DEADLINE_S = 40
 """How long a program may take to print what a test waits for."""
 

@@ -1,0 +1,78 @@
+"""`perceiverd config`, and `run` with a configuration that cannot be used."""
+
+from pathlib import Path
+
+import pytest
+
+from perceiverd.cli.console import EXIT_CONFIG
+from tests.support.configs import CONFIGS
+from tests.support.program import Perceiverd
+
+
+def test_a_configuration_is_checked(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`config check` prints ok with the streams and notes, or the error and status with which `run` would end."""
+    path = tmp_path / "c.toml"
+    stream = 'streams.door.sources = [{ kind = "url", url = "rtsp://u:${CAM_PW}@h/" }]\n'
+    path.write_text(f'model.name = "{tiny_model}"\n{stream}')
+    ok = "ok: 1 stream (door), model tiny\n"
+    monkeypatch.delenv("CAM_PW", raising=False)
+    status, out, err = perceiverd("config", "check", path)
+    assert (status, out.startswith(f"{ok}note: $.streams.door.sources[0].url: "), err) == (0, True, "")
+    assert "CAM_PW is not set" in out
+    monkeypatch.setenv("CAM_PW", "hunter2")
+    assert perceiverd("config", "check", path) == (0, ok, "")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    outside = 'snapshots.on_event = true\npublish = { secret_key = "k", client_keys = "c" }\n'
+    path.write_text(f'model.name = "{tiny_model}"\n{outside}{stream}')
+    status, out, err = perceiverd("config", "check", path)
+    assert (status, err) == (0, "")
+    first, *notes = out.splitlines()
+    assert f"{first}\n" == ok
+    assert [note.split()[:2] for note in notes] == [
+        ["note:", "$.snapshots:"],
+        ["note:", f"{tmp_path}/k:"],
+        ["note:", f"{tmp_path}/c:"],
+    ]
+    for text, why in (
+        ("[windw]", "$.windw: unknown option"),
+        ("", "$.streams: no stream is enabled"),
+        (f'model.name = "no/where"\n{stream}', "unknown model"),
+        (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: the model has no label"),
+    ):
+        path.write_text(text)
+        status, out, err = perceiverd("config", "check", path)
+        assert (status, out) == (EXIT_CONFIG, "")
+        assert err.startswith(f"perceiverd: {path}: {why}")
+        assert err.count("\n") == 1
+
+
+def test_a_configuration_is_shown(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """`config show` prints options that differ from the defaults, or all with `--effective`; a bad file gives 78."""
+    path = tmp_path / "c.toml"
+    path.write_text('window.hop_s = 2\nstreams.door.sources = [{ kind = "url", url = "rtsp://u:hunter2@h/" }]\n')
+    source = '{ kind = "url", url = "rtsp://u:***@h/" }'
+    shown = f"[window]\nhop_s = 2.0\n\n[streams.door]\nsources = [\n    {source},\n]\n"
+    assert perceiverd("config", "show", path) == (0, shown, "")
+    assert perceiverd("config", "show") == (0, "# every option has its default\n", "")
+    status, out, err = perceiverd("config", "show", "--effective")
+    assert (status, err) == (0, "")
+    assert "high_water_mark = 1000\n" in out
+    path.write_text("[windw]")
+    status, out, err = perceiverd("config", "show", path)
+    assert (status, out, err.count("\n")) == (EXIT_CONFIG, "", 1)
+
+
+def test_run_ends_with_78_for_a_bad_configuration(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """A missing configuration ends `run` with the status after which systemd does not restart it."""
+    status, out, err = perceiverd("run", "--config", tmp_path / "no.toml")
+    assert (status, out) == (78, "")
+    assert err.startswith(f"perceiverd: {tmp_path}/no.toml")
+    assert err.count("\n") == 1
+
+
+def test_the_schema_of_the_configuration_is_printed(perceiverd: Perceiverd) -> None:
+    """`config schema` prints the shipped JSON Schema."""
+    text = (CONFIGS / "perceiverd.schema.json").read_text(encoding="utf-8")
+    assert perceiverd("config", "schema") == (0, text, "")
