@@ -122,7 +122,7 @@ def test_training_on_a_missing_path(perceiverd: Perceiverd, tiny_model: Path, tm
     assert (status, out) == (2, "") and "'--held-out'" in err and "does not exist" in err
     status, out, err = perceiverd("train", "report", "--model", tiny_model, "--held-out", tmp_path)
     assert (status, out) == (1, "")
-    assert err.startswith(f"perceiverd: {tmp_path}: no held-out windows here")
+    assert err.startswith(f"perceiverd: {tmp_path}: has no held-out windows")
     assert err.count("\n") == 1
 
 
