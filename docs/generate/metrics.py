@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 
 from docs.generate.markdown import code, table
-from perceiverd.daemon.metrics import _Exposition
+from perceiverd.daemon.metrics import TelemetryCollector
 from perceiverd.daemon.telemetry import Distribution, Telemetry, TelemetryFrame
 
 OF_DAEMON, OF_STREAM, OF_SOURCE = "The daemon", "A stream", "A source"
@@ -28,9 +28,9 @@ def contents() -> dict[str, str]:
 def by_subject() -> dict[str, list[Metric]]:
     """The families of a daemon without streams, by what they describe."""
     board = Telemetry(0)
-    board.snapshot = blank(TelemetryFrame)
+    board.frame = blank(TelemetryFrame)
     found: dict[str, list[Metric]] = {OF_DAEMON: [], OF_STREAM: [], OF_SOURCE: []}
-    for family in _Exposition(board, lambda: 0).collect():
+    for family in TelemetryCollector(board, lambda: 0).collect():
         labels = labels_of(family)
         found[OF_SOURCE if "source" in labels else OF_STREAM if "stream" in labels else OF_DAEMON].append(family)
     return found

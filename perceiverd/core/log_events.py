@@ -10,6 +10,24 @@ from collections.abc import Mapping
 EVENTS: Mapping[str, str] = {
     # core
     "notify-failed": "systemd's notification socket refused a message. Logged once until one gets through again.",
+    # daemon
+    "config-reloaded": "The configuration was read again. The lists name streams.",
+    "daemon-ready": "The start is over: the first window was published, or none is to be expected soon.",
+    "daemon-started": "The model is loaded, and the sources start.",
+    "daemon-stopping": "The daemon ends. `signal` asked for it; `-` if all streams have ended.",
+    "http-server-died": "The thread that serves metrics and probes has died. The daemon continues without it.",
+    "machine-suspended": "The machine was suspended. Every stream has a gap, and its open events end.",
+    "media-recovered": "Frozen video moves again, or dead audio is alive again.",
+    "media-stalled": "Video is frozen, or audio is dead, and counts as missing. `what` says which.",
+    "metrics-listening": "The daemon serves metrics and probes at this address.",
+    "model-loaded": "The model is loaded and has tagged its first window.",
+    "page-failed": "A page for metrics or probes has failed.",
+    "publisher-listening": "The daemon publishes at this endpoint. `boot_id` is new with each start.",
+    "reload-refused": "The new configuration has an error. The old one stays in force as a whole.",
+    "restart-needed": "These options have changed and take effect at the next start.",
+    "sources-overlap": "Two sources of a stream give the same modality. The active one is used, the other is ignored.",
+    "streams-ended": "All streams have ended, and so does the daemon.",
+    "windows-dropped": "The network is too slow: windows were dropped for newer ones. `count` is since the last line.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
     "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",

@@ -25,14 +25,18 @@ BARE = re.compile(r"[^\s\"'=]+")
 Value = str | int | float | bool | None | Sequence[str] | BaseException
 
 
-def log_event(logger: logging.Logger, level: int, event: str, /, **fields: Value) -> None:
+def log_event(
+    logger: logging.Logger, level: int, event: str, fault: BaseException | None = None, /, **fields: Value
+) -> None:
     """Log one event: its name, a key of `log_events.EVENTS`, then `key=value` for each field, in order.
 
     A string is quoted if it is empty or has spaces, quotes or `=`; None is written `-`, a list with commas (`-` if
-    empty), a bool `true` or `false`. Format a float first if the number of its digits matters.
+    empty), a bool `true` or `false`. Format a float first if the number of its digits matters. The traceback of `fault`
+    follows, if it is given: only for faults of the program itself.
     """
     if logger.isEnabledFor(level):
-        logger.log(level, "%s", " ".join((event, *(f"{key}={_written(value)}" for key, value in fields.items()))))
+        line = " ".join((event, *(f"{key}={_written(value)}" for key, value in fields.items())))
+        logger.log(level, "%s", line, exc_info=fault)
 
 
 def _written(value: Value) -> str:

@@ -1,7 +1,7 @@
-"""Is it well? What `/healthz` and `/readyz` answer, from what the loop left on the board. Pure.
+"""What `/healthz` and `/readyz` answer, from what the loop left in `Telemetry`. Pure.
 
-`healthy` means that the loop turns: whoever restarts what is broken asks this. `ready` means that every stream that
-should give labels gives them: each one that is enabled, and has not come to its end, had a window sent lately.
+`healthy`: the loop turns. A program that restarts broken services asks this. `ready`: every stream that should give
+labels gives them. These are the enabled streams that have not ended.
 """
 
 from __future__ import annotations
@@ -10,58 +10,63 @@ from dataclasses import dataclass
 from typing import Any
 
 from perceiverd.core.media import NS_PER_S
-from perceiverd.daemon.telemetry import StreamReading, Telemetry
+from perceiverd.daemon.telemetry import StreamTelemetry, Telemetry
 
-TURN_NS = 15 * NS_PER_S
-"""The longest turn of a loop that lives: longer than any inference worth waiting for, half of the unit's watchdog."""
-START_NS = 180 * NS_PER_S
-"""The longest start: torch and the weights from a cold, slow disk. The unit's TimeoutStartSec is the same."""
-ENDED = "ended"
+WATCHDOG_S = 30
+"""The unit's WatchdogSec."""
+TURN_NS = WATCHDOG_S * NS_PER_S // 2
+"""The longest turn of a loop that is well: longer than any useful inference, half of the unit's watchdog."""
+START_S = 600
+"""The longest start: torch and the weights from a small board's memory card, while other programs run. The daemon
+extends the unit's TimeoutStartSec, which is shorter, to this."""
+UP, ENDED = "up", "ended"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Yes or no, and what there is to say about it, fit for JSON."""
+    """Yes or no, and the reasons."""
 
     good: bool
-    told: dict[str, Any]
+    details: dict[str, Any]
+    """The answer's JSON."""
 
 
-def healthy(board: Telemetry, now_ns: int) -> Verdict:
+def healthy(telemetry: Telemetry, now_ns: int) -> Verdict:
     """Whether the loop turns, or may still be loading the model."""
-    starting = board.snapshot is None
-    why = _stuck(board, now_ns)
-    told = {"healthy": not why, "state": "starting" if starting else "running"}
-    return Verdict(not why, told | ({"why": why} if why else {}))
+    why = _stuck(telemetry, now_ns)
+    details = {"healthy": not why, "state": "starting" if telemetry.frame is None else "running"}
+    return Verdict(not why, details | ({"why": why} if why else {}))
 
 
-def ready(board: Telemetry, now_ns: int) -> Verdict:
-    """Whether every stream that should give windows had one sent lately."""
-    if board.snapshot is None:
-        return Verdict(False, {"ready": False, "why": _stuck(board, now_ns) or "starting"})
+def ready(telemetry: Telemetry, now_ns: int) -> Verdict:
+    """Whether every stream that should give windows had one sent recently."""
+    if telemetry.frame is None:
+        return Verdict(False, {"ready": False, "why": _stuck(telemetry, now_ns) or "starting"})
     streams: dict[str, dict[str, Any]] = {}
-    for name, stream in board.snapshot.streams.items():
-        why = lacking(stream, board.snapshot.lately_ns, now_ns)
-        streams[name] = {"ready": not why, "state": stream.state} | ({"why": why} if why else {})
-    stuck = _stuck(board, now_ns)
+    for name, stream in telemetry.frame.streams.items():
+        why = why_not_ready(stream, telemetry.frame.recent_ns, now_ns)
+        streams[name] = {"ready": not why, "state": stream.status.state} | ({"why": why} if why else {})
+    stuck = _stuck(telemetry, now_ns)
     good = not stuck and all(each["ready"] for each in streams.values())
     return Verdict(good, {"ready": good} | ({"why": stuck} if stuck else {}) | {"streams": streams})
 
 
-def lacking(stream: StreamReading, lately_ns: int, now_ns: int) -> str:
-    """Why the stream gives no labels, in words; empty where it does, or has come to its end."""
-    if stream.state == ENDED or (stream.sent_ns is not None and now_ns - stream.sent_ns < lately_ns):
+def why_not_ready(stream: StreamTelemetry, recent_ns: int, now_ns: int) -> str:
+    """Why the stream gives no labels; empty if it gives some, or has ended."""
+    status, sent_ns = stream.status, stream.counters.sent_ns
+    if status.state == ENDED or (sent_ns is not None and now_ns - sent_ns < recent_ns):
         return ""
-    silence = "no window yet" if stream.sent_ns is None else f"no window for {_seconds(now_ns - stream.sent_ns)}"
-    losses = [source.detail for source in stream.sources if source.state not in ("up", ENDED) and source.detail]
-    stalls = [stall for source in stream.sources for stall in source.stalls]
-    return "; ".join([silence, *losses, *stalls])
+    since = "no window yet" if sent_ns is None else f"no window for {_seconds(now_ns - sent_ns)}"
+    sources = zip(status.sources, stream.counters.losses, strict=True)
+    losses = [loss for source, loss in sources if source.state not in (UP, ENDED) and loss]
+    stalls = [stall for source in status.sources for stall in source.stalls]
+    return "; ".join([since, *losses, *stalls])
 
 
-def _stuck(board: Telemetry, now_ns: int) -> str:
-    still_ns = now_ns - board.turned_ns
-    if board.snapshot is None:
-        return f"starting for {_seconds(still_ns)}" if still_ns >= START_NS else ""
+def _stuck(telemetry: Telemetry, now_ns: int) -> str:
+    still_ns = now_ns - telemetry.turned_ns
+    if telemetry.frame is None:
+        return f"starting for {_seconds(still_ns)}" if still_ns >= START_S * NS_PER_S else ""
     return f"the loop has not turned for {_seconds(still_ns)}" if still_ns >= TURN_NS else ""
 
 

@@ -1,8 +1,7 @@
 """A few pages over HTTP, from a thread of its own: each request gets one answer, and the connection ends.
 
-Written for scrapers and probes. Whatever a peer does, it holds no more than one of MOST_CONNECTIONS places for ANSWER_S
-and LONGEST_REQUEST bytes; the thread that made the server never waits for it. What the pages say is the business of
-whoever brings them.
+Made for scrapers and probes. Any client holds at most one of MOST_CONNECTIONS connections, for ANSWER_S at most and
+with LONGEST_REQUEST bytes at most. The thread that made the server never waits for it. It knows no page's content.
 """
 
 from __future__ import annotations
@@ -18,21 +17,23 @@ from http import HTTPStatus
 from typing import Self
 
 from perceiverd.core.errors import WireError
+from perceiverd.core.logs import log_event
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("perceiverd.daemon")
 
 MOST_CONNECTIONS = 16
-"""At once; what comes on top is closed without an answer."""
+"""At one time. Further connections are closed without an answer."""
 LONGEST_REQUEST = 8192
-"""Bytes, headers and all."""
+"""Bytes of a request with all its headers."""
 ANSWER_S = 5.0
-"""From the first byte to the last, whoever is slow."""
+"""From the first byte of a connection to the last, however slow the client is."""
 STOP_S = 2.0
+ACCEPT_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a page answers."""
+    """The answer of a page."""
 
     body: bytes
     kind: str = "text/plain; charset=utf-8"
@@ -40,14 +41,14 @@ class Reply:
 
 
 Page = Callable[[str], Reply]
-"""Is given the Accept header, and called on the server's thread."""
+"""Receives the Accept header. The server's thread calls it."""
 
 
 class Server:
-    """Bound as soon as it is made, answers while its context is open."""
+    """Bound as soon as it is made; answers while its context is open."""
 
     def __init__(self, host: str, port: int, pages: Mapping[str, Page]) -> None:
-        """`port` 0 takes a free one. Raises WireError, one line, where the address can't be bound."""
+        """`port` 0 takes a free one. Raises WireError, one line, if the address cannot be bound."""
         self._pages = pages
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -58,7 +59,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         self._open = 0
         self._stop = asyncio.Event()
-        # A daemon thread: should it hang, the process can end all the same.
+        # A daemon thread: the process can end even if it hangs.
         self._thread = threading.Thread(target=self._run, name="httpd", daemon=True)
 
     def __enter__(self) -> Self:
@@ -73,37 +74,37 @@ class Server:
         self._socket.close()
 
     def _run(self) -> None:
-        """The thread. Its death is told and hurts nobody: scrapers and probes will miss it."""
+        """The thread. If it dies the log has the reason, and the daemon continues without its pages."""
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
-        except Exception:
-            logger.exception("httpd-died port=%d", self.port)
+        except Exception as error:
+            log_event(logger, logging.ERROR, "http-server-died", error, port=self.port)
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._talk, sock=self._socket, limit=LONGEST_REQUEST)
+        server = await asyncio.start_server(self._answer, sock=self._socket, limit=LONGEST_REQUEST)
         await self._stop.wait()
-        # The runner cuts off whoever is being talked to. Who was accepted a moment ago must get as far first, or
-        # asyncio (3.11) would leave the connection half made.
+        # The runner cancels the connections that are open. A connection that was accepted just now must get as far
+        # first, or asyncio (3.11) would leave it half made.
         self._loop.remove_reader(self._socket)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(ACCEPT_S)
         server.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1
         try:
             if self._open <= MOST_CONNECTIONS:
                 async with asyncio.timeout(ANSWER_S):
-                    writer.write(self._answered(await reader.readuntil(b"\r\n\r\n")))
+                    writer.write(self._response(await reader.readuntil(b"\r\n\r\n")))
                     writer.close()
                     await writer.wait_closed()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, OSError):
-            pass  # it left, sent too much or took too long: there is nobody to tell
+            pass  # the client left, sent too much or took too long: there is no one to answer
         finally:
-            writer.transport.abort()  # harmless where it is closed
+            writer.transport.abort()  # harmless if it is closed
             self._open -= 1
 
-    def _answered(self, request: bytes) -> bytes:
+    def _response(self, request: bytes) -> bytes:
         """The bytes of the answer."""
         first, *lines = request.decode("latin-1").split("\r\n")
         method, _, rest = first.partition(" ")
@@ -120,11 +121,11 @@ class Server:
         if method not in ("GET", "HEAD"):
             return Reply(b"only GET and HEAD\n", status=HTTPStatus.METHOD_NOT_ALLOWED)
         if (page := self._pages.get(path)) is None:
-            there = " ".join(self._pages)
-            return Reply(f"not here; there are {there}\n".encode(), status=HTTPStatus.NOT_FOUND)
+            paths = " ".join(self._pages)
+            return Reply(f"unknown path; use one of {paths}\n".encode(), status=HTTPStatus.NOT_FOUND)
         try:
             return page(accept)
-        except Exception:
-            # A fault in one page: its traceback is wanted, and the next request may fare better.
-            logger.exception("page-failed path=%s", path)
-            return Reply(b"the page cannot be made; see the log\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        except Exception as error:
+            # A fault in one page. The next request may succeed.
+            log_event(logger, logging.ERROR, "page-failed", error, path=path)
+            return Reply(b"the page failed; see the log\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,6 +1,6 @@
-"""What is on the board, in Prometheus's words, and the pages that `[metrics]` serves.
+"""Telemetry in the format of Prometheus, and the pages that `[metrics]` serves.
 
-An age is computed when it is asked for, from the moment that the loop noted: it grows when the loop is stuck.
+An age is computed when it is asked for, from the moment that the loop recorded. So it grows while the loop is stuck.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import accumulate
+from typing import get_args
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -17,180 +18,203 @@ from prometheus_client.registry import Collector
 
 from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.media import NS_PER_S
-from perceiverd.daemon.health import Verdict, healthy, lacking, ready
+from perceiverd.daemon.health import UP, Verdict, healthy, ready, why_not_ready
 from perceiverd.daemon.http import Page, Reply
-from perceiverd.daemon.telemetry import Distribution, StreamReading, Telemetry, TelemetryFrame
+from perceiverd.daemon.telemetry import Distribution, StreamTelemetry, Telemetry, TelemetryFrame
 from perceiverd.pipeline.stalls import DEAD, FROZEN
-
-UP = "up"
+from perceiverd.sources.process.restart import Reason
+from perceiverd.wire.messages import SourceStatus
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """The values of a metric, each after the values of its labels."""
 
 
-def pages(board: Telemetry, clock: Clock = now_ns) -> Mapping[str, Page]:
-    """`/metrics`, `/healthz` and `/readyz`, by their paths."""
+def pages(telemetry: Telemetry, clock: Clock = now_ns) -> Mapping[str, Page]:
+    """`/metrics`, `/healthz` and `/readyz`, by path."""
     registry = CollectorRegistry()
-    registry.register(_Exposition(board, clock))
+    registry.register(TelemetryCollector(telemetry, clock))
     ProcessCollector(registry=registry)
 
     def metrics(accept: str) -> Reply:
         encode, kind = choose_encoder(accept)
         return Reply(encode(registry), kind)
 
-    def told(judge: Callable[[Telemetry, int], Verdict]) -> Reply:
-        verdict = judge(board, clock())
+    def answer(judge: Callable[[Telemetry, int], Verdict]) -> Reply:
+        verdict = judge(telemetry, clock())
         status = HTTPStatus.OK if verdict.good else HTTPStatus.SERVICE_UNAVAILABLE
-        return Reply(msgspec.json.encode(verdict.told) + b"\n", "application/json", status)
+        return Reply(msgspec.json.encode(verdict.details) + b"\n", "application/json", status)
 
-    return {"/metrics": metrics, "/healthz": lambda _: told(healthy), "/readyz": lambda _: told(ready)}
+    return {"/metrics": metrics, "/healthz": lambda _: answer(healthy), "/readyz": lambda _: answer(ready)}
 
 
-class _Exposition(Collector):
-    """Makes the metrics of the snapshot that is on the board when it is asked."""
+class TelemetryCollector(Collector):
+    """Makes the metrics from the newest telemetry when Prometheus asks for them."""
 
-    def __init__(self, board: Telemetry, clock: Clock) -> None:
-        self._board, self._clock = board, clock
+    def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
+        self._telemetry, self._clock = telemetry, clock
 
     def collect(self) -> Iterator[Metric]:
-        now, snapshot = self._clock(), self._board.snapshot
-        yield _gauge(
-            "perceiverd_turn_age_seconds", "Since the loop last turned.", (), [((), _s(now - self._board.turned_ns))]
-        )
-        if snapshot is not None:
-            yield from _of_daemon(snapshot)
-            yield from _of_streams(snapshot, now)
-            yield from _of_sources(snapshot, now)
+        now, frame = self._clock(), self._telemetry.frame
+        turned_s = _s(now - self._telemetry.turned_ns)
+        yield _gauge("perceiverd_turn_age_seconds", "Seconds since the loop last turned.", (), [((), turned_s)])
+        if frame is not None:
+            yield from _of_daemon(frame)
+            yield from _of_streams(frame, now)
+            yield from _of_sources(frame, now)
 
 
-def _of_daemon(snapshot: TelemetryFrame) -> Iterator[Metric]:
-    who = (snapshot.version, snapshot.model, snapshot.sha256)
-    yield _gauge("perceiverd_info", "Who runs; always 1.", ("version", "model", "sha256"), [(who, 1)])
+def _of_daemon(frame: TelemetryFrame) -> Iterator[Metric]:
+    names = (frame.version, frame.model, frame.sha256)
+    yield _gauge("perceiverd_info", "Version and model; always 1.", ("version", "model", "sha256"), [(names, 1)])
     for name, what, value in (
-        ("perceiverd_subscriptions", "Subscriptions in force at the publisher.", snapshot.subscriptions),
-        ("perceiverd_subscribers", "Subscribers that report what they miss.", snapshot.subscribers),
+        ("perceiverd_subscriptions", "Subscriptions at the publisher.", frame.subscriptions),
+        ("perceiverd_subscribers", "Subscribers that report what they miss.", frame.subscribers),
     ):
         yield _gauge(name, what, (), [((), value)])
     for name, what, value in (
-        ("perceiverd_messages_missed", "Messages that subscribers have reported as missed.", snapshot.missed),
-        ("perceiverd_overflows", "Times that a subscriber's queue was found full.", snapshot.overflows),
-        ("perceiverd_clients_refused", "Times that a client's key was not on the list.", snapshot.refused),
-        ("perceiverd_suspends", "Times that the machine was suspended.", snapshot.suspends),
+        ("perceiverd_messages_missed", "Messages that subscribers have reported as missed.", frame.missed),
+        ("perceiverd_overflows", "How often a subscriber's queue was full.", frame.overflows),
+        ("perceiverd_clients_refused", "How often a client's key was not on the list.", frame.refused),
+        ("perceiverd_suspends", "How often the machine was suspended.", frame.suspends),
     ):
         yield _counter(name, what, (), [((), value)])
-    took = [((), snapshot.inference_cpu_s)]
-    yield _counter("perceiverd_inference_cpu_seconds", "Processors' time that the network took.", (), took)
+    cpu_s = [((), frame.inference_cpu_s)]
+    yield _counter("perceiverd_inference_cpu_seconds", "CPU seconds that the network took.", (), cpu_s)
     yield _histogram(
-        "perceiverd_inference_seconds", "What the network took for a batch.", (), [((), snapshot.inference)]
+        "perceiverd_inference_seconds", "Seconds that the network took for a batch.", (), [((), frame.inference)]
     )
 
 
-def _of_streams(snapshot: TelemetryFrame, now: int) -> Iterator[Metric]:
-    streams = snapshot.streams
+def _of_streams(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
+    streams = frame.streams
 
-    def each(value: Callable[[StreamReading], float | None]) -> Rows:
+    def each(value: Callable[[StreamTelemetry], float | None]) -> Rows:
         return [((name,), found) for name, stream in streams.items() if (found := value(stream)) is not None]
 
-    def is_ready(stream: StreamReading) -> float:
-        return not lacking(stream, snapshot.lately_ns, now)
+    def is_up(stream: StreamTelemetry) -> float:
+        return stream.status.state == UP
 
-    def age(stream: StreamReading) -> float | None:
-        return None if stream.sent_ns is None else _s(now - stream.sent_ns)
+    def is_ready(stream: StreamTelemetry) -> float:
+        return not why_not_ready(stream, frame.recent_ns, now_ns)
+
+    def age_s(stream: StreamTelemetry) -> float | None:
+        sent_ns = stream.counters.sent_ns
+        return None if sent_ns is None else _s(now_ns - sent_ns)
 
     by = ("stream",)
-    yield _gauge("perceiverd_stream_up", "1 while all its sources deliver.", by, each(lambda s: s.state == UP))
-    yield _gauge("perceiverd_stream_ready", "1 while it has windows sent, or has ended.", by, each(is_ready))
-    yield _gauge("perceiverd_window_age_seconds", "Since scores were last sent.", by, each(age))
-    yield _counter("perceiverd_windows_tagged", "Windows tagged and sent.", by, each(lambda s: s.tagged))
-    yield _counter("perceiverd_windows_dropped", "Windows overtaken by newer ones.", by, each(lambda s: s.dropped))
-    yield _counter("perceiverd_media_late", "Frames and chunks refused as too old.", by, each(lambda s: s.late))
-    yield _counter("perceiverd_gaps", "Times that its line was torn.", by, each(lambda s: s.gaps))
+    yield _gauge("perceiverd_stream_up", "1 while all sources of the stream deliver.", by, each(is_up))
+    yield _gauge("perceiverd_stream_ready", "1 while the stream gives labels, or has ended.", by, each(is_ready))
+    yield _gauge("perceiverd_window_age_seconds", "Seconds since scores were last sent.", by, each(age_s))
+    yield _counter("perceiverd_windows_tagged", "Windows tagged and sent.", by, each(lambda s: s.status.windows))
+    yield _counter(
+        "perceiverd_windows_dropped", "Windows dropped for newer ones.", by, each(lambda s: s.status.dropped)
+    )
+    yield _counter("perceiverd_media_late", "Frames and chunks ignored as too old.", by, each(lambda s: s.status.late))
+    yield _counter("perceiverd_gaps", "Gaps in the stream's media.", by, each(lambda s: s.status.gaps))
     yield _histogram(
         "perceiverd_latency_seconds",
-        "From the capture of a window's end to the publishing of its scores.",
-        *(by, [((name,), stream.latency) for name, stream in streams.items()]),
+        "Seconds from the capture of a window's end to the publishing of its scores.",
+        *(by, [((name,), stream.counters.latency) for name, stream in streams.items()]),
     )
     yield _gauge(
         "perceiverd_sound_level_dbfs",
-        "Root mean square of the last window's sound; absent where it had none.",
-        *(by, each(lambda s: s.sound_dbfs)),
+        "Level (root mean square) of the last window's audio, dB of full scale; absent if it had none.",
+        *(by, each(lambda stream: stream.status.level_dbfs)),
     )
-    yield _gauge("perceiverd_events_open", "Events that go on.", by, each(lambda s: s.open))
-    yield _counter(
-        "perceiverd_events",
-        "Events that began.",
-        *((*by, "label"), [((name, label), n) for name, s in streams.items() for label, n in s.events.items()]),
-    )
-    yield _counter(
-        "perceiverd_events_suppressed",
-        "Times that a label had no event, or none of its own.",
-        *((*by, "reason"), [((name, why), n) for name, s in streams.items() for why, n in s.suppressed.items()]),
-    )
+    yield from _of_events(streams)
     yield _gauge(
         "perceiverd_hop_seconds",
-        "From one tagged window to the next lately, stretched where windows were dropped.",
-        *(by, each(lambda s: s.hop_s)),
+        "Mean time between recent tagged windows; longer than the hop if windows were dropped.",
+        *(by, each(lambda stream: stream.status.hop_s)),
     )
     yield _gauge(
         "perceiverd_skew_seconds",
-        "How much later the last window's pictures were taken than its sound; absent where one is missing.",
-        *(by, each(lambda s: s.skew_s)),
+        "How much later the last window's frames were captured than its audio, on average; absent if one is missing.",
+        *(by, each(lambda stream: _of_ms(stream.status.skew_ms))),
     )
     yield _gauge(
         "perceiverd_skew_most_seconds",
         "The same at the model's tick where it is furthest from 0.",
-        *(by, each(lambda s: s.skew_most_s)),
+        *(by, each(lambda stream: _of_ms(stream.status.skew_most_ms))),
     )
 
 
-def _of_sources(snapshot: TelemetryFrame, now: int) -> Iterator[Metric]:
+def _of_events(streams: Mapping[str, StreamTelemetry]) -> Iterator[Metric]:
+    counters = {name: stream.counters for name, stream in streams.items()}
+    yield _gauge(
+        "perceiverd_events_open",
+        "Events that are open.",
+        *(("stream",), [((name,), each.events_open) for name, each in counters.items()]),
+    )
+    yield _counter(
+        "perceiverd_events",
+        "Events that began.",
+        *(
+            ("stream", "label"),
+            [((name, label), n) for name, each in counters.items() for label, n in each.events.items()],
+        ),
+    )
+    yield _counter(
+        "perceiverd_events_suppressed",
+        "How often a label had no event, or none of its own.",
+        ("stream", "reason"),
+        [((name, reason), n) for name, each in counters.items() for reason, n in each.suppressed.items()],
+    )
+
+
+def _of_sources(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
     sources = [
         ((name, str(position)), source)
-        for name, stream in snapshot.streams.items()
-        for position, source in enumerate(stream.sources)
+        for name, stream in frame.streams.items()
+        for position, source in enumerate(stream.status.sources)
     ]
+
+    def each(value: Callable[[SourceStatus], float | None]) -> Rows:
+        return [(place, found) for place, source in sources if (found := value(source)) is not None]
+
+    def age_s(source: SourceStatus) -> float | None:
+        return None if source.data_age_s is None else source.data_age_s + _s(now_ns - frame.at_ns)
+
     by = ("stream", "source")
     yield _gauge(
-        "perceiverd_data_age_seconds",
-        "Since the source's last frame or chunk came.",
-        *(by, [(place, _s(now - one.data_ns)) for place, one in sources if one.data_ns is not None]),
+        "perceiverd_data_age_seconds", "Seconds since the source's last frame or chunk arrived.", by, each(age_s)
     )
     yield _counter(
         "perceiverd_media_dropped",
-        "Frames and chunks that found no room on their way.",
-        *(by, [(place, one.dropped) for place, one in sources]),
+        "Frames and chunks dropped because the daemon was behind.",
+        *(by, each(lambda source: source.dropped)),
     )
     yield _counter(
         "perceiverd_restarts",
-        "Times that the source was lost and started again.",
+        "How often the source was lost and restarted.",
         (*by, "reason"),
-        [((*place, reason), count) for place, one in sources for reason, count in one.restarts.items()],
+        [((*place, why), one.restarts.get(why, 0)) for place, one in sources for why in get_args(Reason)],
     )
     yield _gauge(
         "perceiverd_stalled",
-        "1 while what comes is nothing, and counts as missing.",
+        "1 while the video is frozen, or the audio dead, and counts as missing.",
         (*by, "what"),
         [((*place, what), float(what in one.stalls)) for place, one in sources for what in (FROZEN, DEAD)],
     )
     yield _gauge(
         "perceiverd_clock_drift_ppm",
-        "By how many millionths the device's clock runs fast.",
-        *(by, [(place, one.drift_ppm) for place, one in sources if one.drift_ppm is not None]),
+        "How fast the device's clock runs, in millionths; negative if it is slow.",
+        *(by, each(lambda source: source.drift_ppm)),
     )
     yield _gauge(
         "perceiverd_clock_jitter_seconds",
-        "How late the device's readings come on average.",
-        *(by, [(place, one.jitter_s) for place, one in sources if one.jitter_s is not None]),
+        "How late the device's readings arrive on average.",
+        *(by, each(lambda source: _of_ms(source.jitter_ms))),
     )
     yield _counter(
         "perceiverd_clock_steps",
-        "Sudden steps of the device's clock, and overflows, a gap each.",
-        *(by, [(place, one.steps) for place, one in sources]),
+        "Steps of the device's clock, and overflows; each is a gap.",
+        *(by, each(lambda source: source.steps)),
     )
     yield _counter(
         "perceiverd_sound_overflows",
-        "Losses of sound that this machine was too slow to take.",
-        *(by, [(place, one.overflows) for place, one in sources]),
+        "How often audio was lost because this machine was too slow to read it.",
+        *(by, each(lambda source: source.overflows)),
     )
 
 
@@ -202,7 +226,6 @@ def _gauge(name: str, what: str, by: Sequence[str], rows: Rows) -> Metric:
 
 
 def _counter(name: str, what: str, by: Sequence[str], rows: Rows) -> Metric:
-    """On the page its name ends in `_total`."""
     family = CounterMetricFamily(name, what, labels=by)
     for labels, value in rows:
         family.add_metric(labels, value)
@@ -219,3 +242,8 @@ def _histogram(name: str, what: str, by: Sequence[str], rows: Iterable[tuple[Seq
 
 def _s(ns: int) -> float:
     return ns / NS_PER_S
+
+
+def _of_ms(ms: float | None) -> float | None:
+    """Milliseconds in seconds."""
+    return None if ms is None else ms / 1000

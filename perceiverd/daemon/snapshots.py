@@ -1,8 +1,8 @@
-"""Which streams keep pictures of their events, where, and under which name. Nothing is kept unless somebody asked."""
+"""Which streams keep snapshots of their events, where, and under which name. By default none does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,71 +10,70 @@ from perceiverd.config import Config
 from perceiverd.core.errors import ConfigError
 from perceiverd.sources.snapshots import store
 from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
-from perceiverd.wire.messages import Event
 
 DAY_S = 86_400
 MB = 1_000_000
 
 
-def keeps_of(settings: Config, environment: Mapping[str, str]) -> dict[str, SnapshotOptions]:
-    """What the sources of each stream that keeps pictures are told. Raises ConfigError where there is no place."""
-    options = settings.snapshots
+def options_of(config: Config, environment: Mapping[str, str]) -> dict[str, SnapshotOptions]:
+    """The options of each enabled stream that keeps snapshots. Raises ConfigError if there is no folder for them."""
+    section = config.snapshots
     streams = [
         name
-        for name, stream in settings.streams.items()
-        if stream.enabled and (options.on_event if stream.snapshot_on_event is None else stream.snapshot_on_event)
+        for name, stream in config.streams.items()
+        if stream.enabled and (section.on_event if stream.snapshot_on_event is None else stream.snapshot_on_event)
     ]
     if not streams:
         return {}
-    keep = SnapshotOptions(
-        directory=str(_directory(settings, environment)),
-        longest_px=options.longest_px,
-        before_s=options.before_s,
-        after_s=options.after_s,
-        max_age_s=options.max_age_days * DAY_S,
-        max_bytes=options.max_total_mb * MB,
+    options = SnapshotOptions(
+        directory=str(_directory(config, environment)),
+        longest_px=section.longest_px,
+        before_s=section.before_s,
+        after_s=section.after_s,
+        max_age_s=section.max_age_days * DAY_S,
+        max_bytes=section.max_total_mb * MB,
     )
-    return dict.fromkeys(streams, keep)
+    return dict.fromkeys(streams, options)
 
 
-def prepare(keeps: Mapping[str, SnapshotOptions]) -> None:
-    """Make the folder. Raises ConfigError where it can't be, or where others may look into it."""
-    for directory in {keep.directory for keep in keeps.values()}:
+def prepare(options: Mapping[str, SnapshotOptions]) -> None:
+    """Make the folder. Raises ConfigError if that fails, or if other users may read it."""
+    for directory in {each.directory for each in options.values()}:
         try:
             store.prepare(Path(directory))
         except OSError as error:
-            raise ConfigError(f"$.snapshots.directory: {directory}: cannot keep snapshots ({error.strerror})") from None
+            raise _refused(directory, error) from None
 
 
-def check(settings: Config, environment: Mapping[str, str]) -> str | None:
-    """Where pictures would be kept, None where none would; makes nothing. Raises ConfigError where they could not."""
-    keeps = keeps_of(settings, environment)
-    for directory in {keep.directory for keep in keeps.values()}:
+def check(config: Config, environment: Mapping[str, str]) -> str | None:
+    """The folder of snapshots; None if no stream keeps any. Makes nothing. Raises ConfigError as `prepare` would."""
+    for directory in {each.directory for each in options_of(config, environment).values()}:
         try:
             store.check(Path(directory))
         except OSError as error:
-            raise ConfigError(f"$.snapshots.directory: {directory}: cannot keep snapshots ({error.strerror})") from None
+            raise _refused(directory, error) from None
         return directory
     return None
 
 
-def ask(stream: str, begun: Sequence[Event], at_ns: int, at: datetime) -> SnapshotRequest:
-    """One picture of all events that begin at once, named after the surest; `at` is `at_ns` in UTC."""
-    surest = max(begun, key=lambda event: event.peak)
-    return SnapshotRequest(store.name_of(stream, surest.name, at.astimezone(UTC)), at_ns)
+def request(stream: str, label: str, at_ns: int, at: datetime) -> SnapshotRequest:
+    """A snapshot of the moment `at_ns`, named after stream, label and `at`, the same moment in UTC."""
+    return SnapshotRequest(store.name_of(stream, label, at.astimezone(UTC)), at_ns)
 
 
-def path(keep: SnapshotOptions, asked: SnapshotRequest) -> str:
-    """The file in which the picture will be."""
-    return str(Path(keep.directory) / f"{asked.name}.jpg")
+def path(options: SnapshotOptions, request: SnapshotRequest) -> str:
+    """The file in which the requested picture will be."""
+    return str(Path(options.directory) / f"{request.name}.jpg")
 
 
-def _directory(settings: Config, environment: Mapping[str, str]) -> Path:
-    if settings.snapshots.directory is not None:
-        return Path(settings.snapshots.directory)
-    # systemd names several with colons between them; the first is the service's own.
+def _refused(directory: str, error: OSError) -> ConfigError:
+    return ConfigError(f"$.snapshots.directory: {directory}: cannot keep snapshots ({error.strerror})")
+
+
+def _directory(config: Config, environment: Mapping[str, str]) -> Path:
+    if config.snapshots.directory is not None:
+        return Path(config.snapshots.directory)
+    # systemd separates several directories with colons; the first is the service's own.
     if state := environment.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(state) / "snapshots"
-    raise ConfigError(
-        "$.snapshots: has no directory; write one, or run as a service of systemd, whose state it becomes"
-    )
+    raise ConfigError("$.snapshots: has no directory; set one, or run as a systemd service with a state directory")

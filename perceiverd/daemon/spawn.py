@@ -20,8 +20,8 @@ from perceiverd.core.errors import PerceiverdError
 STOP_S = 30.0
 """How long the daemon may take to stop after SIGTERM, before it is killed."""
 POLL_S = 0.05
-LISTENING = re.compile(r" listening endpoint=(\S+)")
-SERVING_METRICS = re.compile(r" serving-metrics host=(\S+) port=(\d+)")
+LISTENING = re.compile(r" publisher-listening endpoint=(\S+)")
+SERVING_METRICS = re.compile(r" metrics-listening host=(\S+) port=(\d+)")
 
 
 class SpawnedDaemon:

@@ -1,21 +1,25 @@
-"""What the loop measures, as values that another thread may read. Pure: it knows no socket, clock or format.
+"""What the loop measures, as values that another thread may read. It knows no socket and no format.
 
-The loop counts in plain numbers. Once a second it leaves a `Snapshot` of them on a `Board`, in place of the one before;
-whoever answers a question about the daemon looks there, and so needs no lock and never makes the loop wait.
+The loop counts in plain numbers. Once a second it replaces the `TelemetryFrame` in `Telemetry`, where the HTTP thread
+reads it. So that thread needs no lock, and the loop never waits for it.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-QUIETEST_DBFS = -120.0
-"""What complete silence is given as, which has no level: 24-bit sound can't be quieter."""
+from perceiverd.wire.messages import Status
+
+LOWEST_DBFS = -120.0
+"""The level of complete silence, whose logarithm does not exist: 24-bit audio cannot be quieter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +27,9 @@ class Distribution:
     """How many values were how large."""
 
     bounds: tuple[float, ...]
-    """Upper bounds of the classes, ascending; the last class, above all of them, has none."""
+    """Upper bounds of the classes, ascending. One more class, above all of them, has no bound."""
     counts: tuple[int, ...]
-    """One more than there are bounds."""
+    """One for each class."""
     total: float
     """The sum of all values."""
 
@@ -35,7 +39,7 @@ class Distribution:
 
 
 class Histogram:
-    """Counts values by their size. Belongs to the thread that adds to it."""
+    """Counts values by their size. Only the thread that adds to it may use it."""
 
     def __init__(self, *bounds: float) -> None:
         self._bounds, self._counts, self._total = bounds, [0] * (len(bounds) + 1), 0.0
@@ -49,7 +53,7 @@ class Histogram:
 
 
 def latencies() -> Histogram:
-    """For seconds from capture to publishing: fine where labels are live, coarse where they are late."""
+    """For seconds from capture to publishing: fine steps for live labels, coarse ones for late labels."""
     return Histogram(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
@@ -61,105 +65,93 @@ def inferences() -> Histogram:
 def level_dbfs(samples: NDArray[np.float32]) -> float:
     """The root mean square of samples (S,), -1..1, S > 0, in dB of full scale: 0 is a square wave at -1 and 1.
 
-    QUIETEST_DBFS where they are quieter than that.
+    LOWEST_DBFS if they are quieter than that.
     """
     mean_square = float(np.dot(samples, samples)) / len(samples)
-    return max(QUIETEST_DBFS, 10 * math.log10(mean_square)) if mean_square > 0 else QUIETEST_DBFS
+    return max(LOWEST_DBFS, 10 * math.log10(mean_square)) if mean_square > 0 else LOWEST_DBFS
+
+
+class LoopCounts:
+    """What the loop counts for all streams together."""
+
+    def __init__(self) -> None:
+        self.inference = inferences()
+        """Seconds that the network took for a batch."""
+        self.inference_cpu_s = 0.0
+        """CPU seconds that the network took, over all its threads."""
+        self.suspends = 0
+        """How often the machine was suspended."""
+
+    @contextmanager
+    def timed_inference(self) -> Iterator[None]:
+        """The block tags one batch."""
+        began_s, began_cpu_s = time.monotonic(), time.process_time()
+        yield
+        self.inference.add(time.monotonic() - began_s)
+        self.inference_cpu_s += time.process_time() - began_cpu_s
 
 
 @dataclass(frozen=True, slots=True)
-class SourceReading:
-    """How one source of a stream is."""
+class Counters:
+    """What metrics and probes need of a stream beside its `Status`. Counts are since the stream began."""
 
-    state: str
-    detail: str
-    """Why it was last lost; empty where it never was."""
-    data_ns: int | None
-    """When its last frame or chunk came; None before the first."""
-    restarts: Mapping[str, int]
-    """How often it was started again, by reason."""
-    dropped: int
-    """Frames and chunks that found no room on their way."""
-    stalls: tuple[str, ...] = ()
-    """What of it comes and yet is nothing: `frozen picture`, `dead silence`."""
-    drift_ppm: float | None = None
-    """By how many millionths its device's clock runs fast; None where that isn't known."""
-    jitter_s: float | None = None
-    """How late its readings come on average; None where it isn't measured."""
-    steps: int = 0
-    """Sudden steps of its device's clock, and overflows."""
-    overflows: int = 0
-    """How often sound was lost because this machine was too slow to take it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamReading:
-    """How a stream is. Counts are since the stream began."""
-
-    state: str
-    """The worst of its sources' states; `ended` when all of them have."""
-    sources: tuple[SourceReading, ...]
-    """In the order of the configuration."""
     sent_ns: int | None
     """When the scores of a window were last sent; None before the first."""
-    tagged: int
-    dropped: int
-    """Windows overtaken by newer ones."""
-    late: int
-    """Frames and chunks refused because their time had passed."""
-    gaps: int
-    """Times the stream's line was torn."""
     latency: Distribution
     """Seconds from the capture of a window's end to the publishing of its scores."""
-    sound_dbfs: float | None
-    """Level of the last window's sound; None where it had none."""
     events: Mapping[str, int]
-    """How many began, by the names of their labels."""
-    open: int
-    """Events that go on."""
+    """How many events began, by label name."""
+    events_open: int
     suppressed: Mapping[str, int]
     """How often a label had no event, or none of its own, by reason."""
-    hop_s: float | None = None
-    """From one tagged window to the next lately: stretched where windows were dropped; None before the first."""
-    skew_s: float | None = None
-    """How much later the last window's pictures were taken than its sound, on average; None where one was missing."""
-    skew_most_s: float | None = None
-    """The same where it was furthest from 0."""
+    losses: tuple[str, ...]
+    """Why each source was last lost, in the order of the sources; empty if it never was."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTelemetry:
+    """One stream at one moment."""
+
+    status: Status
+    """The same that subscribers receive."""
+    counters: Counters
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetryFrame:
-    """How the daemon is at one moment."""
+    """The daemon at one moment."""
 
+    at_ns: int
+    """The moment, on CLOCK_MONOTONIC."""
     version: str
     model: str
     sha256: str
     """Of the model's weights."""
-    lately_ns: int
-    """A stream that is well had a window sent no longer ago than this."""
-    streams: Mapping[str, StreamReading]
+    recent_ns: int
+    """A stream is well if its last window was sent no longer ago than this."""
+    streams: Mapping[str, StreamTelemetry]
     inference: Distribution
     """Seconds that the network took for a batch."""
+    inference_cpu_s: float
+    """CPU seconds that the network took, over all its threads."""
     subscriptions: int
     subscribers: int
     """Those that report what they miss."""
     missed: int
     """Messages that subscribers have reported as missed."""
     overflows: int
-    """Times that a subscriber's queue was found full."""
+    """How often a subscriber's queue was full."""
     refused: int
-    """Times that a client's key was not on the list."""
-    inference_cpu_s: float = 0.0
-    """Processors' seconds that the network took, of all its threads."""
-    suspends: int = 0
-    """Times that the machine was suspended."""
+    """How often a client's key was not on the list."""
+    suspends: int
+    """How often the machine was suspended."""
 
 
 class Telemetry:
-    """Where the loop leaves word. Only the loop writes, and each attribute is replaced whole."""
+    """What the loop leaves for the HTTP thread. Only the loop writes, and it replaces each attribute as a whole."""
 
     def __init__(self, now_ns: int) -> None:
         self.turned_ns = now_ns
-        """When the loop last turned; until it turns for the first time, when the board was made."""
-        self.snapshot: TelemetryFrame | None = None
-        """None while the daemon is starting."""
+        """When the loop last turned; before its first turn, when this object was made."""
+        self.frame: TelemetryFrame | None = None
+        """None while the daemon starts."""

@@ -73,7 +73,7 @@ class EventChange:
     """The end of the last window that confirms it."""
     since_ns: int
     """The end of the first."""
-    told_ns: int
+    decided_ns: int
     """The end of the window that brought this."""
     peak: float
     mean: float
@@ -104,7 +104,7 @@ class EventTracker:
         self._open, self._fading, self._holding = (np.zeros(n, np.bool_) for _ in range(3))
         self._full = np.zeros(n, np.bool_)
         """Open events that have reached the maximum duration and wait for a window with which the next one begins."""
-        self._from_ns, self._since_ns, self._to_ns, self._told_ns = (np.zeros(n, np.int64) for _ in range(4))
+        self._from_ns, self._since_ns, self._to_ns, self._reported_ns = (np.zeros(n, np.int64) for _ in range(4))
         self._peak, self._sum = np.zeros(n), np.zeros(n)
         self._windows, self._modalities = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._continues: dict[int, str] = {}
@@ -155,9 +155,9 @@ class EventTracker:
         above, keeps = self._smoothed >= self._rules.on, self._smoothed >= self._rules.off
         changes += self._go_on(keeps, *window)
         changes += self._begin(above, *window)
-        told = self._open & (end_ns - self._told_ns >= self._rules.update_ns)
+        told = self._open & (end_ns - self._reported_ns >= self._rules.update_ns)
         changes += self._changes("update", np.flatnonzero(told), "goes on")
-        self._told_ns[told] = end_ns
+        self._reported_ns[told] = end_ns
         self._note(above, keeps, start_ns)
         return changes
 
@@ -211,7 +211,7 @@ class EventTracker:
         changes += self._close(cut, "maximum duration")
         self._start(cut, self._to_ns[cut], end_ns)
         self._open |= cut
-        self._told_ns[cut] = end_ns
+        self._reported_ns[cut] = end_ns
         self._continues |= before
         self._confirm(goes_on & ~self._full, end_ns, modalities)
         return changes + self._changes("begin", before, "split")
@@ -233,7 +233,7 @@ class EventTracker:
             return []
         begins &= ~(rules.subsume & rules.any_below(begins))
         self._open |= begins
-        self._told_ns[begins] = end_ns
+        self._reported_ns[begins] = end_ns
         subsumed = rules.subsume & rules.any_below(begins)
         self._holding &= ~begins & ~subsumed
         changes = self._close(self._open & subsumed, "subsumed")
@@ -306,7 +306,7 @@ class EventTracker:
             start_ns=int(self._from_ns[i]),
             end_ns=int(self._to_ns[i]),
             since_ns=int(self._since_ns[i]),
-            told_ns=self._end_ns or 0,
+            decided_ns=self._end_ns or 0,
             peak=float(self._peak[i]),
             mean=float(self._sum[i]) / windows,
             windows=windows,

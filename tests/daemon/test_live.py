@@ -97,7 +97,8 @@ def watched(
             time.sleep(batch_s * len(windows))
             while message := subscription.receive_message(0):
                 look.heard.append(message)
-            daemon.should_exit = until(look) or time.monotonic() > end_s
+            if until(look) or time.monotonic() > end_s:
+                daemon.stop()
             return tag(self, windows)
 
         monkeypatch.setattr(Tagger, "tag", look_on)

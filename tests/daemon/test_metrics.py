@@ -26,7 +26,7 @@ ALERTS = ROOT / "configs" / "prometheus" / "alerts.yml"
 DASHBOARD = json.loads((ROOT / "configs" / "grafana" / "perceiverd.json").read_text(encoding="utf-8"))
 REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 DEADLINE_S = 240
-"""A machine with twenty other things to do takes minutes to load torch and to start the sources."""
+"""A busy machine takes minutes to load torch and to start the sources."""
 pytestmark = pytest.mark.timeout(DEADLINE_S + 60)
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of the Debian package prometheus")
@@ -34,7 +34,7 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of
 
 @dataclass
 class Served:
-    """A daemon at work: `good` is a test picture with sound, `bad` a clip that is not there."""
+    """A daemon at work: `good` is a synthetic stream, `bad` has a file that is missing."""
 
     port: int
     process: "subprocess.Popen[str]"
@@ -78,7 +78,7 @@ def served(start: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
     """)
     process = start("run", "--config", str(path), log=log)
     end_s = time.monotonic() + DEADLINE_S
-    while not (found := re.search(r"serving-metrics .* port=(\d+)", log.read_text())):
+    while not (found := re.search(r"metrics-listening .* port=(\d+)", log.read_text())):
         assert time.monotonic() < end_s and process.poll() is None, log.read_text()
         time.sleep(0.05)
     running = Served(int(found[1]), process, folder)
@@ -92,8 +92,8 @@ def served(start: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactor
     assert process.poll() is None, log.read_text()
 
 
-def test_what_is_served_is_true(served: Served) -> None:
-    """Windows, latency, inference, sound, restarts and events of two streams, one of them down."""
+def test_metrics_have_the_values_of_the_daemon(served: Served) -> None:
+    """Windows, latency, inference, level, restarts and events of two streams, one of which is down."""
     values = served.values()
     end_s = time.monotonic() + DEADLINE_S
     while min(values[f"perceiverd_stream_{name}", ("good",)] for name in ("up", "ready")) == 0:  # on a busy machine
@@ -118,25 +118,25 @@ def test_what_is_served_is_true(served: Served) -> None:
 
 
 def test_readiness_names_the_stream_that_is_down(served: Served) -> None:
-    """With the reason; the daemon as a whole is healthy."""
-    status, told = served.ready()
-    assert (status, told["ready"]) == (503, False)
-    assert set(told["streams"]) == {"good", "bad"}
-    assert not told["streams"]["bad"]["ready"]
-    assert "missing.wav: there is no such file" in told["streams"]["bad"]["why"]
+    """/readyz has the reason; the daemon as a whole is healthy."""
+    status, answer = served.ready()
+    assert (status, answer["ready"]) == (503, False)
+    assert set(answer["streams"]) == {"good", "bad"}
+    assert not answer["streams"]["bad"]["ready"]
+    assert "missing.wav: there is no such file" in answer["streams"]["bad"]["why"]
     assert served.get("/healthz") == (200, '{"healthy":true,"state":"running"}\n')
 
 
-def test_a_loop_that_hangs_shows() -> None:
-    """The pages don't need it: the age of its last turn grows, and health is denied."""
-    answers = pages(Telemetry(0), clock=lambda: 300 * NS_PER_S)
-    assert b"\nperceiverd_turn_age_seconds 300.0\n" in answers["/metrics"]("").body
+def test_a_hanging_loop_is_visible() -> None:
+    """The pages do not need the loop: the age of its last turn grows, and /healthz answers 503."""
+    answers = pages(Telemetry(0), clock=lambda: 600 * NS_PER_S)
+    assert b"\nperceiverd_turn_age_seconds 600.0\n" in answers["/metrics"]("").body
     assert answers["/healthz"]("").status == 503
-    assert answers["/healthz"]("").body == b'{"healthy":false,"state":"starting","why":"starting for 300 s"}\n'
+    assert answers["/healthz"]("").body == b'{"healthy":false,"state":"starting","why":"starting for 600 s"}\n'
 
 
-def test_openmetrics_is_spoken_to_those_who_ask(served: Served) -> None:
-    """The stricter format of the two, whole."""
+def test_openmetrics_is_served_on_request(served: Served) -> None:
+    """A scraper that asks for OpenMetrics, the stricter format, gets it."""
     status, body = served.get("/metrics", Accept="application/openmetrics-text; version=1.0.0")
     assert status == 200
     families = openmetrics(body)  # type: ignore[no-untyped-call]  # 0.26: the plain one has types
@@ -172,8 +172,8 @@ def expressions() -> list[str]:
     return [*shown, *asked, *alerts]
 
 
-def test_every_figure_is_of_a_metric_that_exists(served: Served) -> None:
-    """Whatever the dashboard and the alerts ask for, a real daemon exports, with the labels that they name."""
+def test_dashboard_and_alerts_use_existing_metrics(served: Served) -> None:
+    """A real daemon exports each metric and label that the dashboard and the alerts use."""
     names, known = exported(served) | {"up"}, families(served)
     labels = {label for family in known.values() for sample in family.samples for label in sample.labels}
     for expression in expressions():
@@ -190,8 +190,8 @@ def test_every_figure_is_of_a_metric_that_exists(served: Served) -> None:
             assert legend <= labels | {"instance"}, panel["title"]
 
 
-def test_the_dashboard_holds_together() -> None:
-    """What Grafana wants of a dashboard is there: identities, places that don't overlap, variables that exist."""
+def test_the_dashboard_is_consistent() -> None:
+    """It has what Grafana needs: unique ids, panels that do not overlap, variables that exist."""
     assert DASHBOARD["uid"] and DASHBOARD["title"] and DASHBOARD["schemaVersion"] >= 36
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
@@ -214,16 +214,16 @@ def test_the_dashboard_holds_together() -> None:
 
 
 def test_every_metric_is_documented_and_shown(served: Served) -> None:
-    """The reference names what is exported, with its labels, and nothing else; the dashboard leaves none out."""
+    """The reference lists exactly the exported metrics with their labels; dashboard or alerts use all of them."""
     rows = dict(re.findall(r"^\| `((?:perceiverd|process)_\w+)` \|([^|]*)\|", REFERENCE, re.MULTILINE))
     ends = {"counter": "_total"}
     found = families(served)
-    told = {
+    exported_labels = {
         name + ends.get(family.type, ""): {label for s in family.samples for label in s.labels} - {"le"}
         for name, family in found.items()
     }
-    assert set(rows) == set(told)
-    for name, labels in told.items():
+    assert set(rows) == set(exported_labels)
+    for name, labels in exported_labels.items():
         if labels:
             assert set(re.findall(r"`(\w+)`", rows[name])) == labels, name
     text = json.dumps(DASHBOARD) + ALERTS.read_text(encoding="utf-8")
@@ -232,7 +232,7 @@ def test_every_metric_is_documented_and_shown(served: Served) -> None:
 
 @needs_promtool
 def test_promtool_finds_no_fault(served: Served, tmp_path: Path) -> None:
-    """In the page, in the alerts, and in the dashboard's expressions as if they were rules."""
+    """Promtool accepts the page, the alerts, and the dashboard's expressions as rules."""
     assert PROMTOOL
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=served.get("/metrics")[1], text=True, check=True)
     assert checked.returncode == 0
@@ -247,7 +247,7 @@ def test_promtool_finds_no_fault(served: Served, tmp_path: Path) -> None:
 
 @needs_promtool
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    """Over half an hour of made-up metrics each of them fires, for what is wrong and not for what is well."""
+    """Over 40 minutes of invented metrics each alert fires for what is wrong, and not for what is well."""
     assert PROMTOOL
     series = {
         'up{job="perceiverd", instance="a"}': "0x40",

@@ -1,11 +1,11 @@
-"""What changes from one configuration to the next, and what of it has to wait."""
+"""What changes from one configuration to the next, and what has to wait for a restart."""
 
 import msgspec
 import pytest
 
 from perceiverd.config import Config, ModelConfig, PublishConfig, StreamConfig, WindowConfig
 from perceiverd.core.errors import ConfigError
-from perceiverd.daemon.reload import LIVE, ConfigDiff, sources_of, watched
+from perceiverd.daemon.reload import LIVE, ConfigDiff, enabled, sources_of
 from perceiverd.pipeline.rules import EventOptions, StreamOptions
 from perceiverd.sources.specs import File, Synthetic
 
@@ -17,17 +17,17 @@ A, B, OFF = (
 OLD = Config(streams={"a": A, "b": B, "off": OFF})
 
 
-def test_streams_are_told_apart() -> None:
-    """Streams come, go, change or stay; one that is switched off counts as gone."""
+def test_streams_are_compared_by_name() -> None:
+    """Streams are added, removed, changed or stay; a disabled one counts as removed."""
     streams = {"new": A, "b": StreamConfig((File("b", loop=True),)), "off": StreamConfig(OFF.sources), "a": A}
     change = ConfigDiff.between(OLD, Config(streams=streams))
     assert (change.added, change.removed, change.changed) == (("new", "off"), (), ("b",))
-    back = ConfigDiff.between(change.settings, msgspec.structs.replace(OLD, streams={"a": A, "off": OFF}))
+    back = ConfigDiff.between(change.config, msgspec.structs.replace(OLD, streams={"a": A, "off": OFF}))
     assert (back.added, back.removed, back.changed) == ((), ("new", "b", "off"), ())
 
 
-def test_what_can_change_changes_and_the_rest_waits() -> None:
-    """The settings to come have what is live of the new ones, and what needs a restart of the old."""
+def test_live_options_change_and_the_others_wait() -> None:
+    """The resulting configuration has the new values of live options, and the old ones of all others."""
     new = Config(
         ModelConfig(threads=3),
         WindowConfig(hop_s=2),
@@ -36,37 +36,37 @@ def test_what_can_change_changes_and_the_rest_waits() -> None:
     )
     change = ConfigDiff.between(OLD, new)
     assert change.waiting == ("model.threads", "publish.endpoint", "publish.high_water_mark")
-    assert change.settings.model == OLD.model
-    assert change.settings.window == new.window
-    assert change.settings.publish == PublishConfig(top=3, status_interval_s=4.0)
-    assert ConfigDiff.between(change.settings, new).waiting == change.waiting  # said again until the restart
+    assert change.config.model == OLD.model
+    assert change.config.window == new.window
+    assert change.config.publish == PublishConfig(top=3, status_interval_s=4.0)
+    assert ConfigDiff.between(change.config, new).waiting == change.waiting  # reported again until the restart
 
 
-def test_nothing_changes_when_nothing_has() -> None:
-    """The same configuration makes no change."""
+def test_the_same_configuration_changes_nothing() -> None:
+    """The step from a configuration to itself is empty."""
     assert ConfigDiff.between(OLD, OLD) == ConfigDiff(OLD, (), (), (), (), ())
 
 
-def test_rules_change_where_they_are_others() -> None:
-    """Other options for events change the rules of all streams that stay, or of the one that they are for."""
-    louder = msgspec.structs.replace(B, events=StreamOptions(on=0.9))
-    one = ConfigDiff.between(OLD, Config(streams={"new": A, "a": A, "b": louder}))
-    assert (one.reruled, one.changed) == (("b",), ())
-    assert ConfigDiff.between(OLD, Config(events=EventOptions(on=0.9), streams=OLD.streams)).reruled == ("a", "b")
+def test_new_options_for_events_change_the_rules() -> None:
+    """General options change the rules of all streams that stay, options of a stream only its own."""
+    stricter = msgspec.structs.replace(B, events=StreamOptions(on=0.9))
+    one = ConfigDiff.between(OLD, Config(streams={"new": A, "a": A, "b": stricter}))
+    assert (one.new_rules, one.changed) == (("b",), ())
+    assert ConfigDiff.between(OLD, Config(events=EventOptions(on=0.9), streams=OLD.streams)).new_rules == ("a", "b")
 
 
-def test_without_a_stream_there_is_nothing_to_do() -> None:
-    """A configuration that leaves no stream is refused, at the start as later."""
+def test_a_configuration_without_streams_is_refused() -> None:
+    """It is refused by a reload as at the start."""
     with pytest.raises(ConfigError, match="no stream is enabled"):
         ConfigDiff.between(OLD, Config(streams={"off": OFF}))
 
 
 def test_the_sources_are_in_order() -> None:
-    """Every source of a watched stream has its stream's name and its place as key."""
-    assert list(sources_of(watched(OLD))) == [("a", 0), ("b", 0), ("b", 1)]
+    """The key of each source is its stream's name and its position."""
+    assert list(sources_of(enabled(OLD))) == [("a", 0), ("b", 0), ("b", 1)]
 
 
-def test_what_is_live_exists() -> None:
+def test_live_options_exist() -> None:
     """Every name in LIVE is a section or an option of one."""
     for name in LIVE:
         section, _, option = name.partition(".")

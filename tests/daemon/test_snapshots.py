@@ -1,4 +1,4 @@
-"""Snapshots: who keeps some, where and under which name; and that by default nobody keeps anything."""
+"""Snapshots: which streams keep them, where and under which name. By default no stream keeps any."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def files(*folders: Path) -> dict[Path, int]:
 
 
 @pytest.fixture
-def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Iterator[Event | Status]]:
-    """Runs a daemon with these options and yields what it says of events and of itself; it stops with the test.
+def received(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Iterator[Event | Status]]:
+    """Runs a daemon with these options and yields its events and statuses; it stops with the test.
 
     `then` is added to the stream's table after the first event, with a reload.
     """
@@ -81,13 +81,13 @@ def heard(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., Itera
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_nothing_is_kept_unless_it_is_asked_for(
-    heard: Callable[..., Iterator[Event | Status]], tmp_path: Path, tiny_model: Path
+def test_nothing_is_kept_by_default(
+    received: Callable[..., Iterator[Event | Status]], tmp_path: Path, tiny_model: Path
 ) -> None:
-    """A daemon that hears and sees events by default writes no file: beside its model, its media or at home."""
+    """A daemon with events writes no file: not beside its model or its media, and not in a home folder."""
     places = (tmp_path, tiny_model, CLIP.parent)
     begun, before = 0, dict[Path, int]()
-    for item in heard():
+    for item in received():
         if isinstance(item, Event) and item.kind == "begin":
             before = before or files(*places)
             begun += 1
@@ -104,10 +104,10 @@ def test_nothing_is_kept_unless_it_is_asked_for(
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_a_snapshot_of_a_real_clip(heard: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
-    """When an event begins its message names a file, in which the clip's own picture is, for nobody else to read."""
+def test_a_snapshot_of_a_real_clip(received: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
+    """The message of an event that begins names a file with the clip's own picture; only this user may read it."""
     named, kept = set[str](), 0
-    for item in heard(KEEPING + "before_s = 1.0\nafter_s = 0.5\n"):
+    for item in received(KEEPING + "before_s = 1.0\nafter_s = 0.5\n"):
         if isinstance(item, Event) and item.kind == "begin":
             assert item.snapshot
             named.add(item.snapshot)
@@ -121,28 +121,26 @@ def test_a_snapshot_of_a_real_clip(heard: Callable[..., Iterator[Event | Status]
     assert {str(path) for path in pictures} <= named
     assert (folder.stat().st_mode & 0o777, pictures[0].stat().st_mode & 0o777) == (0o700, 0o600)
     with av.open(str(pictures[0])) as shown, av.open(str(CLIP)) as clip:
-        seen = next(shown.decode(video=0)).to_ndarray(format="rgb24")
-        assert seen.shape == (360, 640, 3)  # the source's own resolution, not the model's
-        # It is one of the clip's pictures.
-        all_of_it = (frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0))
-        assert min(float(np.abs(seen.astype(np.int16) - each).mean()) for each in all_of_it) < 4
+        picture = next(shown.decode(video=0)).to_ndarray(format="rgb24")
+        assert picture.shape == (360, 640, 3)  # the source's own resolution, not the model's
+        # It is one of the clip's frames.
+        all_frames = (frame.to_ndarray(format="rgb24") for frame in clip.decode(video=0))
+        assert min(float(np.abs(picture.astype(np.int16) - each).mean()) for each in all_frames) < 4
     with av.open(str(clips[0])) as film:
         assert [stream.type for stream in film.streams] == ["video", "audio"]
         times_s = [frame.time for frame in film.decode(video=0)]
         assert len(times_s) >= 4
         assert times_s == sorted(times_s)
     with av.open(str(clips[0])) as film:
-        heard_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
-        assert 0.9 < heard_s < 2.0
+        audio_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
+        assert 0.9 < audio_s < 2.0
 
 
 @pytest.mark.timeout(180)
-def test_snapshots_are_switched_on_while_it_runs(
-    heard: Callable[..., Iterator[Event | Status]], tmp_path: Path
-) -> None:
-    """A reload with `snapshot_on_event` in a stream's table is enough."""
+def test_a_reload_switches_snapshots_on(received: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
+    """`snapshot_on_event` in a stream's table takes effect with a reload."""
     kept = 0
-    for item in heard('[snapshots]\ndirectory = "kept"\n', "snapshot_on_event = true"):
+    for item in received('[snapshots]\ndirectory = "kept"\n', "snapshot_on_event = true"):
         if isinstance(item, Event):
             assert item.snapshot is None or (tmp_path / "kept").is_dir()
         if isinstance(item, Status):
@@ -154,13 +152,13 @@ def test_snapshots_are_switched_on_while_it_runs(
 
 @pytest.mark.timeout(180)
 @pytest.mark.long
-def test_a_folder_that_is_lost(heard: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
-    """Where pictures can't be written labels go on, and what is missing is counted and told."""
+def test_a_lost_folder_stops_no_labels(received: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
+    """If snapshots cannot be written, labels continue, and statuses and log have the failures."""
     folder, failed, events = tmp_path / "kept", 0, 0
-    for item in heard(KEEPING):
+    for item in received(KEEPING):
         if isinstance(item, Event):
             events += 1
-            while folder.is_dir():  # until its source no longer is quicker to make it again
+            while folder.is_dir():  # until its source is no longer quicker to make it again
                 folder.rename(tmp_path / f"gone{time.monotonic_ns()}")
                 with contextlib.suppress(IsADirectoryError):
                     folder.write_text("in the way")
@@ -180,32 +178,34 @@ def settings(more: str) -> config.Config:
     )
 
 
-def test_nobody_keeps_anything_by_default() -> None:
-    """Without options no source is told to keep pictures, wherever the service's state may be."""
-    assert snapshots.keeps_of(settings(""), {"STATE_DIRECTORY": "/var/lib/perceiverd"}) == {}
+def test_no_stream_keeps_snapshots_by_default() -> None:
+    """Without options there are none, even if the service has a state directory."""
+    assert snapshots.options_of(settings(""), {"STATE_DIRECTORY": "/var/lib/perceiverd"}) == {}
 
 
-def test_a_service_keeps_them_in_its_state() -> None:
-    """The state directory is the place, unless another is written; a stream may be left out."""
-    told = settings("[snapshots]\non_event = true")
-    keeps = snapshots.keeps_of(told, {"STATE_DIRECTORY": "/var/lib/perceiverd:/var/lib/other"})
-    assert {keep.directory for keep in keeps.values()} == {"/var/lib/perceiverd/snapshots"}
-    assert set(keeps) == {"a", "b"}
-    quiet = {name: msgspec.structs.replace(each, snapshot_on_event=name == "a") for name, each in told.streams.items()}
-    assert set(snapshots.keeps_of(msgspec.structs.replace(told, streams=quiet), {"STATE_DIRECTORY": "/s"})) == {"a"}
+def test_a_service_keeps_them_in_its_state_directory() -> None:
+    """They go to the first state directory, and a stream may be left out."""
+    config_ = settings("[snapshots]\non_event = true")
+    options = snapshots.options_of(config_, {"STATE_DIRECTORY": "/var/lib/perceiverd:/var/lib/other"})
+    assert {each.directory for each in options.values()} == {"/var/lib/perceiverd/snapshots"}
+    assert set(options) == {"a", "b"}
+    some = {
+        name: msgspec.structs.replace(each, snapshot_on_event=name == "a") for name, each in config_.streams.items()
+    }
+    assert set(snapshots.options_of(msgspec.structs.replace(config_, streams=some), {"STATE_DIRECTORY": "/s"})) == {"a"}
 
 
-def test_no_place_is_an_error() -> None:
-    """Who asks for pictures and runs no service is told to name a folder."""
-    with pytest.raises(ConfigError, match=r"\$\.snapshots: has no directory; write one"):
-        snapshots.keeps_of(settings("[snapshots]\non_event = true"), {})
+def test_a_missing_folder_is_an_error() -> None:
+    """Without a state directory of systemd the configuration must name a folder."""
+    with pytest.raises(ConfigError, match=r"\$\.snapshots: has no directory; set one"):
+        snapshots.options_of(settings("[snapshots]\non_event = true"), {})
 
 
-def test_a_folder_for_all_eyes_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_read_is_an_error(tmp_path: Path) -> None:
     """A folder that other users may read is refused and stays as it is."""
     folder = tmp_path / "open"
     folder.mkdir(mode=0o755)
-    told = settings(f"[snapshots]\non_event = true\ndirectory = '{folder}'")
+    config_ = settings(f"[snapshots]\non_event = true\ndirectory = '{folder}'")
     with pytest.raises(ConfigError, match="other users may read it; chmod 700"):
-        snapshots.prepare(snapshots.keeps_of(told, {}))
+        snapshots.prepare(snapshots.options_of(config_, {}))
     assert folder.stat().st_mode & 0o777 == 0o755

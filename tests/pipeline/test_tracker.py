@@ -113,13 +113,13 @@ def test_begin_precedes_end(track: Track) -> None:
         assert len({(change.index, change.start_ns, change.since_ns, change.continues) for change in told}) == 1
         for before, after in itertools.pairwise(told):
             assert before.end_ns <= after.end_ns
-            assert before.told_ns <= after.told_ns
+            assert before.decided_ns <= after.decided_ns
             assert before.windows <= after.windows
             assert before.peak <= after.peak
         longest_ns = max(track.options.max_duration_s * 1e9, told[0].end_ns - told[0].start_ns)
         for change in told:
             assert change.end_ns - change.start_ns <= longest_ns
-            assert change.start_ns < change.since_ns <= change.end_ns <= change.told_ns
+            assert change.start_ns < change.since_ns <= change.end_ns <= change.decided_ns
             assert 0 < change.mean <= change.peak + 1e-9 <= 1 + 1e-9
             assert change.windows >= 1
             assert change.modalities[0] == "audio"
@@ -187,7 +187,7 @@ def test_hysteresis_is_obeyed(track: Track) -> None:
             if change.reason == "confirmed":
                 held = [smoothed[i] for begin, end, smoothed in past if begin >= change.start_ns]
                 assert min(held) >= change.on
-                assert change.told_ns - change.since_ns >= rules.min_duration_ns[i]
+                assert change.decided_ns - change.since_ns >= rules.min_duration_ns[i]
                 assert len(held) == change.windows
             if change.reason == "faded":
                 after = [(begin, smoothed[i]) for begin, end, smoothed in past if end > change.end_ns]
