@@ -57,7 +57,7 @@ def best(scores: NDArray[np.floating], labels: Sequence[Label], top: int) -> tup
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
-    """Describes the daemon. Published at start, after a reload, and to every new subscriber."""
+    """Describes the daemon. Published at start, after a reload that changes it, and to every new subscriber."""
 
     version: str
     """Version of perceiverd."""
