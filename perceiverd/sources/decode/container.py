@@ -19,8 +19,15 @@ from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
 from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, Chunk, Media, MediaFormat
+from perceiverd.sources.decode.decoders import (
+    CORRUPT_RUN,
+    AudioDecoder,
+    DecodeCounts,
+    Packet,
+    StreamDecoder,
+    VideoDecoder,
+)
 from perceiverd.sources.decode.opening import Why, message_of, name_of, open_container
-from perceiverd.sources.decode.tracks import CORRUPT_RUN, AudioTrack, DecodeCounts, Packet, Track, VideoTrack
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 
 logger = logging.getLogger("perceiverd.sources")
@@ -71,9 +78,9 @@ def read(
     counts = counts or DecodeCounts()
     name, end_ns = name_of(what), -1
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
-        tracks = _tracks(container, wanted, name, counts, live=live)
-        packets = _packets(container, list(tracks), name, counts, read_timeout_s, live=live)
-        for item in _decoded(packets, tracks, name, live=live):
+        decoders = _decoders(container, wanted, name, counts, live=live)
+        packets = _packets(container, list(decoders), name, counts, read_timeout_s, live=live)
+        for item in _decoded(packets, decoders, name, live=live):
             end_ns = max(end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
             yield item
         if end_ns < 0:
@@ -97,47 +104,49 @@ def _log_damage(container: InputContainer, name: str, end_ns: int, counts: Decod
         )
 
 
-def _tracks(
+def _decoders(
     container: InputContainer, wanted: MediaFormat, name: str, counts: DecodeCounts, *, live: bool
-) -> dict[int, Track]:
+) -> dict[int, StreamDecoder]:
     """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
     video, audio = _best_streams(container, name, live=live)
     origin_ns = None if live and container.format.name in CLOCKLESS else _origin_ns(container)
-    tracks: dict[int, Track] = {}
+    decoders: dict[int, StreamDecoder] = {}
     if audio is not None and wanted.audio_rate_hz is not None:
-        tracks[audio.index] = AudioTrack(audio, origin_ns, counts, wanted.audio_rate_hz)
+        decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz)
     if video is not None and wanted.video is not None:
         # Decoding frames on several threads at once is faster, but holds as many frames back.
         video.thread_type = "SLICE" if live else "AUTO"
         stills = JpegEncoder(wanted.stills) if wanted.stills else None
-        tracks[video.index] = VideoTrack(video, origin_ns, counts, wanted.video, stills)
-    if not tracks:
+        decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills)
+    if not decoders:
         has, wants = ("audio", "video") if video is None else ("video", "audio")
         raise MediaError(f"{name}: has only {has} and the model wants only {wants}; take another model or file")
     for stream in container.streams:
-        if stream.index not in tracks:
+        if stream.index not in decoders:
             stream.discard = Discard.all
-    return tracks
+    return decoders
 
 
-def _decoded(packets: Iterator[Packet], tracks: dict[int, Track], name: str, *, live: bool) -> Iterator[Media]:
+def _decoded(
+    packets: Iterator[Packet], decoders: dict[int, StreamDecoder], name: str, *, live: bool
+) -> Iterator[Media]:
     """The media of these packets.
 
-    In a file, a hopeless track is ignored from then on. A live track that worked before is an error, because opening it
-    again with a fresh decoder helps. If it never worked, that would not help and cost the other track, so we continue.
+    In a file, a hopeless stream is ignored from then on. A hopeless live stream that worked before is an error, because
+    opening it again helps. If it never worked, that would not help and would cost the other stream, so we continue.
     """
     for packet in packets:
         if live and packet.dts is None and not packet.size:
             return  # a flush: when a live stream ends, what its decoders still hold is too late
-        track = tracks[packet.stream.index]
-        if live or not track.is_hopeless:
-            yield from track.decode(packet)
-        if live and track.is_hopeless and track.has_delivered:
+        decoder = decoders[packet.stream.index]
+        if live or not decoder.is_hopeless:
+            yield from decoder.decode(packet)
+        if live and decoder.is_hopeless and decoder.has_delivered:
             raise MediaError(
-                f"{name}: {CORRUPT_RUN} packets of its {track.kind} in a row cannot be decoded; check the network"
+                f"{name}: {CORRUPT_RUN} packets of its {decoder.kind} in a row cannot be decoded; check the network"
             )
-    for track in tracks.values():
-        yield from track.flush()
+    for decoder in decoders.values():
+        yield from decoder.flush()
 
 
 def _packets(

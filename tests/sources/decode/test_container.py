@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources.decode.container import inspect, read
-from perceiverd.sources.decode.tracks import DecodeCounts
+from perceiverd.sources.decode.decoders import DecodeCounts
 
 Clip = Callable[..., Path]
 RATE_HZ = 16000

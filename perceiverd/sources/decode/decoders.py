@@ -38,7 +38,7 @@ class DecodeCounts:
     """Frames that no tick of the model could need."""
 
 
-class Track(ABC):
+class StreamDecoder(ABC):
     """One stream of a container: its time line and its bad packets."""
 
     kind: str
@@ -89,7 +89,7 @@ class Track(ABC):
         return item.pts * base.numerator * NS_PER_S // base.denominator - self._origin_ns
 
 
-class AudioTrack(Track):
+class AudioDecoder(StreamDecoder):
     """Mono chunks at the model's rate."""
 
     kind = "audio"
@@ -109,7 +109,7 @@ class AudioTrack(Track):
         yield from self._resampler.flush()
 
 
-class VideoTrack(Track):
+class VideoDecoder(StreamDecoder):
     """Frames of the model's size, as many as the model needs, with stills if they are wanted."""
 
     kind = "video"
