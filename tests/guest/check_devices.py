@@ -1,4 +1,4 @@
-"""A camera and a microphone through the hardened unit: the kernel's own test drivers. Run by run.sh."""
+"""A camera and a microphone through the hardened unit, with the kernel's test drivers. run.sh runs it."""
 
 import shutil
 import subprocess
@@ -11,13 +11,13 @@ import av
 import pytest
 
 from perceiverd.sources import specs
-from tests.guest.installation import CONFIG, START_S, UNIT, call, clip, heard, journal, show, until
+from tests.guest.installation import CONFIG, START_S, UNIT, call, clip, journal, next_scores, show, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 CAMERA = Path("/dev/video0")
 
 pytestmark = [
-    pytest.mark.skipif(not hasattr(specs, "Camera"), reason="this perceiverd knows no cameras"),
+    pytest.mark.skipif(not hasattr(specs, "Camera"), reason="this perceiverd has no cameras"),
     pytest.mark.skipif(not CAMERA.exists(), reason="there is no camera in this guest"),
     pytest.mark.skipif(not shutil.which("aplay"), reason="needs alsa-utils"),
 ]
@@ -25,16 +25,16 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The bundled clip's sound, over and over, at the other end of the loopback card that the microphone is."""
+    """Plays the bundled clip's audio in a loop into the card whose other end is the microphone."""
     path = tmp_path_factory.mktemp("sound") / "clip.wav"
-    with av.open(str(clip())) as container, wave.open(str(path), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(48_000)
+    with av.open(str(clip())) as container, wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
         resampler = av.AudioResampler("s16", "mono", 48_000)
         for frame in container.decode(audio=0):
             for piece in resampler.resample(frame):
-                sound.writeframes(piece.to_ndarray().tobytes())
+                file.writeframes(piece.to_ndarray().tobytes())
     player = subprocess.Popen(["sh", "-c", f"while aplay -q -D plughw:Loopback,0,0 {path}; do :; done"])
     yield
     player.kill()
@@ -43,12 +43,12 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def modalities() -> set[str]:
-    """What the next window of the stream has."""
-    return set(heard("room")["modalities"])
+    """The modalities of the stream's next window."""
+    return set(next_scores("room")["modalities"])
 
 
-def test_a_camera_and_a_microphone_make_one_stream() -> None:
-    """The confined service opens both, and windows hear and see."""
+def test_camera_and_microphone_form_one_stream() -> None:
+    """The confined service opens both, and its windows have audio and video."""
     CONFIG.write_text("""
         [streams.room]
         sources = [
@@ -58,29 +58,29 @@ def test_a_camera_and_a_microphone_make_one_stream() -> None:
     """)
     call("systemctl", "start", UNIT)
     until(lambda: modalities() == {"audio", "video"}, START_S)
-    message = heard("room")
+    message = next_scores("room")
     print(message["labels"][:3], "latency", message["latency_ms"], "ms")
     assert show("NRestarts") == "0"
 
 
 def test_a_camera_that_is_unplugged_and_plugged_in_again() -> None:
-    """The stream goes on by ear, the camera is back within 10 s of its return, in the same process."""
+    """Without its camera the stream continues with audio; the camera returns, and the service never restarts."""
     pid = show("MainPID")
     (DRIVER / "unbind").write_text("vivid.0")
     until(lambda: modalities() == {"audio"}, 60)
     until(lambda: "0 up" not in show("StatusText") and "backing off" in show("StatusText"), 60)
     (DRIVER / "bind").write_text("vivid.0")
     call("udevadm", "settle")
-    plugged = time.monotonic()
+    plugged_s = time.monotonic()
     until(lambda: modalities() == {"audio", "video"}, 60)
-    print(f"the camera was back {time.monotonic() - plugged:.1f} s after it was plugged in")
+    print(f"the camera was back {time.monotonic() - plugged_s:.1f} s after it was plugged in")
     assert show("MainPID") == pid
     assert show("ActiveState") == "active"
     print(journal()[-2000:])
 
 
-def test_nothing_else_of_the_machine_can_be_opened() -> None:
-    """With the unit's own rules: the camera opens, the kernel's log and the memory don't."""
+def test_no_other_device_can_be_opened() -> None:
+    """With the unit's device rules, the camera can be opened and the kernel's log cannot."""
     user = ("--property=User=perceiverd", "--property=SupplementaryGroups=video audio")
     closed = ("--property=DevicePolicy=closed",)
     allowed = ("--property=DeviceAllow=char-video4linux rw", "--property=DeviceAllow=char-alsa rw")

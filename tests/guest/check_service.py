@@ -1,4 +1,4 @@
-"""The unit as it is installed, under a real systemd as process 1, in the order of an operator's day. Run by run.sh."""
+"""The installed unit under a real systemd as process 1, from installation to removal. run.sh runs it."""
 
 import json
 import os
@@ -20,16 +20,16 @@ from tests.guest.installation import (
     WATCHDOG_S,
     call,
     configure,
-    heard,
     journal,
     make,
+    next_scores,
     show,
     until,
 )
 
 
-def test_an_installation_is_whole_and_can_be_repeated() -> None:
-    """User and groups are there, systemd finds nothing to warn of, and a second one leaves the configuration alone."""
+def test_an_installation_is_complete_and_repeatable() -> None:
+    """User and groups exist, systemd has no warnings, and a second installation keeps the configuration."""
     assert "perceiverd-labels" in call("getent", "group", "perceiverd-labels")
     assert {"video", "audio"} <= set(re.findall(r"\w+", call("id", "perceiverd")))
     assert call("systemd-analyze", "verify", UNIT, "perceiverd@door.service") == ""
@@ -42,53 +42,53 @@ def test_an_installation_is_whole_and_can_be_repeated() -> None:
 
 
 def test_it_is_ready_with_the_first_window() -> None:
-    """`systemctl start` comes back when a window was sent; STATUS tells the streams and the lag."""
+    """`systemctl start` returns once a window was sent; STATUS shows the streams and the lag."""
     configure("one")
-    began = time.monotonic()
+    began_s = time.monotonic()
     call("systemctl", "start", UNIT)
-    print(f"READY after {time.monotonic() - began:.1f} s")
+    print(f"READY after {time.monotonic() - began_s:.1f} s")
     assert "ready reason=first-window" in journal()
     until(lambda: re.match(r"streams: 1 up; lag \d+\.\d\d s; [1-9]\d* windows tagged", show("StatusText")), 60)
     assert show("ActiveState") == "active"
 
 
-def test_members_of_the_group_hear_labels_and_nobody_else_does() -> None:
-    """A plain pyzmq subscriber gets a window's labels; without the group it may not even connect."""
-    message = heard("one")
+def test_only_members_of_the_group_get_labels() -> None:
+    """A member of the group gets a window's labels; another user cannot even connect."""
+    message = next_scores("one")
     print(message["labels"][:2])
     assert len(message["labels"]) == 10
-    may_not = f"import socket; socket.socket(socket.AF_UNIX).connect({LABELS[6:]!r})"
-    told = call(
-        "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", sys.executable, "-c", may_not, check=False
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({LABELS[6:]!r})"
+    output = call(
+        "setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", sys.executable, "-c", connect, check=False
     )
-    assert "PermissionError" in told
+    assert "PermissionError" in output
 
 
 def test_it_is_confined() -> None:
-    """What the unit's options promise is so for the process: no capabilities, no homes, nothing to write on."""
+    """The process is as confined as the unit says: no capabilities, no home folders, a read-only system."""
     pid = show("MainPID")
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
     )
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-    assert os.listdir(f"/proc/{pid}/root/root") == []  # noqa: PTH208 - through /proc, as the process sees it
+    assert os.listdir(f"/proc/{pid}/root/root") == []  # noqa: PTH208 - through /proc: the view of the process
     flags = {line.split()[4]: line.split()[5] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     assert "ro" in flags["/"].split(",")
     assert Path("/var/lib/perceiverd").stat().st_mode & 0o777 == 0o700
     assert Path("/run/perceiverd").stat().st_mode & 0o777 == 0o750
 
 
-def test_a_reload_takes_what_is_new_and_refuses_what_is_wrong() -> None:
-    """The same process watches another stream; a file that can't be used changes nothing, and STATUS says why."""
+def test_a_reload_applies_changes_and_refuses_errors() -> None:
+    """The same process gets a new stream; an invalid file changes nothing, and STATUS says why."""
     pid = show("MainPID")
     configure("one", "two")
     call("systemctl", "reload", UNIT)
-    heard("two")
+    next_scores("two")
     CONFIG.write_text("streams = 3\n")
     call("systemctl", "reload", UNIT)
     until(lambda: "reload refused" in show("StatusText"), 60)
-    heard("one")
+    next_scores("one")
     assert show("MainPID") == pid
     assert show("ActiveState") == "active"
     configure("one")
@@ -96,26 +96,26 @@ def test_a_reload_takes_what_is_new_and_refuses_what_is_wrong() -> None:
     until(lambda: "refused" not in show("StatusText"), 60)
 
 
-def test_a_process_that_stops_is_killed_and_started_again() -> None:
-    """SIGSTOP: no progress, no WATCHDOG=1, SIGABRT; a new process is READY and labels are back, with nobody's help."""
+def test_a_stopped_process_is_killed_and_restarted() -> None:
+    """After SIGSTOP the watchdog kills the process; systemd restarts it, and labels come again."""
     pid = int(show("MainPID"))
     os.kill(pid, signal.SIGSTOP)
-    stopped = time.monotonic()
+    stopped_s = time.monotonic()
     until(lambda: show("NRestarts") == "1", WATCHDOG_S + 60)
-    print(f"started again after {time.monotonic() - stopped:.1f} s")
+    print(f"restarted after {time.monotonic() - stopped_s:.1f} s")
     until(lambda: show("ActiveState") == "active", START_S)
-    print(f"READY again after {time.monotonic() - stopped:.1f} s")
-    heard("one")
+    print(f"READY again after {time.monotonic() - stopped_s:.1f} s")
+    next_scores("one")
     assert "Watchdog timeout" in journal()
     assert int(show("MainPID")) != pid
 
 
 def test_a_stop_is_clean() -> None:
-    """It ends by itself, with 0, within its time; no process, socket or error is left."""
-    began = time.monotonic()
+    """The service exits with 0 in time and leaves no process, socket or error."""
+    began_s = time.monotonic()
     call("systemctl", "stop", UNIT)
-    print(f"stopped after {time.monotonic() - began:.1f} s")
-    assert time.monotonic() - began < 15
+    print(f"stopped after {time.monotonic() - began_s:.1f} s")
+    assert time.monotonic() - began_s < 15
     assert (show("Result"), show("ExecMainStatus"), show("ActiveState")) == ("success", "0", "inactive")
     assert not Path("/run/perceiverd").exists()
     assert call("pgrep", "--uid", "perceiverd", check=False) == ""
@@ -124,8 +124,8 @@ def test_a_stop_is_clean() -> None:
 @pytest.mark.parametrize(
     "text", ["streams = 3", 'model.name = "/nowhere"\nstreams.a.sources = [{ kind = "synthetic" }]']
 )
-def test_a_configuration_that_cannot_be_used_is_not_tried_again(text: str) -> None:
-    """78, one line that says what is wrong, and no further start."""
+def test_an_invalid_configuration_is_not_retried(text: str) -> None:
+    """The service exits with 78 and one line that says what is wrong; systemd does not restart it."""
     CONFIG.write_text(text)
     before = show("NRestarts")
     call("systemctl", "start", UNIT, check=False)
@@ -138,8 +138,8 @@ def test_a_configuration_that_cannot_be_used_is_not_tried_again(text: str) -> No
     call("systemctl", "reset-failed", UNIT)
 
 
-def test_a_camera_that_is_unplugged_at_boot_fails_nothing() -> None:
-    """Where no stream gives anything the unit starts all the same, and says so."""
+def test_a_missing_camera_does_not_stop_the_unit() -> None:
+    """If no stream delivers anything, the unit still starts, and the journal says so."""
     CONFIG.write_text('streams.door.sources = [{ kind = "url", url = "rtsp://127.0.0.1:9/none" }]\n')
     call("systemctl", "start", UNIT)
     assert "ready reason=all-streams-down" in journal()
@@ -147,27 +147,27 @@ def test_a_camera_that_is_unplugged_at_boot_fails_nothing() -> None:
     call("systemctl", "stop", UNIT)
 
 
-def test_one_unit_a_stream() -> None:
-    """perceiverd@NAME runs NAME.toml and publishes at a place of its own, beside perceiverd.service."""
+def test_one_unit_per_stream() -> None:
+    """perceiverd@NAME runs NAME.toml and publishes at its own endpoint, beside perceiverd.service."""
     configure("clip", path=ETC / "door.toml")
     call("systemctl", "start", "perceiverd@door")
-    heard("clip", "ipc:///run/perceiverd-door/labels")
+    next_scores("clip", "ipc:///run/perceiverd-door/labels")
     call("systemctl", "stop", "perceiverd@door")
     assert show("Result", "perceiverd@door") == "success"
 
 
-def test_the_journal_can_be_read() -> None:
-    """One line for each thing that happened, with its priority; no Python of ours."""
+def test_the_journal_is_readable() -> None:
+    """The journal has one line per event, with its priority, and no traceback."""
     text = journal()
     print(text[-3000:])
     assert "Traceback" not in text
-    assert "cpuinfo" not in text  # torch could not tell what the processor can do
+    assert "cpuinfo" not in text  # torch would print it if it could not read the CPU's features
     errors = call("journalctl", "--unit", UNIT, "--priority=err", "--output=cat", "--no-pager", "--quiet")
     assert "reload-refused" in errors
     assert "model-loaded" not in errors
 
 
-def test_the_doctor_knows_the_service() -> None:
+def test_the_doctor_checks_the_service() -> None:
     """As root on an installed machine, `perceiverd doctor` finds the unit, the user and the model, and ends in time."""
     configure("one")
     report = call("perceiverd", "doctor", "--json", check=False)
@@ -177,12 +177,12 @@ def test_the_doctor_knows_the_service() -> None:
     assert "no user can read" not in report
 
 
-def test_uninstalling_leaves_what_is_the_operators() -> None:
-    """Program and units are gone; configuration, secrets and what was stored are there, and told of."""
+def test_uninstalling_keeps_the_operators_files() -> None:
+    """Program and units are removed; configuration, secrets and stored files stay, and the output lists them."""
     configure("one")
     call("systemctl", "enable", "--now", UNIT)
-    told = make("uninstall")
-    assert "/var/lib/perceiverd" in told
+    output = make("uninstall")
+    assert "/var/lib/perceiverd" in output
     assert not OPT.exists()
     assert not Path("/usr/local/bin/perceiverd").is_symlink()
     assert (show("LoadState"), show("ActiveState")) == ("not-found", "inactive")

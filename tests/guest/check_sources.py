@@ -1,7 +1,7 @@
-"""Cameras and sound cards for real, in a guest with vivid and snd-aloop: formats, times, faults, and `devices`.
+"""Cameras and sound cards in a guest with the drivers vivid and snd-aloop: formats, times, faults, and `devices`.
 
-Needs root and those drivers, so it is called by name: run.sh does, and `camera.sh` for this module alone. Each test
-prints what it found.
+Needs root and those drivers, so pytest does not collect it by itself: run.sh names it, and `camera.sh` runs this module
+alone. Each test prints what it measured.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ pytestmark = [
 ]
 KEY = ("room", 0)
 BACK_S = 10.0
-"""From a device's return to its first data, beyond what starting a process takes here."""
+"""From a device's return to its first data, without the time that a process needs to start here."""
 LIMITS = Timeouts(open_s=60.0)
-"""The guest runs on a share of one core, and starts processes slowly."""
+"""The guest has only a share of one core and starts processes slowly."""
 FREE, PLAYED = "hw:CARD=Loopback,DEV=1", "hw:Loopback,0"
-"""What is played into the card's first device comes out of its second."""
+"""Audio that is played into the card's first device comes out of its second."""
 
 
 def node() -> str:
-    """The camera, which may have another number each time it is plugged in."""
+    """The camera's node; its number may change each time it is plugged in."""
     end_s = time.monotonic() + 10
     while time.monotonic() < end_s:
         for path in v4l2.paths():
@@ -71,7 +71,7 @@ def plug(what: str) -> None:
 
 
 def drive(running: Supervisor, until: Callable[[list[Arrival]], bool], within_s: float) -> tuple[list[Arrival], float]:
-    """Poll until what has come is enough; what came, and how long it took."""
+    """Poll until `until` accepts what has arrived; returns it, and how many seconds that took."""
     arrivals: list[Arrival] = []
     began_s = time.monotonic()
     while not until(arrivals):
@@ -88,8 +88,8 @@ def lost(arrivals: list[Arrival]) -> bool:
     return any(isinstance(each.what, StateChange) and each.what.state is RunState.BACKING_OFF for each in arrivals)
 
 
-def told(took_s: float, detail: str, back_s: float, start_s: float) -> str:
-    return f"told after {took_s:.1f} s ({detail}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
+def times(took_s: float, detail: str, back_s: float, start_s: float) -> str:
+    return f"reported after {took_s:.1f} s ({detail}); back {back_s:.1f} s after; a start takes {start_s:.1f} s here"
 
 
 def last_detail(arrivals: list[Arrival]) -> str:
@@ -97,23 +97,23 @@ def last_detail(arrivals: list[Arrival]) -> str:
 
 
 def test_every_size_and_rate() -> None:
-    """What is asked for comes, at the rate that was negotiated."""
-    told: list[str] = []
+    """The camera delivers each configured size at the negotiated rate."""
+    results: list[str] = []
     for width, height, fps in ((320, 180, 30.0), (640, 360, 25.0), (640, 480, 15.0), (640, 480, 30.0)):
         capture = Capture(Camera(device=node(), width=width, height=height, fps=fps), VIDEO)
         taken = [capture.grab() for _ in range(round(2 * fps))]
-        picture = capture.retrieve()
+        frame = capture.retrieve()
         capture.close()
-        assert picture is not None and picture.shape == (height, width, 3), capture.mode
-        real = NS_PER_S / float(np.median(np.diff(taken)))  # a loaded machine drops some
-        told.append(f"{capture.mode}: {real:.2f}/s, jitter {np.diff(taken).std() / 1e6:.2f} ms")
-        assert capture.times.stamped >= len(taken) - 1, "the kernel's stamps were not believed"
-        assert real == pytest.approx(capture.mode.fps, rel=0.1), told[-1]  # vivid counts in ticks of 4 ms
-    print("; ".join(told))
+        assert frame is not None and frame.shape == (height, width, 3), capture.mode
+        real = NS_PER_S / float(np.median(np.diff(taken)))  # a loaded machine drops some frames
+        results.append(f"{capture.mode}: {real:.2f}/s, jitter {np.diff(taken).std() / 1e6:.2f} ms")
+        assert capture.times.stamped >= len(taken) - 1, "the kernel's stamps were not used"
+        assert real == pytest.approx(capture.mode.fps, rel=0.1), results[-1]  # vivid counts in ticks of 4 ms
+    print("; ".join(results))
 
 
 def test_every_format() -> None:
-    """Each readable format that the camera has gives a picture in colours that agree."""
+    """Each readable format of the camera gives frames with the same colours."""
     means: dict[str, list[int]] = {}
     control("test_pattern=0")
     for name in dict.fromkeys(mode.format for mode in v4l2.modes(node())):
@@ -121,11 +121,11 @@ def test_every_format() -> None:
             capture = Capture(Camera(device=node(), width=640, height=360, format=name), VIDEO)
             for _ in range(3):
                 capture.grab()
-            picture = capture.retrieve()
+            frame = capture.retrieve()
             capture.close()
-            assert picture is not None, name
-            # The top bars: white, yellow, cyan, green, ... between the moving text and counters.
-            means[name] = [int(each) for each in picture[200:300, 100:140].reshape(-1, 3).mean(0)]
+            assert frame is not None, name
+            # The bars at the top: white, yellow, cyan, green, ... between the moving text and counters.
+            means[name] = [int(each) for each in frame[200:300, 100:140].reshape(-1, 3).mean(0)]
     spread = np.ptp(np.array(list(means.values())), axis=0).max()
     assert spread < 25, means
     print(f"{', '.join(means)} agree within {spread} grey levels")
@@ -137,21 +137,21 @@ def age_ns(capture: Capture) -> int:
 
 
 def test_times_of_capture() -> None:
-    """Stamps at a frame's begin and at its end lead to times within one period of each other."""
+    """Stamps at the start and at the end of a frame give times within one period of each other."""
     ages: dict[int, float] = {}
     for source in (0, 1):
         control(f"timestamp_source={source}")
         capture = Capture(Camera(device=node(), width=640, height=360, fps=25), VIDEO)
-        # The youngest counts: a loaded machine fetches the others late.
+        # The smallest age counts: a loaded machine reads the others late.
         ages[source] = min(age_ns(capture) for _ in range(50)) / 1e6
         capture.close()
         assert capture.times.stamped >= 49
         assert 0 <= ages[source] < 45, ages
-    print(f"a picture is {ages[0]:.1f} ms old where its end is stamped, {ages[1]:.1f} ms where its begin is")
+    print(f"a frame is {ages[0]:.1f} ms old if its end is stamped, {ages[1]:.1f} ms if its start is")
 
 
-def test_unplugged_and_back() -> None:
-    """Unbinding the driver is told at once; after binding it again pictures come within 10 s."""
+def test_a_camera_that_is_unplugged_and_returns() -> None:
+    """Unbinding the driver is reported at once; frames come within 10 s after it is bound again."""
     control("timestamp_source=1")
     number = int(node()[10:])
     with Supervisor({KEY: Camera(device=number)}, WANTED, limits=LIMITS) as running:
@@ -165,11 +165,11 @@ def test_unplugged_and_back() -> None:
         _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
         assert running.state("room")[0].state is RunState.UP
     assert took_s < 4 and back_s < BACK_S + 2 * start_s
-    print(told(took_s, detail, back_s, start_s))
+    print(times(took_s, detail, back_s, start_s))
 
 
-def test_disconnected() -> None:
-    """A camera that drops off the bus while its node stays is told."""
+def test_a_camera_that_leaves_the_bus() -> None:
+    """A camera that leaves the bus while its node stays is reported as lost."""
     with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(media(seen)) > 10, 90)
         control("disconnect=1")
@@ -177,11 +177,11 @@ def test_disconnected() -> None:
     plug("unbind")
     plug("bind")
     assert took_s < 6
-    print(f"told after {took_s:.1f} s ({last_detail(arrivals)})")
+    print(f"reported after {took_s:.1f} s ({last_detail(arrivals)})")
 
 
-def test_sensor_that_stalls() -> None:
-    """When all buffers are dropped, that is told in words, and pictures are back when they come again."""
+def test_a_sensor_that_stalls() -> None:
+    """If all buffers are dropped, the loss is reported; frames return when buffers do."""
     with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
         _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
         control("percentage_of_dropped_buffers=100")
@@ -190,11 +190,11 @@ def test_sensor_that_stalls() -> None:
         control("percentage_of_dropped_buffers=0")
         _, back_s = drive(running, lambda seen: len(media(seen)) > 3, 90)
     assert took_s < 6 and back_s < BACK_S + 2 * start_s
-    print(told(took_s, last_detail(arrivals), back_s, start_s))
+    print(times(took_s, last_detail(arrivals), back_s, start_s))
 
 
-def test_some_pictures_dropped() -> None:
-    """With 30 % of buffers dropped nothing is lost but those."""
+def test_dropped_buffers_lose_nothing_else() -> None:
+    """If 30 % of buffers are dropped, the source stays up."""
     control("percentage_of_dropped_buffers=30")
     try:
         with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
@@ -204,18 +204,18 @@ def test_some_pictures_dropped() -> None:
     finally:
         control("percentage_of_dropped_buffers=0")
     starts = [each.start_ns for each in media(arrivals)]
-    print(f"greatest pause {max(np.diff(starts)) / 1e6:.0f} ms")
+    print(f"longest pause {max(np.diff(starts)) / 1e6:.0f} ms")
 
 
-def test_busy() -> None:
-    """A second program is told who has the camera."""
+def test_a_busy_camera_names_its_user() -> None:
+    """The error names the program that uses the camera."""
     command = ["v4l2-ctl", "-d", node(), "--stream-mmap", "--stream-count=100000"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as holder:
         try:
             end_s = time.monotonic() + 30
             while not v4l2.busy(node()):
-                assert time.monotonic() < end_s, "v4l2-ctl takes no pictures"
-                time.sleep(2)  # asking takes a buffer for a moment
+                assert time.monotonic() < end_s, "v4l2-ctl does not capture"
+                time.sleep(2)  # `busy` requests a buffer for a moment
             with Supervisor({KEY: Camera(device=node())}, WANTED, limits=LIMITS) as running:
                 arrivals, _ = drive(
                     running, lambda seen: any(isinstance(a.what, StateChange) and a.what.detail for a in seen), 60
@@ -229,27 +229,27 @@ def test_busy() -> None:
     print(detail)
 
 
-def test_forbidden() -> None:
-    """A user outside the group video is told of it."""
+def test_a_user_without_rights() -> None:
+    """If the user is not in the group video, the error says so."""
     code = (
         "import os, sys; from perceiverd.sources.devices import v4l2\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: v4l2.check(sys.argv[1])\nexcept Exception as error: print(error)"
     )
-    said = subprocess.run([sys.executable, "-c", code, node()], capture_output=True, text=True, check=True).stdout
-    assert "group video" in said, said
-    print(said.strip())
+    text = subprocess.run([sys.executable, "-c", code, node()], capture_output=True, text=True, check=True).stdout
+    assert "group video" in text, text
+    print(text.strip())
 
 
-def test_formats_refused() -> None:
-    """A format that the camera has not is told with those that it has."""
-    said = ""
+def test_an_unknown_format() -> None:
+    """If the camera lacks the configured format, the error lists its formats."""
+    text = ""
     try:
         Capture(Camera(device=node(), format="MJPG"), VIDEO)
     except MediaError as error:
-        said = str(error)
-    assert "has no format MJPG; it has" in said, said
-    print(said)
+        text = str(error)
+    assert "has no format MJPG; it has" in text, text
+    print(text)
 
 
 @contextlib.contextmanager
@@ -260,7 +260,7 @@ def playing(sound: np.ndarray) -> Iterator[None]:
         file.setsampwidth(2)
         file.setframerate(48_000)
         file.writeframes(np.repeat(np.round(np.tile(sound, 90) * 32767).astype("<i2"), 2).tobytes())
-    # It ends with an error where the machine is too busy for it, and begins again.
+    # If the machine is too busy, aplay ends with an error and is started again.
     command = f"while :; do aplay -q -D {PLAYED} --buffer-time=500000 {path} 2>/dev/null; done"
     with subprocess.Popen(["sh", "-c", command], process_group=0) as player:
         try:
@@ -274,23 +274,23 @@ TONE = 0.25 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
 
 
 def test_a_card_by_its_stable_name() -> None:
-    """A tone that is played into an ALSA card is heard, at its pitch and level, by the card's own stamps."""
+    """A tone that is played into an ALSA card arrives with its pitch and level, on the card's own stamps."""
     with playing(TONE), Supervisor({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
         drive(running, lambda seen: len(media(seen)) > 10, 90)
         arrivals, _ = drive(running, lambda seen: len(media(seen)) > 60, 30)
         timing = running.state("room")[0].timing
-    heard = [each for each in media(arrivals) if isinstance(each, Chunk)]
-    samples = np.concatenate([each.samples for each in heard])[: 2 * 16_000]
+    chunks = [each for each in media(arrivals) if isinstance(each, Chunk)]
+    samples = np.concatenate([each.samples for each in chunks])[: 2 * 16_000]
     pitch = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax() * 16_000 / len(samples)
     level = float(np.sqrt(np.mean(samples**2)))
-    seams = max(abs(b.start_ns - a.end_ns) for a, b in pairwise(heard)) / 1e6
+    seams = max(abs(b.start_ns - a.end_ns) for a, b in pairwise(chunks)) / 1e6
     assert abs(pitch - 440) < 2 and abs(level - 0.1768) < 0.01, (pitch, level)
-    age = (now_ns() - heard[-1].end_ns) / 1e6
+    age = (now_ns() - chunks[-1].end_ns) / 1e6
     print(f"{pitch:.1f} Hz, rms {level:.4f}, worst seam {seams:.3f} ms, {timing}, last {age:.0f} ms old")
 
 
-def test_a_card_that_is_pulled_out() -> None:
-    """A card that is unplugged is told; plugged in again it is heard within 10 s."""
+def test_a_card_that_is_unplugged_and_returns() -> None:
+    """An unplugged card is reported as lost; it delivers within 10 s of its return."""
     with Supervisor({KEY: Microphone(device=FREE)}, WANTED, limits=LIMITS) as running:
         _, start_s = drive(running, lambda seen: len(media(seen)) > 10, 90)
         driver = Path("/sys/bus/platform/drivers/snd_aloop")
@@ -300,15 +300,13 @@ def test_a_card_that_is_pulled_out() -> None:
         (driver / "bind").write_text("snd_aloop.0")
         _, back_s = drive(running, lambda seen: len(media(seen)) > 2, 90)
     assert took_s < 6 and back_s < BACK_S + 2 * start_s, (took_s, back_s)
-    print(told(took_s, last_detail(arrivals), back_s, start_s))
+    print(times(took_s, last_detail(arrivals), back_s, start_s))
 
 
-def test_a_card_that_is_busy() -> None:
-    """Another program's name is told."""
+def test_a_busy_card_names_its_user() -> None:
+    """The error names the program that uses the card."""
     node = alsa.node((0, 1))
-    hold = (
-        f"files = [open('{node}', 'rb', 0) for _ in range(8)]; print(flush=True); input()"  # all that it can do at once
-    )
+    hold = f"files = [open('{node}', 'rb', 0) for _ in range(8)]; print(flush=True); input()"  # all its substreams
     command = [sys.executable, "-c", hold]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
         assert holder.stdout
@@ -320,8 +318,8 @@ def test_a_card_that_is_busy() -> None:
     print(last_detail(arrivals))
 
 
-def test_both_at_once() -> None:
-    """Camera and microphone together for 10 s: nothing lost."""
+def test_camera_and_microphone_together() -> None:
+    """Camera and microphone run together for 10 s and lose nothing."""
     sources: dict[tuple[str, int], Source] = {
         ("room", 0): Camera(device=node()),
         ("room", 1): Microphone(device=FREE),
@@ -341,7 +339,7 @@ def command_line(*words: str) -> str:
 
 
 def test_the_commands() -> None:
-    """What a user sees."""
+    """`perceiverd devices` runs with real devices; the output is printed for people to read."""
     with playing(TONE):
         for words in (("devices",), ("devices", "--try", node()), ("devices", "--try", FREE)):
             print(f"$ perceiverd {' '.join(words)}\n{command_line(*words)}\n", flush=True)

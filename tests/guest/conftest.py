@@ -1,4 +1,4 @@
-"""One installation for all that is tried in a guest."""
+"""One installation for all tests in a guest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.guest.installation import DEPENDENCIES, OPT, UNIT, WATCHDOG_S, call, 
 
 @pytest.fixture(scope="session", autouse=True)
 def installed() -> Iterator[None]:
-    """`make install`, and a unit that may be killed without a long wait; `make uninstall` is the last test."""
+    """Runs `make install` and shortens the unit's time-outs; `make uninstall` is the last test."""
     call("/usr/bin/python3", "-m", "venv", OPT)
     (next(OPT.glob("lib/python*/site-packages")) / "borrowed.pth").write_text(f"{DEPENDENCIES}\n")
     assert "installed." in make("install")

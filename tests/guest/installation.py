@@ -1,4 +1,4 @@
-"""perceiverd as it is installed in a guest, and what an operator types there."""
+"""Commands of an operator in a guest in which perceiverd is installed, and what they return."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ DEPENDENCIES = Path("/srv/deps")
 UNIT = "perceiverd.service"
 LABELS = "ipc:///run/perceiverd/labels"
 START_S = 600
-"""One core, which others may want too, loads torch and the model."""
+"""How long a start may take: one core, which is shared, loads torch and the model."""
 WATCHDOG_S = 20
 
 SUBSCRIBER = """
@@ -30,7 +30,7 @@ sys.stdout.buffer.write(subscriber.recv_multipart()[1])
 
 
 def call(*command: str | Path, timeout: float = START_S, check: bool = True) -> str:
-    """What a command prints, both streams; fails where it does."""
+    """What a command prints on both streams; fails if the command does."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout)
     assert not check or done.returncode == 0, done.stdout
     return done.stdout
@@ -52,8 +52,8 @@ def until(holds: Callable[[], Any], seconds: float) -> None:
         time.sleep(0.2)
 
 
-def heard(stream: str, endpoint: str = LABELS) -> dict[str, Any]:
-    """The next scores of a stream, to a plain subscriber that is nobody but a member of the group."""
+def next_scores(stream: str, endpoint: str = LABELS) -> dict[str, Any]:
+    """The next scores of a stream, as a user gets them who is only a member of the group of subscribers."""
     as_member = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=perceiverd-labels")
     message: dict[str, Any] = json.loads(
         call(*as_member, sys.executable, "-c", SUBSCRIBER, endpoint, f"scores/{stream}/")
@@ -66,14 +66,14 @@ def clip() -> Path:
 
 
 def configure(*streams: str, path: Path = CONFIG) -> None:
-    """So many streams of the bundled clip, under these names."""
+    """Write a configuration with one stream of the bundled clip for each name."""
     sources = f'sources = [{{ kind = "file", path = "{clip()}", loop = true }}]'
     path.write_text("".join(f"[streams.{name}]\n{sources}\n" for name in streams), encoding="utf-8")
 
 
 def make(target: str) -> str:
     wheel = next(ROOT.parent.glob("perceiverd-*.whl"))
-    # Torch and the like are borrowed: see run.sh.
+    # Torch and the other dependencies come from the tests' environment: see run.sh.
     flags = "--no-index --no-deps --force-reinstall"
     return call(
         "make", "-C", ROOT, "--no-print-directory", target, "PYTHON=/usr/bin/python3", f"PACKAGE={wheel}",

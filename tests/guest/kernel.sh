@@ -1,8 +1,8 @@
 #!/bin/bash
-# kernel.sh: a Linux kernel that runs as a program (user-mode Linux), with a camera (vivid) and a sound card (snd-aloop),
-# from Debian's own source package. Built once, in about ten minutes on two cores, and kept:
+# kernel.sh: builds a Linux kernel that runs as a program (user-mode Linux), with a camera (vivid) and a sound card
+# (snd-aloop), from Debian's source package. Takes about ten minutes on two cores, once. It goes to the folder
 #
-#   GUEST_KERNEL (/var/cache/perceiverd-guest)   linux, lib/modules/VERSION; one that is there is taken as it is
+#   GUEST_KERNEL (/var/cache/perceiverd-guest)   linux, lib/modules/VERSION; an existing kernel is kept
 set -euo pipefail
 keep=${GUEST_KERNEL:-/var/cache/perceiverd-guest} source=linux-source-6.1
 [ ! -x "$keep/linux" ] || exit 0
@@ -20,27 +20,26 @@ cd "$work"
 apt-get download -qq -o APT::Sandbox::User=root $source
 dpkg-deb --fsys-tarfile ./*.deb | tar -x --wildcards --to-stdout '*/linux-source-*.tar.xz' >source.tar.xz
 mkdir tree built
-# The largest parts that none of it needs.
+# Leave out the largest parts that this kernel does not need.
 tar -xJf source.tar.xz -C tree --strip-components=1 --exclude='*/drivers/gpu/drm/amd/*.[ch]' --exclude='*/Documentation/*/*' \
     --exclude='*/tools/testing'
 rm ./*.deb source.tar.xz
-# The menus of that architecture leave sound out, though nothing in it speaks against it; and a clock of 100 Hz is too
-# coarse for sound.
+# The menus of this architecture exclude sound, although it works. A clock of 100 Hz is too coarse for sound.
 sed -i 's/^if !UML$/if SOUND/' tree/sound/Kconfig
 sed -i '/^config HZ$/,/default/s/default 100/default 250/' tree/arch/um/Kconfig
 cat >wanted <<'OPTIONS'
-# A machine: processes, files of the host, terminals, random numbers.
+# Basics: processes, files of the host, terminals, random numbers.
 64BIT EXPERT PRINTK BUG MULTIUSER SYSCTL PROC_SYSCTL PROC_FS SYSFS TTY UNIX98_PTYS BLOCK BINFMT_ELF BINFMT_SCRIPT FUTEX
 POSIX_TIMERS HIGH_RES_TIMERS NO_HZ_IDLE HOSTFS NULL_CHAN STDERR_CONSOLE HW_RANDOM UML_RANDOM TMPFS TMPFS_POSIX_ACL
 TMPFS_XATTR DEVTMPFS DEVTMPFS_MOUNT OVERLAY_FS SHMEM SYSVIPC POSIX_MQUEUE AIO ADVISE_SYSCALLS MEMBARRIER KCMP
 FILE_LOCKING KALLSYMS MODULES MODULE_UNLOAD MODULE_FORCE_UNLOAD
-# What systemd asks for, and what confines a unit.
+# What systemd needs, also to confine a unit.
 EPOLL SIGNALFD TIMERFD EVENTFD INOTIFY_USER FHANDLE AUTOFS_FS CGROUPS MEMCG CGROUP_SCHED FAIR_GROUP_SCHED CFS_BANDWIDTH
 CGROUP_PIDS CGROUP_FREEZER CGROUP_DEVICE CGROUP_CPUACCT CGROUP_BPF BPF_SYSCALL NAMESPACES UTS_NS IPC_NS USER_NS PID_NS
 NET_NS SECCOMP SECCOMP_FILTER
 # Sockets.
 NET UNIX INET PACKET
-# A bus: without one there is no DMA, and without DMA no test camera.
+# A bus: the test camera needs DMA, and DMA needs a bus.
 PCI VIRTIO_MENU VIRTIO_UML UML_PCI_OVER_VIRTIO
 # Cameras and sound cards.
 MEDIA_SUPPORT MEDIA_CAMERA_SUPPORT MEDIA_TEST_SUPPORT MEDIA_CONTROLLER VIDEO_DEV V4L_TEST_DRIVERS
@@ -54,7 +53,7 @@ OPTIONS
 } >options
 make -s -C tree ARCH=um O="$work/built" KCONFIG_ALLCONFIG="$work/options" allnoconfig >config.log 2>&1
 for driver in VIDEO_VIVID SND_ALOOP; do
-    grep -q "^CONFIG_$driver=m" built/.config || { echo "test-guest: $source would come without $driver" >&2; exit 1; }
+    grep -q "^CONFIG_$driver=m" built/.config || { echo "test-guest: $source cannot be built with $driver" >&2; exit 1; }
 done
 [ "${1:-}" != --configure ] || { cp built/.config /tmp/guest-kernel.config; exit 0; }
 make -C tree ARCH=um O="$work/built" -j"$(nproc)" linux modules >build.log 2>&1 || { tail -n 20 build.log >&2; exit 1; }

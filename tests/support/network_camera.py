@@ -1,4 +1,4 @@
-"""A real RTSP server in a process of its own, and a real network between it and us that can be cut and slowed."""
+"""A real RTSP server in its own process, on a real network of its own that tests can cut and slow down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Self
 
 PROGRAM = Path(__file__).parent / "rtsp_server.py"
 PYTHON = "/usr/bin/python3"
-"""Debian's: GStreamer's bindings come as its packages."""
+"""Debian's Python, because GStreamer's bindings are Debian packages."""
 NEEDS = (
     "needs GStreamer's RTSP server: apt-get install gir1.2-gst-rtsp-server-1.0 python3-gst-1.0 python3-gi "
     "gstreamer1.0-libav gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad "
@@ -31,7 +31,7 @@ READY_S = 20.0
 
 @cache
 def available() -> bool:
-    """Whether this machine can be a network camera."""
+    """Whether this machine can run the RTSP server."""
     if not Path(PYTHON).exists():
         return False
     return not subprocess.run([PYTHON, "-c", CHECK], capture_output=True, check=False, timeout=60).returncode
@@ -39,7 +39,7 @@ def available() -> bool:
 
 @cache
 def cuttable() -> bool:
-    """Whether a network of its own can be made here: root, in a kernel with namespaces and virtual cables."""
+    """Whether we can make networks: as root, in a kernel with namespaces and virtual Ethernet."""
     if os.geteuid() or not shutil.which("ip"):
         return False
     try:
@@ -50,13 +50,13 @@ def cuttable() -> bool:
 
 
 class Network:
-    """A namespace at the other end of a cable; its context takes both away again."""
+    """A network namespace at the end of a virtual cable; its context removes both."""
 
     def __init__(self, number: int) -> None:
-        """`number`, 0..255, tells several apart."""
+        """`number`, 0..255, distinguishes several networks."""
         unique = f"{os.getpid() % 100_000}"
         self.namespace, self._here, self._there = f"pd{number}-{unique}", f"pd{number}h{unique}", f"pd{number}t{unique}"
-        # 198.18.0.0/15 is set aside for tests of networks (RFC 2544).
+        # 198.18.0.0/15 is reserved for tests of networks (RFC 2544).
         self.address, self._ours = f"198.18.{number}.2", f"198.18.{number}.1"
 
     def __enter__(self) -> Self:
@@ -80,14 +80,14 @@ class Network:
         subprocess.run(["ip", "netns", "del", self.namespace], capture_output=True, check=False)
 
     def cut(self) -> None:
-        """Pull the plug at the camera's end, so that nothing here is told."""
+        """Cut the cable at the camera's end, so that our end notices nothing."""
         _ip("-n", self.namespace, "link", "set", self._there, "down")
 
     def mend(self) -> None:
         _ip("-n", self.namespace, "link", "set", self._there, "up")
 
     def slow(self, kbits: int) -> None:
-        """Let through so much a second, as a bad radio link does; 0 lets all through again."""
+        """Limit the rate, as a bad radio link does; 0 removes the limit."""
         tc = ["ip", "netns", "exec", self.namespace, "tc", "qdisc"]
         if kbits:
             shaped = ["root", "tbf", "rate", f"{kbits}kbit", "burst", "4kb", "latency", "2s"]
@@ -97,7 +97,7 @@ class Network:
 
 
 class Camera:
-    """A network camera at `url`, which is on with its context; it can be killed, stopped and started again."""
+    """A network camera at `url`, which runs in its context; tests can kill, freeze and restart it."""
 
     def __init__(
         self, network: Network | None = None, password: str | None = None, certificate: Path | None = None
@@ -126,11 +126,11 @@ class Camera:
         return self._process
 
     def serves(self, opened: Set[str]) -> bool:
-        """Whether who has these connections, `tcp:HOST:PORT`, is one of its viewers."""
+        """Whether one of these connections, `tcp:HOST:PORT`, goes to this camera."""
         return f"tcp:{self._address}:{self._port}" in opened
 
     def start(self) -> None:
-        """Switch it on, at the port that it had before; returns when it listens."""
+        """Start it at the same port as before; returns when it listens."""
         inside = ["ip", "netns", "exec", self._network.namespace] if self._network else []
         guarded = [self._password or "", str(self._certificate or "")]
         for _ in range(20):
@@ -143,16 +143,16 @@ class Camera:
                 env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             )
             assert self._process.stdout
-            told = self._process.stdout.readline().split()
-            if told[:1] == ["ready"]:
-                self._port = int(told[1])
+            line = self._process.stdout.readline().split()
+            if line[:1] == ["ready"]:
+                self._port = int(line[1])
                 return
             self.kill()
             time.sleep(0.25)
         raise RuntimeError("the RTSP server does not start")
 
     def restart(self, password: str | None = None) -> None:
-        """Switch it off and on, with another password or again with its own."""
+        """Restart it, with another password or with its own."""
         self.kill()
         own = self._password
         self._password = password or own
@@ -160,7 +160,7 @@ class Camera:
         self._password = own
 
     def kill(self) -> None:
-        """Switch it off as a power cut does."""
+        """Kill it, as a power cut does."""
         if self._process:
             self._process.kill()
             self._process.wait()

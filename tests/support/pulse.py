@@ -1,7 +1,7 @@
-"""A microphone on a machine that has none: a PulseAudio server of the test's own, into whose null sink sound is played.
+"""A microphone on a machine that has none: the test starts a PulseAudio server and plays audio into its null sink.
 
-What is played comes out of the sink's monitor, which ALSA's pulse plugin shows to PortAudio under the name FAKE: the
-server, the plugin, ALSA and PortAudio are the real ones.
+The audio comes out of the sink's monitor. ALSA's pulse plugin shows the monitor to PortAudio under the name FAKE.
+Server, plugin, ALSA and PortAudio are real.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SINK = f"sink_name=mic rate={RATE_HZ} channels=1 format=s16le"
 
 
 def missing() -> str | None:
-    """What keeps this machine from having such a microphone."""
+    """Why this machine cannot have such a microphone; None if it can."""
     for program in NEEDED:
         if not shutil.which(program):
             return f"{program} is not installed (Debian: pulseaudio pulseaudio-utils)"
@@ -46,7 +46,7 @@ needs_microphone = pytest.mark.skipif(missing() is not None, reason=str(missing(
 
 
 class Pulse:
-    """The server. `environment` is what a program needs to hear it."""
+    """The server. A program needs `environment` to use its microphone."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class Pulse:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it and wait until it answers."""
         command = ["pulseaudio", "-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"]
         command += ["--disallow-exit", "--realtime=no", "--high-priority=no", "--log-target=file:/dev/null"]
         command += ["-L", f"module-native-protocol-unix socket={self.folder}/native auth-anonymous=1"]
@@ -88,7 +88,7 @@ class Pulse:
             time.sleep(0.1)
 
     def kill(self) -> None:
-        """End it without a word, as a crash does."""
+        """Kill it, as a crash does."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -101,7 +101,7 @@ class Pulse:
         os.kill(self.pid, signal.SIGCONT)
 
     def control(self, *words: str) -> str | None:
-        """What `pactl` answers; None where it fails."""
+        """What `pactl` prints; None if it fails."""
         done = subprocess.run(
             ["pactl", *words], env=os.environ | self.environment, capture_output=True, text=True, timeout=20
         )
@@ -109,13 +109,13 @@ class Pulse:
 
     @contextmanager
     def playing(self, sound: NDArray[np.float64]) -> Iterator[None]:
-        """Play this sound, -1..1 at RATE_HZ, over and over again while the context lasts."""
+        """Play this audio, -1..1 at RATE_HZ, in a loop while the context lasts."""
         path = self.folder / "played.wav"
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(RATE_HZ)
-            # Long enough for any test: a second player would begin with a hole.
+            # Long enough for any test: a second player would start with a gap.
             times = max(1, round(120 * RATE_HZ / len(sound)))
             file.writeframes(np.tile(np.round(sound * 32767).astype("<i2"), times).tobytes())
         command = ["paplay", "--device=mic", str(path)]
@@ -128,7 +128,7 @@ class Pulse:
 
 @contextmanager
 def microphone(folder: Path) -> Iterator[Pulse]:
-    """A server at work, gone afterwards."""
+    """A running server; killed afterwards."""
     pulse = Pulse(folder)
     try:
         pulse.start()

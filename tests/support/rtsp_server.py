@@ -1,7 +1,7 @@
 """A network camera for tests, for the system's Python: `rtsp_server.py ADDRESS PORT [USER:PASSWORD] [CERTIFICATE.pem]`.
 
-At /camera there are H.264 and AAC, each second a white flash and a beep together, every picture different. Sound and
-pictures are stamped from one clock. It says `ready PORT` once it listens, and ends when its standard input closes.
+It serves H.264 and AAC at /camera: a white flash with a beep each second, and a different frame each time. One clock
+stamps audio and video. It prints `ready PORT` once it listens, and ends when its standard input closes.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import gi
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - the versions come first
+from gi.repository import Gio, GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402 - after the versions are set
 
 WIDTH, HEIGHT, FPS = 320, 240, 15
 RATE_HZ, PIECE = 48_000, 960  # 20 ms
 SHOWN_S = 0.1
 LATEST_NS = Gst.SECOND // 4
-"""What is this late is left out, as by a camera that was asleep."""
+"""Items that are this late are dropped, as a camera does that was suspended."""
 LAUNCH = (
     f"( appsrc name=pictures is-live=true format=time max-buffers=8 leaky-type=downstream "
     f"caps=video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate={FPS}/1 ! queue max-size-buffers=30 "
@@ -38,7 +38,7 @@ LAUNCH = (
 
 
 def _second() -> bytes:
-    """A second of sound, s16: a beep, then a murmur, since a real microphone is never wholly silent."""
+    """A second of audio, s16: a beep, then faint noise, because a real microphone is never silent."""
     chance, samples = random.Random(0), array.array("h")
     for number in range(RATE_HZ):
         beeps = number < SHOWN_S * RATE_HZ
@@ -49,7 +49,7 @@ def _second() -> bytes:
 
 
 class Feeder(threading.Thread):
-    """Gives one client's, or all clients', pipeline its pictures and its sound, each at its time."""
+    """Feeds frames and audio into a pipeline, each at its time."""
 
     def __init__(self, media: Any) -> None:
         super().__init__(daemon=True)
@@ -90,7 +90,7 @@ class Feeder(threading.Thread):
 
 
 def _bars(frame: int) -> bytes:
-    """Grey with a bright column that wanders."""
+    """A grey frame with a bright column that moves."""
     at = frame * 4 % (WIDTH - 16)
     line = bytes([60]) * at + bytes([160]) * 16 + bytes([60]) * (WIDTH - 16 - at)
     return line * HEIGHT + bytes([128]) * (WIDTH * HEIGHT // 2)
@@ -130,7 +130,7 @@ def main() -> None:
     _guard(server, factory, password, certificate)
     if not server.attach(None):
         sys.exit("cannot listen")
-    # Clients that vanish without a word leave sessions behind.
+    # Clients that vanish without a goodbye leave sessions behind.
     GLib.timeout_add_seconds(5, lambda: server.get_session_pool().cleanup() >= 0)
     loop = GLib.MainLoop()
     GLib.io_add_watch(sys.stdin, GLib.PRIORITY_DEFAULT, GLib.IOCondition.HUP, lambda *_: loop.quit())
