@@ -16,6 +16,7 @@ from perceiverd import __version__
 from perceiverd.cli.app import app
 from perceiverd.config import load
 from perceiverd.core.errors import ConfigError
+from perceiverd.core.log_events import EVENTS
 from perceiverd.training.cli.app import app as training
 from perceiverd.wire.publisher import Publisher
 from tests.support.messages import event, scores, until
@@ -123,6 +124,14 @@ def suppress_missing_sources() -> Iterator[None]:
     except ConfigError as error:
         if "'sources' is missing" not in str(error):
             raise
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_log_lines_that_are_shown_have_known_events(path: Path) -> None:
+    """A line `name key=value ...` in a block without a language begins with a log event."""
+    blocks = re.findall(r"^```\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names = re.findall(r"^(?:\S+Z [A-Z]+ [\w.]+ )?([a-z-]+) [a-z_]+=", "\n".join(blocks), re.MULTILINE)
+    assert set(names) <= EVENTS.keys()
 
 
 def test_every_package_is_in_the_readme() -> None:
