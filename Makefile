@@ -110,9 +110,10 @@ install:
 	@for unit in $(UNITS); do $(PLACE) "systemd/$$unit" >'$(UNITDIR)'/$$unit && chmod 644 '$(UNITDIR)'/$$unit || exit 1; done
 	@$(PLACE) systemd/perceiverd.sysusers >'$(SYSUSERS)' && chmod 644 '$(SYSUSERS)'
 	@$(PLACE) systemd/perceiverd.tmpfiles >'$(TMPFILES)' && chmod 644 '$(TMPFILES)'
-	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE configs/perceiverd.toml '$(DOC)'
+	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE configs/perceiverd.toml configs/perceiverd.schema.json '$(DOC)'
 	@find docs \( -name '*.md' -o -name '*.svg' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
 	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
+	@install -m 644 configs/perceiverd.schema.json '$(DESTDIR)$(ETC)'
 	@[ -e '$(DESTDIR)$(ETC)/perceiverd.toml' ] || install -m 644 configs/perceiverd.toml '$(DESTDIR)$(ETC)/perceiverd.toml'
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-sysusers >/dev/null || systemd-sysusers '$(SYSUSERS)'
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-tmpfiles >/dev/null || systemd-tmpfiles --create '$(TMPFILES)'
@@ -127,7 +128,7 @@ uninstall:
 	    { systemctl stop $(filter-out %@.service,$(UNITS)) 'perceiverd@*.service'; systemctl disable --quiet $(UNITS); } \
 	    2>/dev/null || true
 	@rm -rf '$(DESTDIR)$(OPT)' '$(DOC)'
-	@rm -f $(UNITS:%='$(UNITDIR)'/%) '$(SYSUSERS)' '$(TMPFILES)'
+	@rm -f $(UNITS:%='$(UNITDIR)'/%) '$(SYSUSERS)' '$(TMPFILES)' '$(DESTDIR)$(ETC)/perceiverd.schema.json'
 	@[ ! -L '$(DESTDIR)$(PREFIX)/bin/perceiverd' ] || rm -f '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 	@echo "uninstalled. Yours, and still there, are the configuration, what was stored, the user and the group:"

@@ -1,7 +1,7 @@
 """Builds the demo clip, its truth and its credits from three Debian packages.
 
-Real photographs, moved by pan and zoom, under real recordings: nobody filmed these scenes, and the truth
-table says what is heard apart from what is seen. Nothing used here may be used for training.
+It combines real photographs, with pan and zoom, and real recordings. Nobody filmed these scenes, so the table of true
+labels lists what can be heard and what can be seen separately. Nothing used here may be used for training.
 
     python configs/demo/build.py [folder with the .deb files, or where to download them]
 """
@@ -21,8 +21,8 @@ import soxr
 
 from perceiverd.training.data.packages import read_rcc
 
-Picture = npt.NDArray[np.uint8]
-Sound = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.float32]
 
 PACKAGES = ("gcompris-qt-data", "scratch", "lomiri-wallpapers-16.04")
 
@@ -34,18 +34,18 @@ SEGMENT_S = SEGMENT_FRAMES / FRAME_RATE  # 3.2 s
 SEGMENT_SAMPLES = SEGMENT_FRAMES * SAMPLE_RATE // FRAME_RATE  # 153600
 
 LOUDNESS = 0.1
-"""RMS of the loudest 0.4 s of each segment, full scale 1: close-miked farmyard, no clipping."""
+"""RMS of the loudest 0.4 s of each segment, full scale 1: as from a microphone close by, without clipping."""
 ROOM_NOISE = 3e-4
-"""RMS of the hiss under everything, about -70 dBFS: a microphone is never digitally silent."""
+"""RMS of the noise in all segments, about -70 dBFS: a microphone is never digitally silent."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Somebody's picture or sound, as the package's own files credit it."""
+    """A photograph or a recording, with the credits in the package's own files."""
 
     package: str
     path: str
-    """Inside the package; for gcompris after `archive.rcc:`."""
+    """Path inside the package; for gcompris after `archive.rcc:`."""
     title: str
     author: str
     licence: str
@@ -54,9 +54,9 @@ class Work:
 
 @dataclass(frozen=True)
 class View:
-    """A 16:9 crop of a picture: centre and width, in fractions of the picture's width and height.
+    """A 16:9 crop of a photograph: centre and width, as fractions of the photograph's width and height.
 
-    The model sees only the middle square, so that is where the animal's head has to be.
+    The model gets only the middle square, so the animal's head must be there.
     """
 
     x: float
@@ -66,20 +66,20 @@ class View:
 
 @dataclass(frozen=True)
 class Segment:
-    """3.2 s of one picture, crop moving from `start` to `end`, under one sound."""
+    """3.2 s of one photograph with one recording; the crop moves from `start` to `end`."""
 
     picture: Work
     start: View
     end: View
     sound: Work | None
-    """None: only room noise."""
+    """None for room noise alone."""
     begins_s: tuple[float, ...]
-    """When the sound is played, seconds after the segment's start; later ones wait for a natural pause."""
+    """When the recording starts, in seconds after the segment's start. Repetitions come after a natural pause."""
     heard: str
-    """AudioSet names, the most special ones; their ancestors hold as well."""
+    """The most specific names of AudioSet. Their ancestors are true too."""
     seen: str
     offset_s: float = 0.0
-    """Where in the sound to begin."""
+    """Where the recording starts, in seconds from its own beginning."""
 
 
 def commons(title: str, author: str, licence: str, archive: str, path: str) -> Work:
@@ -177,7 +177,7 @@ SEGMENTS = (
 
 
 def unpack(debs: Path) -> Path:
-    """A folder that holds every file of PACKAGES; .deb files missing from `debs` are downloaded there."""
+    """Unpack PACKAGES and return the folder. Missing .deb files are downloaded into `debs`."""
     root = debs / "unpacked"
     for package in PACKAGES:
         if not list(debs.glob(f"{package}_*.deb")):
@@ -194,8 +194,8 @@ def content(work: Work, root: Path) -> bytes:
     return dict(read_rcc((root / "usr/share/gcompris-qt/rcc" / archive).read_bytes()))[inside]
 
 
-def decode_sound(encoded: bytes, scratch_file: Path) -> Sound:
-    """Mono samples (N,) at SAMPLE_RATE, full scale 1."""
+def decode_sound(encoded: bytes, scratch_file: Path) -> Samples:
+    """Decode to mono samples (N,) at SAMPLE_RATE, full scale 1."""
     scratch_file.write_bytes(encoded)
     with av.open(str(scratch_file)) as container:
         resampler = av.AudioResampler(format="flt", layout="mono")
@@ -204,15 +204,15 @@ def decode_sound(encoded: bytes, scratch_file: Path) -> Sound:
     return np.asarray(soxr.resample(np.concatenate(parts), rate, SAMPLE_RATE), np.float32)
 
 
-def loudest_rms(sound: Sound) -> float:
-    """RMS of the loudest 0.4 s, so that pauses don't make a short bark louder than a long neigh."""
+def loudest_rms(sound: Samples) -> float:
+    """RMS of the loudest 0.4 s. Pauses do not change it, so a short bark is not made louder than a long neigh."""
     window = 2 * SAMPLE_RATE // 5
     energy = np.cumsum(np.pad(sound.astype(np.float64) ** 2, (window, window)))
     return float(np.sqrt((energy[window:] - energy[:-window]).max() / window))
 
 
-def render_sound(segment: Segment, sound: Sound, rng: np.random.Generator) -> Sound:
-    """The segment's SEGMENT_SAMPLES samples: sound at its begins, faded at the edges, over room noise."""
+def render_sound(segment: Segment, sound: Samples, rng: np.random.Generator) -> Samples:
+    """The SEGMENT_SAMPLES samples of a segment: the recording at each start, faded at the edges, with room noise."""
     out = np.zeros(SEGMENT_SAMPLES, np.float32)
     for begin_s in segment.begins_s:
         begin = int(begin_s * SAMPLE_RATE)
@@ -220,18 +220,18 @@ def render_sound(segment: Segment, sound: Sound, rng: np.random.Generator) -> So
         out[begin : begin + len(part)] += part
     if segment.begins_s:
         out *= min(LOUDNESS / loudest_rms(out), 0.8 / float(np.abs(out).max()))
-    fade = SAMPLE_RATE // 50  # 20 ms against clicks
+    fade = SAMPLE_RATE // 50  # 20 ms, to avoid clicks
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
     out[:fade] *= ramp
     out[-fade:] *= ramp[::-1]
     return out + rng.normal(0, ROOM_NOISE, SEGMENT_SAMPLES).astype(np.float32)
 
 
-def render_pictures(segment: Segment, picture: Picture, rng: np.random.Generator) -> Iterator[Picture]:
-    """SEGMENT_FRAMES BGR frames (HEIGHT, WIDTH, 3) of a slow pan and zoom with a hand's small shake."""
+def render_pictures(segment: Segment, picture: Image, rng: np.random.Generator) -> Iterator[Image]:
+    """SEGMENT_FRAMES BGR frames (HEIGHT, WIDTH, 3): a slow pan and zoom with the small shake of a hand."""
     height, width = picture.shape[:2]
     shrink = max(1.0, min(segment.start.width, segment.end.width) * width / WIDTH)
-    # Shrunk first, by areas: warpAffine alone would alias on a picture five times too large.
+    # Scaled down by area first: warpAffine alone would alias on a photograph five times too large.
     picture = np.asarray(
         cv2.resize(picture, (round(width / shrink), round(height / shrink)), interpolation=cv2.INTER_AREA), np.uint8
     )
@@ -256,8 +256,8 @@ def render_pictures(segment: Segment, picture: Picture, rng: np.random.Generator
         )
 
 
-def encode(path: Path, frames: Iterator[Picture], sound: Sound) -> None:
-    """H.264 and AAC in an MP4 whose index comes first, so that it plays while it loads."""
+def encode(path: Path, frames: Iterator[Image], sound: Samples) -> None:
+    """Write H.264 and AAC into an MP4 with its index first, so that it plays while it loads."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "24", "preset": "medium", "g": "50"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -292,11 +292,11 @@ def write_truth(path: Path) -> None:
 CREDITS_HEAD = """\
 # Credits of the demo clip
 
-`clip.mp4` is put together by `build.py` from the works below: photographs cropped, panned and zoomed;
-recordings cut, repeated with pauses, levelled, mixed to mono. The clip as a whole is under
-[CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); each work stays under its own licence.
-Authors and licences are as the Debian packages' copyright and attribution files give them. GCompris had cropped and
-sharpened some of the photographs before (it says so of the horse and of the kitten).
+`build.py` makes `clip.mp4` from the works below. It crops, pans and zooms the photographs. It cuts the recordings,
+repeats them with pauses, adjusts their level and mixes them to mono. The clip as a whole is under
+[CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); each work keeps its own licence. Authors and licences
+are from the copyright and attribution files of the Debian packages. GCompris had cropped and sharpened some photographs
+before (its files say so for the horse and the kitten).
 
 Licences: [CC0 1.0](https://creativecommons.org/publicdomain/zero/1.0/),
 [CC BY 2.0](https://creativecommons.org/licenses/by/2.0/), [CC BY 3.0](https://creativecommons.org/licenses/by/3.0/),
@@ -323,12 +323,12 @@ def main(debs: Path, here: Path) -> None:
     root = unpack(debs)
     rng = np.random.default_rng(0)
 
-    def sound_of(segment: Segment) -> Sound:
+    def sound_of(segment: Segment) -> Samples:
         if segment.sound is None:
             return np.zeros(0, np.float32)
         return decode_sound(content(segment.sound, root), debs / ("decode" + Path(segment.sound.path).suffix))
 
-    def frames() -> Iterator[Picture]:
+    def frames() -> Iterator[Image]:
         for segment in SEGMENTS:
             encoded = np.frombuffer(content(segment.picture, root), np.uint8)
             picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""`make install` and `make uninstall` below a folder, with the real package and none of what it depends on."""
+"""`make install` and `make uninstall` below a folder, with the real package and without its dependencies."""
 
 import os
 import shutil
@@ -40,7 +40,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
-    """All is in its place and knows where that is; the operator's configuration outlives a second time and the end."""
+    """All files are installed with the right paths; installing again and uninstalling keep the configuration."""
     there = tmp_path / "root"
     install = (f"DESTDIR={there}", f"PYTHON={PYTHON}", f"PACKAGE={wheel}", "PIP_FLAGS=--no-deps --no-index")
     done = make("install", *install)
@@ -51,6 +51,7 @@ def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
         there / "usr/local/lib/sysusers.d/perceiverd.conf",
         there / "usr/local/lib/tmpfiles.d/perceiverd.conf",
         there / "usr/local/share/doc/perceiverd/README.md",
+        there / "etc/perceiverd/perceiverd.schema.json",
         *(units / name for name in ("perceiverd.service", "perceiverd@.service", "perceiverd-mqtt.service")),
     ]
     assert [str(path) for path in files if not path.is_file()] == []
@@ -72,7 +73,7 @@ def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
 
 
 def test_other_places_are_written_into_the_units(wheel: Path, tmp_path: Path) -> None:
-    """OPT, ETC and PREFIX are in the units as they were given."""
+    """The units have the given OPT, ETC and PREFIX."""
     where = (f"DESTDIR={tmp_path}", "PREFIX=/usr", "OPT=/usr/lib/perceiverd", "ETC=/etc/other")
     done = make("install", *where, f"PYTHON={PYTHON}", f"PACKAGE={wheel}", "PIP_FLAGS=--no-deps --no-index")
     assert done.returncode == 0, done.stderr
@@ -82,8 +83,8 @@ def test_other_places_are_written_into_the_units(wheel: Path, tmp_path: Path) ->
     assert (tmp_path / "etc/other/perceiverd.toml").is_file()
 
 
-def test_what_cannot_be_installed_is_said_in_a_line(tmp_path: Path) -> None:
-    """A Python in a home folder, and a place that can't be written: what to do, and nothing is made."""
+def test_a_failed_install_says_what_to_do(tmp_path: Path) -> None:
+    """A Python in a home folder and a folder that cannot be written are errors that say what to do; nothing is made."""
     python = tmp_path / "python3"
     shutil.copy(os.path.realpath(PYTHON), python)
     done = make("install", f"DESTDIR={tmp_path}/a", f"PYTHON={python}")
