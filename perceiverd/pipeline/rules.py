@@ -1,8 +1,7 @@
-"""What makes an event: the options that the operator writes, and the same as arrays, one entry a label.
+"""What makes an event: the options of the configuration, and the same as arrays with one entry per label.
 
-Options are written for all labels, for a stream, for a label, or for a label of a stream; the more particular one
-holds: what is said of a label counts for more than what is said of a stream. A label's threshold is the model's own
-(calibrated with it) until the operator writes another.
+Options can be set for all labels, for a stream, for a label, or for a label of a stream. The more specific one wins:
+an option of a label wins over one of a stream. Without an option a label has the model's own calibrated threshold.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any
 
@@ -19,14 +17,14 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from perceiverd.core.errors import ConfigError
+from perceiverd.core.errors import ConfigError, nearest
 from perceiverd.core.labels import Label, ontology
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import Calibration
 
 YEAR_S = 31_536_000
 Share = Annotated[float, Meta(gt=0, lt=1)]
-"""A threshold of 0 would let everything pass, one of 1 nothing."""
+"""A threshold of 0 would let everything pass, a threshold of 1 nothing."""
 Seconds = Annotated[float, Meta(ge=0, le=YEAR_S)]
 Length = Annotated[float, Meta(gt=0, le=YEAR_S)]
 Logits = Annotated[float, Meta(gt=0, le=20)]
@@ -39,11 +37,11 @@ DENIED = (
     "Outside, urban or manmade",
     "Outside, rural or natural",
 )
-"""What holds all day wherever a microphone stands is no event. Everything else that a microphone may hear is one."""
+"""Labels that hold all day at any place with a microphone, so they are no events."""
 
 
 class LabelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[events.labels.NAME]` and `[streams.STREAM.events.labels.NAME]`: what is special about one label."""
+    """`[events.labels.NAME]` and `[streams.STREAM.events.labels.NAME]`: options of one label."""
 
     on: Share | None = None
     off: Share | None = None
@@ -55,7 +53,7 @@ class LabelOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[streams.STREAM.events]`: what is special about one stream. A list takes the place of the general one."""
+    """`[streams.STREAM.events]`: options of one stream. Its lists replace the general ones."""
 
     on: Share | None = None
     off: Share | None = None
@@ -115,7 +113,7 @@ class EventOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, eq=False)
 class Rules:
-    """The options of one stream, resolved for a model; arrays have an entry a label, in the order of the model."""
+    """The options of one stream, resolved for a model. Arrays have one entry per label, in the order of the model."""
 
     labels: tuple[Label, ...]
     smoothing_s: float
@@ -131,17 +129,17 @@ class Rules:
     allowed: NDArray[np.bool_]
     denied: NDArray[np.bool_]
     above: NDArray[np.intp]
-    """With `below`: every pair of a label and one below it in the ontology that isn't denied, however far below."""
+    """With `below`: each pair of a label and one below it in the ontology, at any depth, unless that one is denied."""
     below: NDArray[np.intp]
 
     def rolled_up(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The scores, each label at least as sure as the surest below it."""
+        """The scores, each raised to the best score of the labels below it."""
         rolled = scores.copy()
         np.maximum.at(rolled, self.above, scores[self.below])
         return rolled
 
     def any_below(self, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """For each label whether one below it is among these."""
+        """For each label: whether one below it is in the mask."""
         found = np.zeros(len(self.labels), np.bool_)
         found[self.above[which[self.below]]] = True
         return found
@@ -158,9 +156,9 @@ def resolve(
     stream: StreamOptions | None = None,
     name: str = "",
 ) -> Rules:
-    """The rules of the stream of this name. Raises ConfigError where an option names no label, or contradicts another.
+    """The rules of the stream of this name. Raises ConfigError for an unknown label or if options contradict.
 
-    A label may be denied that AudioSet knows and the model lacks: the general list is for any model.
+    `deny` may name a label of AudioSet that the model lacks, because the general list is for any model.
     """
     stream = stream or StreamOptions()
     places = ("$.events", f"$.streams.{name}.events")
@@ -179,7 +177,8 @@ def resolve(
     for one, rule in zip(labels, each, strict=True):
         if rule["off"] >= rule["on"]:
             where = places[1] if name and stream != StreamOptions() else places[0]
-            raise ConfigError(f"{where}: off, {rule['off']:g}, is not below on, {rule['on']:g}, for {one.name}")
+            off, on = rule["off"], rule["on"]
+            raise ConfigError(f"{where}: off = {off:g} is not below on = {on:g} for {one.name}; lower off or raise on")
     allow, deny = ("allow", general.allow, stream.allow), ("deny", general.deny, stream.deny)
     allowed, denied = (
         known.mask(given if given is not None else usual, f"{places[given is not None]}.{option}", option == "deny")
@@ -210,18 +209,18 @@ OF_A_LABEL = LabelOptions.__struct_fields__
 
 
 def _fields(options: EventOptions | StreamOptions | LabelOptions) -> Iterable[tuple[str, Any]]:
-    """The options that are set."""
+    """The options that are set, with their values."""
     return ((field, value) for field, value in msgspec.structs.asdict(options).items() if value is not None)
 
 
 def _own(options: EventOptions | StreamOptions | LabelOptions, hysteresis: float) -> dict[str, Any]:
-    """The options that a label can have and that are set; whoever says `on` says `off` too, if only by `hysteresis`."""
+    """The label's options that are set. If `on` is set and `off` is not, `off` follows from it by `hysteresis`."""
     found = {field: value for field, value in _fields(options) if field in OF_A_LABEL}
     return {"off": lower(found["on"], hysteresis), **found} if "on" in found else found
 
 
 def lower(threshold: float, logits: float) -> float:
-    """The threshold so many logits below this one: the odds at it are e to the `logits` times smaller."""
+    """The threshold this many logits lower: its odds are smaller by a factor of e to the `logits`."""
     return 1 / (1 + math.exp(logits) * (1 / threshold - 1))
 
 
@@ -242,13 +241,12 @@ class _Names:
     def index(self, label: str, where: str) -> int:
         if (index := self._indices.get(label)) is not None:
             return index
-        same = {known.casefold(): known for known in self._indices}
-        near = get_close_matches(label.casefold(), same, n=1)
-        hint = f"did you mean `{same[near[0]]}`?" if near else "see the model's labels.tsv for their names"
-        raise ConfigError(f"{where}: the model has no label {label!r}; {hint}")
+        near = nearest(label, self._indices)
+        hint = f"did you mean '{near}'?" if near else "the model's labels.tsv lists all labels"
+        raise ConfigError(f"{where}: unknown label {label!r}; {hint}")
 
     def mask(self, labels: Iterable[str], where: str, lenient: bool) -> NDArray[np.bool_]:
-        """Which labels these are; a lenient list may name some of AudioSet's that the model lacks."""
+        """A mask of these labels. A lenient list may name labels of AudioSet that the model lacks."""
         mask = np.zeros(self._count, np.bool_)
         for label in labels:
             if lenient and label not in self._indices and label in _audioset():
@@ -264,7 +262,7 @@ def _audioset() -> frozenset[str]:
 
 @cache
 def lineage(labels: tuple[Label, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Every pair (label above, label below), by index. Labels that AudioSet doesn't know stand alone."""
+    """Every pair (label above, label below), by index. A label that AudioSet lacks is in no pair."""
     indices, parents = {label.mid: label.index for label in labels}, ontology().parents
     pairs = sorted(
         (indices[above], label.index)

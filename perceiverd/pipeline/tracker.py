@@ -1,21 +1,22 @@
-"""Events: a label that begins, goes on and ends, from the scores of overlapping windows. Pure: it knows no clock.
+"""Events with a beginning and an end, from the scores of overlapping windows. Pure: it knows no clock.
 
 What happens to the scores of a window, in this order:
 
-* **Roll-up.** A label is at least as sure as the surest label below it in the ontology: who barks is a dog.
-* **Smoothing**, in continuous time: the smoothed score s follows the scores x by tau * ds/dt = x - s, a window's score
-  taken to hold since the end of the window before. That is solved exactly, s += (1 - exp(-dt / tau)) * (x - s), so
-  the weight of a window is the time it stands for, not its number. A median or a mean of the last n windows would mean
-  something else at every hop and after every dropped window, and would count overlapping windows as if they were
-  independent. It is one number a label, and as it is the same for all labels, roll-up survives it.
-* **Hysteresis.** A label holds while its smoothed score is at or above `on`. When it has held for the minimum duration
-  its event begins. Once the score is below `off` the event fades, and ends when it doesn't come back within the merge
-  gap.
-* **Lineage.** An event takes the place of those of the labels above it. A label whose time has come waits for one below
-  that holds too, for as long again as its minimum duration at most, so that not every Bark begins as a Dog.
+* **Roll-up.** A label has at least the score of the best label below it in the ontology: a bark is a dog.
+* **Smoothing**, in continuous time: the smoothed score s follows the scores x by tau * ds/dt = x - s. A window's score
+  holds since the end of the window before. The exact solution is s += (1 - exp(-dt / tau)) * (x - s). So the weight of
+  a window is the time that it stands for, not its number. A median or mean of the last n windows would change its
+  meaning with every hop and every dropped window, and would count overlapping windows as if they were independent. The
+  solution is one number a label, and because it is the same for all labels, roll-up survives it.
+* **Hysteresis.** A label holds while its smoothed score is at or above `on`. Its event begins when it has held for the
+  minimum duration. Below `off` the event fades, and ends if the score does not come back within the merge gap.
+* **Lineage.** An event replaces those of the labels above it. A label that has held for long enough waits for a label
+  below it that holds too, at most for its minimum duration again. Otherwise every Bark would begin as a Dog.
 
-An event reaches from the beginning of the first window that confirms it to the end of the last. An event begins only
-with windows that share nothing with the label's event before, so that overlapping windows can't make two of one.
+An event reaches from the start of the first window that confirms it to the end of the last. An event begins only with
+windows that share no media with the label's event before it, so overlapping windows cannot make two events of one
+sound. It begins, or continues after a cut, only with a window whose own score reaches `off`, because smoothing can hold
+up the score of a sound that is over.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Mask = NDArray[np.bool_]
 
 
 class LabelState(IntEnum):
-    """How a label stands; the later one holds where two are true."""
+    """The state of a label. If two are true, the later one holds."""
 
     QUIET = 0
     BELOW_ON = 1
@@ -53,7 +54,7 @@ class LabelState(IntEnum):
 
 
 STATES = ("quiet", "below on", "cool-down", "subsumed", "not allowed", "denied", "holding", "open", "fading")
-"""The same in words."""
+"""The same in words, as on the wire."""
 SUPPRESSIONS = ("below on", "too short", "merged", "subsumed", "cool-down", "denied", "not allowed")
 MODALITIES = ("audio", "video")
 NEVER_NS = -(2**62)
@@ -61,20 +62,20 @@ NEVER_NS = -(2**62)
 
 @dataclass(frozen=True, slots=True)
 class EventChange:
-    """An event begins, goes on or ends."""
+    """An event begins, continues or ends."""
 
     kind: Literal["begin", "update", "end"]
     id: str
-    """Of the label and the event's start: two events of a label never start together."""
+    """Made of the label and the event's start: two events of a label never start at the same time."""
     index: int
-    """Of the label."""
+    """The label's."""
     start_ns: int
     end_ns: int
     """The end of the last window that confirms it."""
     since_ns: int
-    """The end of the first."""
+    """The end of the first window that confirms it."""
     decided_ns: int
-    """The end of the window that brought this."""
+    """The end of the window that caused this change."""
     peak: float
     mean: float
     windows: int
@@ -83,7 +84,7 @@ class EventChange:
     on: float
     off: float
     continues: str | None
-    """The id of the event that was cut, and goes on in this one."""
+    """The id of the event that was cut and continues in this one."""
     reason: str
 
 
@@ -92,24 +93,24 @@ class EventTracker:
 
     def __init__(self, rules: Rules) -> None:
         self.suppressed: Counter[str] = Counter(dict.fromkeys(SUPPRESSIONS, 0))
-        """How often a label had no event of its own, by reason; one that is held down for hours counts once."""
+        """How often a label had no event of its own, by reason; one that is suppressed for hours counts once."""
         self._rules = rules
         n = len(rules.labels)
         self._smoothed, self._rolled, self._scores = (np.zeros(n) for _ in range(3))
-        self._standing = np.zeros(n, np.int8)
+        self._states = np.zeros(n, np.int8)
         self._highest = np.zeros(n, np.int8)
-        """How each label stood at best since it was quiet."""
+        """The best state of each label since it was quiet."""
         self._start_ns = self._end_ns = None  # type: int | None
-        # Of the events that are open, and of those that may come of what holds; a label has one of them at most.
+        # Of open events, and of possible events of labels that hold. A label has at most one of the two.
         self._open, self._fading, self._holding = (np.zeros(n, np.bool_) for _ in range(3))
         self._full = np.zeros(n, np.bool_)
-        """Open events that have reached the maximum duration and wait for a window with which the next one begins."""
+        """Open events that have reached the maximum duration. They wait for a window that begins the next event."""
         self._from_ns, self._since_ns, self._to_ns, self._reported_ns = (np.zeros(n, np.int64) for _ in range(4))
         self._peak, self._sum = np.zeros(n), np.zeros(n)
         self._windows, self._modalities = np.zeros(n, np.int64), np.zeros(n, np.int64)
         self._continues: dict[int, str] = {}
-        # Of the last event of each label.
         self._over_ns = np.full(n, NEVER_NS, np.int64)
+        """The end of each label's last event."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -117,12 +118,12 @@ class EventTracker:
 
     @property
     def tracking(self) -> bool:
-        """Whether a window has come since the last `end`."""
+        """Whether a window was tracked since the last `end`."""
         return self._end_ns is not None
 
     @property
     def open(self) -> tuple[int, ...]:
-        """The labels whose events are open."""
+        """The indices of the labels whose events are open."""
         return tuple(np.flatnonzero(self._open).tolist())
 
     @property
@@ -138,9 +139,9 @@ class EventTracker:
     def track(
         self, scores: NDArray[np.floating], start_ns: int, end_ns: int, modalities: Sequence[str]
     ) -> list[EventChange]:
-        """Take a window's scores (labels,), 0..1; what changes with them, in the order in which it happens.
+        """Add a window's scores (labels,), 0..1; the changes that they cause, in order.
 
-        Windows come in the order of their ends. Raises ValueError where they don't, or a score is no number.
+        Windows come in the order of their ends. Raises ValueError if they do not, or if a score is no number.
         """
         if not np.isfinite(scores).all() or scores.shape != self._smoothed.shape:
             raise ValueError(f"{len(self._smoothed)} finite scores are needed, not {scores}")
@@ -153,35 +154,35 @@ class EventTracker:
         self._start_ns, self._end_ns = start_ns, end_ns
         window = (start_ns, end_ns, sum(1 << MODALITIES.index(modality) for modality in modalities))
         above, keeps = self._smoothed >= self._rules.on, self._smoothed >= self._rules.off
-        changes += self._go_on(keeps, *window)
+        changes += self._continue(keeps, *window)
         changes += self._begin(above, *window)
-        told = self._open & (end_ns - self._reported_ns >= self._rules.update_ns)
-        changes += self._changes("update", np.flatnonzero(told), "goes on")
-        self._reported_ns[told] = end_ns
-        self._note(above, keeps, start_ns)
+        updates = self._open & (end_ns - self._reported_ns >= self._rules.update_ns)
+        changes += self._changes("update", np.flatnonzero(updates), "goes on")
+        self._reported_ns[updates] = end_ns
+        self._record(above, keeps, start_ns)
         return changes
 
     def end(self, reason: str) -> list[EventChange]:
-        """No window follows, or none that belongs to these: end the open events, and begin anew with what comes."""
+        """End the open events: no window follows that belongs to them. The next window starts from nothing."""
         changes = self._close(self._open.copy(), reason)
         self.suppressed["too short"] += int(self._holding.sum())
         self._holding[:] = False
-        self._standing[:] = self._highest[:] = LabelState.QUIET
+        self._states[:] = self._highest[:] = LabelState.QUIET
         self._start_ns = self._end_ns = None
         return changes
 
     def change(self, rules: Rules) -> list[EventChange]:
-        """Go by these rules from now on; they are for the same labels. Open events end."""
+        """Use these rules from now on. They are for the same labels. Open events end."""
         changes = self.end("reload")
         self._rules = rules
         return changes
 
     def candidates(self, least: int) -> list[Candidate]:
-        """The labels that are not quiet, and the best in any case, at the last window; the surest first."""
+        """The labels that are not quiet at the last window, and the `least` best in any case, best first."""
         best = np.argsort(-self._smoothed, kind="stable")
-        lively = self._standing != LabelState.QUIET
-        lively[best[:least]] = True
-        return [self._candidate(i) for i in best if lively[i]]
+        shown = self._states != LabelState.QUIET
+        shown[best[:least]] = True
+        return [self._candidate(i) for i in best if shown[i]]
 
     # What a window does, in this order.
 
@@ -194,8 +195,8 @@ class EventTracker:
             weight = -math.expm1((self._end_ns - end_ns) / NS_PER_S / self._rules.smoothing_s)
             self._smoothed += weight * (self._rolled - self._smoothed)
 
-    def _go_on(self, keeps: Mask, start_ns: int, end_ns: int, modalities: int) -> list[EventChange]:
-        """What becomes of the events that are open: they go on, fade, come back, end, or are cut."""
+    def _continue(self, keeps: Mask, start_ns: int, end_ns: int, modalities: int) -> list[EventChange]:
+        """Open events continue, fade, come back, end, or are cut. `keeps`: labels at or above `off`."""
         rules = self._rules
         self._fading |= self._open & ~keeps
         over = self._fading & (start_ns >= self._to_ns + rules.merge_gap_ns)
@@ -203,26 +204,26 @@ class EventTracker:
         self.suppressed["merged"] += int(back.sum())
         self._fading &= ~back
         changes = self._close(over & ~self._full, "faded") + self._close(over & self._full, "maximum duration")
-        goes_on = self._open & ~self._fading
-        self._full = self._open & (end_ns - self._from_ns > rules.max_duration_ns) & (goes_on | self._full)
+        continuing = self._open & ~self._fading
+        self._full = self._open & (end_ns - self._from_ns > rules.max_duration_ns) & (continuing | self._full)
         # Smoothing may still hold up the score of a sound that is over. No event begins with such a window.
-        cut = goes_on & self._full & self._audible()
+        cut = continuing & self._full & self._reaches_off()
         before = {int(i): self._id(i) for i in np.flatnonzero(cut)}
         changes += self._close(cut, "maximum duration")
         self._start(cut, self._to_ns[cut], end_ns)
         self._open |= cut
         self._reported_ns[cut] = end_ns
         self._continues |= before
-        self._confirm(goes_on & ~self._full, end_ns, modalities)
+        self._confirm(continuing & ~self._full, end_ns, modalities)
         return changes + self._changes("begin", before, "split")
 
     def _begin(self, above: Mask, start_ns: int, end_ns: int, modalities: int) -> list[EventChange]:
-        """The events that begin, and those whose place they take."""
+        """Events begin, and replace those of the labels above them. `above`: labels at or above `on`."""
         rules = self._rules
         may = above & ~self._open & rules.allowed & ~rules.denied & ~self._cooling(start_ns)
         may &= ~(rules.subsume & rules.any_below(self._open))
         # After a cool-down smoothing may still hold up the score of a sound that is over.
-        may &= self._holding | self._audible()
+        may &= self._holding | self._reaches_off()
         self._start(may & ~self._holding, start_ns, end_ns)
         self._holding = may
         self._confirm(may, end_ns, modalities)
@@ -239,43 +240,43 @@ class EventTracker:
         changes = self._close(self._open & subsumed, "subsumed")
         return changes + self._changes("begin", np.flatnonzero(begins), "confirmed")
 
-    def _note(self, above: Mask, keeps: Mask, start_ns: int) -> None:
-        """Note the state of each label, and count those that come to nothing."""
-        rules, before = self._rules, self._standing
-        standing = keeps.astype(np.int8)  # quiet or below on
-        standing[above & self._cooling(start_ns)] = LabelState.COOL_DOWN
-        standing[above & rules.subsume & rules.any_below(self._open)] = LabelState.SUBSUMED
-        standing[above & ~rules.allowed] = LabelState.NOT_ALLOWED
-        standing[above & rules.denied] = LabelState.DENIED
-        standing[self._holding] = LabelState.HOLDING
-        standing[self._open] = LabelState.OPEN
-        standing[self._fading] = LabelState.FADING
-        down = (standing != before) & (standing >= LabelState.COOL_DOWN) & (standing <= LabelState.DENIED)
-        for code in standing[down]:
+    def _record(self, above: Mask, keeps: Mask, start_ns: int) -> None:
+        """Record the state of each label, and count those that have no event."""
+        rules, before = self._rules, self._states
+        states = keeps.astype(np.int8)  # quiet or below on
+        states[above & self._cooling(start_ns)] = LabelState.COOL_DOWN
+        states[above & rules.subsume & rules.any_below(self._open)] = LabelState.SUBSUMED
+        states[above & ~rules.allowed] = LabelState.NOT_ALLOWED
+        states[above & rules.denied] = LabelState.DENIED
+        states[self._holding] = LabelState.HOLDING
+        states[self._open] = LabelState.OPEN
+        states[self._fading] = LabelState.FADING
+        suppressed = (states != before) & (states >= LabelState.COOL_DOWN) & (states <= LabelState.DENIED)
+        for code in states[suppressed]:
             self.suppressed[STATES[code]] += 1
-        quiet = standing == LabelState.QUIET
-        self.suppressed["too short"] += int(((before == LabelState.HOLDING) & (standing <= LabelState.BELOW_ON)).sum())
+        quiet = states == LabelState.QUIET
+        self.suppressed["too short"] += int(((before == LabelState.HOLDING) & (states <= LabelState.BELOW_ON)).sum())
         self.suppressed["below on"] += int((quiet & (self._highest == LabelState.BELOW_ON)).sum())
-        self._highest = np.where(quiet, standing, np.maximum(self._highest, standing))
-        self._standing = standing
+        self._highest = np.where(quiet, states, np.maximum(self._highest, states))
+        self._states = states
 
-    # What these are made of.
+    # Their parts.
 
     def _cooling(self, start_ns: int) -> Mask:
-        """Where the last event is not long enough ago; a window that shares media with it is never."""
+        """Labels whose last event is too recent. It always is if the window shares media with it."""
         return start_ns < self._over_ns + self._rules.cooldown_ns
 
-    def _audible(self) -> Mask:
+    def _reaches_off(self) -> Mask:
         """Labels whose own score in this window, not smoothed, is at or above `off`."""
         return self._rolled >= self._rules.off
 
     def _start(self, which: Mask, from_ns: int | NDArray[np.int64], since_ns: int) -> None:
-        """Begin an event, or what may become one, that no window has confirmed yet."""
+        """Begin events, or possible ones, that no window has confirmed yet."""
         self._from_ns[which], self._since_ns[which] = from_ns, since_ns
         self._peak[which] = self._sum[which] = self._windows[which] = self._modalities[which] = 0
 
     def _confirm(self, which: Mask, end_ns: int, modalities: int) -> None:
-        """Let a window confirm events, or what may become some."""
+        """Confirm events, or possible ones, by this window."""
         np.maximum(self._peak, self._rolled, out=self._peak, where=which)
         np.add(self._sum, self._rolled, out=self._sum, where=which)
         self._windows += which
@@ -323,7 +324,7 @@ class EventTracker:
 
     def _candidate(self, i: int) -> Candidate:
         rules, label = self._rules, self._rules.labels[i]
-        standing = LabelState(self._standing[i])
+        state = LabelState(self._states[i])
         surest = max(rules.those_below(i), key=lambda j: self._scores[j], default=i)
         return Candidate(
             mid=label.mid,
@@ -334,16 +335,16 @@ class EventTracker:
             smoothed=round(float(self._smoothed[i]), 6),
             on=round(float(rules.on[i]), 6),
             off=round(float(rules.off[i]), 6),
-            state=STATES[standing],
-            reason=self._reason(i, standing),
-            windows=int(self._windows[i]) if standing >= LabelState.HOLDING else 0,
+            state=STATES[state],
+            reason=self._reason(i, state),
+            windows=int(self._windows[i]) if state >= LabelState.HOLDING else 0,
             event=self._id(i) if self._open[i] else None,
         )
 
-    def _reason(self, i: int, standing: LabelState) -> str:
+    def _reason(self, i: int, state: LabelState) -> str:
         rules, now_ns = self._rules, self._end_ns or 0
         score, on, off = (f"{float(array[i]):.3g}" for array in (self._smoothed, rules.on, rules.off))
-        match standing:
+        match state:
             case LabelState.QUIET:
                 return f"{score} is below off, {off}"
             case LabelState.BELOW_ON if self._smoothed[i] >= rules.on[i]:

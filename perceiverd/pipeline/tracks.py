@@ -100,7 +100,7 @@ class JoinedChunks:
         return captured
 
 
-class AudioTrack(_Track[Chunk]):
+class ChunkTrack(_Track[Chunk]):
     """Chunks at the model's sample rate."""
 
     def __init__(self, audio: Audio, gap_ns: int) -> None:
@@ -176,7 +176,7 @@ def stacked(frames: list[Frame]) -> NDArray[np.uint8]:
     return np.stack([frame.pixels for frame in frames])  # (frames, H, W, 3)
 
 
-class VideoTrack(_Track[Frame]):
+class FrameTrack(_Track[Frame]):
     """Frames of the model's size."""
 
     def __init__(self, video: Video, gap_ns: int) -> None:

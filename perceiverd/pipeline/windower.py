@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.model.geometry import Geometry
-from perceiverd.pipeline.tracks import AudioTrack, JoinedChunks, VideoTrack, end_of, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, JoinedChunks, end_of, stacked
 
 TAIL = 16
 """A tail shorter than a window divided by this gets no window: codecs round a file's end up by some samples."""
@@ -96,9 +96,9 @@ class Windower:
 
     def __init__(self, geometry: Geometry, hop_ns: int, tolerance: Tolerance) -> None:
         """Raises ValueError if the hop is not positive."""
-        self._audio = AudioTrack(geometry.audio, tolerance.chunk_gap_ns) if geometry.audio else None
-        self._video = VideoTrack(geometry.video, tolerance.frame_gap_ns) if geometry.video else None
-        self._tracks: list[AudioTrack | VideoTrack] = [each for each in (self._audio, self._video) if each is not None]
+        self._audio = ChunkTrack(geometry.audio, tolerance.chunk_gap_ns) if geometry.audio else None
+        self._video = FrameTrack(geometry.video, tolerance.frame_gap_ns) if geometry.video else None
+        self._tracks: list[ChunkTrack | FrameTrack] = [each for each in (self._audio, self._video) if each is not None]
         self.tune(hop_ns, tolerance)
         self._geometry, self._window_ns = geometry, geometry.window_ns
         self._first_ns: int | None = None

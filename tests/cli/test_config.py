@@ -39,7 +39,7 @@ def test_a_configuration_is_checked(
         ("[windw]", "$.windw: unknown option"),
         ("", "$.streams: no stream is enabled"),
         (f'model.name = "no/where"\n{stream}', "unknown model"),
-        (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: the model has no label"),
+        (f'model.name = "{tiny_model}"\n{stream}[events.labels.Dgo]', "$.events.labels.Dgo: unknown label"),
     ):
         path.write_text(text)
         status, out, err = perceiverd("config", "check", path)

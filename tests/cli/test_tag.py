@@ -64,7 +64,7 @@ def test_tag_prints_events(perceiverd: Perceiverd, tiny_model: Path, tmp_path: P
     config.write_text('events.allow = ["Speach"]')
     status, out, err = perceiverd(*tag, "--config", config)
     assert (status, out) == (1, "")
-    assert f"{config}: $.events.allow: the model has no label 'Speach'; did you mean `Speech`?" in err
+    assert f"{config}: $.events.allow: unknown label 'Speach'; did you mean 'Speech'?" in err
 
 
 def test_tag_prints_a_summary(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ REFUSED = (
     (KEPT + "[windw]", "$.windw: unknown option"),
     ("", "$.streams: no stream is enabled"),
     ('streams.x.sources = [{ kind = "url", url = "rtsp://u:${NOT_SET}@h/" }]', "NOT_SET is not set"),
-    (KEPT + "[events.labels.Dgo]\non = 0.5", "the model has no label"),
+    (KEPT + "[events.labels.Dgo]\non = 0.5", "unknown label 'Dgo'"),
 )
 
 

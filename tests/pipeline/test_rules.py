@@ -1,4 +1,4 @@
-"""What makes an event: which option holds, which label is meant, and who is above whom."""
+"""What makes an event: which option wins, which label a name means, and which label is above which."""
 
 import math
 
@@ -22,8 +22,8 @@ def rules(general: EventOptions | None = None, stream: StreamOptions | None = No
     return resolve(LABELS, PLAIN, general or EventOptions(), stream, "door")
 
 
-def test_thresholds_are_the_models_own() -> None:
-    """Without options every label has the threshold that it was calibrated with, and off lies one logit below."""
+def test_thresholds_come_from_the_model() -> None:
+    """Without options each label has its calibrated threshold, and off is one logit lower."""
     calibration = tuple(Calibration(threshold=0.2 + label.index / 1000) for label in LABELS)
     found = resolve(LABELS, calibration, EventOptions())
     assert found.on.tolist() == [one.threshold for one in calibration]
@@ -32,17 +32,17 @@ def test_thresholds_are_the_models_own() -> None:
 
 @given(st.floats(1e-6, 1 - 1e-6), st.floats(0.01, 20))
 def test_lower_is_lower(threshold: float, logits: float) -> None:
-    """Whatever the threshold, the lower one is between 0 and it."""
+    """The lower threshold is between 0 and the given one."""
     assert 0 < lower(threshold, logits) < threshold
 
 
 def test_the_examples_of_hysteresis_are_true() -> None:
-    """What the configuration says of 0.5 and 0.9 is so."""
+    """The examples of `hysteresis` in the configuration, 0.5 and 0.9, are right."""
     assert (round(lower(0.5, 1), 2), round(lower(0.9, 1), 2)) == (0.27, 0.77)
 
 
-def test_the_more_particular_option_holds() -> None:
-    """All labels, then a stream, then a label, then a label of a stream; whoever says `on` moves `off` with it."""
+def test_the_more_specific_option_wins() -> None:
+    """All labels, then a stream, then a label, then a label of a stream; `on` moves `off` with it."""
     general = EventOptions(
         on=0.4, off=0.3, cooldown_s=1, labels={"Dog": LabelOptions(on=0.6), "Bark": LabelOptions(on=0.6)}
     )
@@ -54,8 +54,8 @@ def test_the_more_particular_option_holds() -> None:
     assert rules(general).on[ANIMAL] == 0.4
 
 
-def test_a_stream_can_say_anything_again() -> None:
-    """A stream's table has every option of the general one, and each of them reaches the rules."""
+def test_a_stream_can_replace_every_option() -> None:
+    """A stream's table has every option of the general one, and each of them is used."""
     assert StreamOptions.__struct_fields__ == EventOptions.__struct_fields__
     stream = StreamOptions(smoothing_s=3, update_s=4, max_gap_s=6, hysteresis=2, subsume=False, min_duration_s=7)
     found = rules(stream=stream)
@@ -65,8 +65,8 @@ def test_a_stream_can_say_anything_again() -> None:
     assert set(found.min_duration_ns) == {7_000_000_000}
 
 
-def test_the_defaults_deny_what_holds_all_day() -> None:
-    """Scenes and silence are denied, all else is allowed; a list of a stream takes the general one's place."""
+def test_the_defaults_deny_labels_that_hold_all_day() -> None:
+    """Scenes and silence are denied, all other labels allowed; a list of a stream replaces the general one."""
     assert [label.name for label in LABELS if rules().denied[label.index]] == list(DENIED)
     assert rules().allowed.all()
     mine = rules(stream=StreamOptions(allow=("Dog", "/m/05tny_"), deny=("Bark",)))
@@ -78,30 +78,30 @@ def test_the_defaults_deny_what_holds_all_day() -> None:
 @pytest.mark.parametrize(
     ("general", "stream", "line"),
     [
-        (EventOptions(deny=("Dgo",)), None, "$.events.deny: the model has no label 'Dgo'; did you mean `Dog`?"),
-        (EventOptions(allow=("dog",)), None, "$.events.allow: the model has no label 'dog'; did you mean `Dog`?"),
+        (EventOptions(deny=("Dgo",)), None, "$.events.deny: unknown label 'Dgo'; did you mean 'Dog'?"),
+        (EventOptions(allow=("dog",)), None, "$.events.allow: unknown label 'dog'; did you mean 'Dog'?"),
         (
             EventOptions(labels={"Brak": LabelOptions()}),
             None,
-            "$.events.labels.Brak: the model has no label 'Brak'; did",
+            "$.events.labels.Brak: unknown label 'Brak'; did",
         ),
-        (EventOptions(), StreamOptions(deny=("qqq",)), "$.streams.door.events.deny: the model has no label 'qqq'; see"),
+        (EventOptions(), StreamOptions(deny=("qqq",)), "$.streams.door.events.deny: unknown label 'qqq'; the model's"),
         (
             EventOptions(),
             StreamOptions(labels={"X y z": LabelOptions()}),
-            "$.streams.door.events.labels.X y z: the model has no label",
+            "$.streams.door.events.labels.X y z: unknown label",
         ),
-        (EventOptions(off=0.5), None, "$.events: off, 0.5, is not below on, 0.5, for Speech"),
-        (EventOptions(), StreamOptions(off=0.6), "$.streams.door.events: off, 0.6, is not below on, 0.5, for Speech"),
+        (EventOptions(off=0.5), None, "$.events: off = 0.5 is not below on = 0.5 for Speech"),
+        (EventOptions(), StreamOptions(off=0.6), "$.streams.door.events: off = 0.6 is not below on = 0.5 for Speech"),
         (
             EventOptions(labels={"Dog": LabelOptions(on=0.2, off=0.3)}),
             None,
-            "$.events: off, 0.3, is not below on, 0.2, for",
+            "$.events: off = 0.3 is not below on = 0.2 for",
         ),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(general: EventOptions, stream: StreamOptions | None, line: str) -> None:
-    """The place, the label and what may have been meant."""
+def test_an_invalid_option_is_one_line(general: EventOptions, stream: StreamOptions | None, line: str) -> None:
+    """The error has the place, the label and a suggestion."""
     with pytest.raises(ConfigError) as caught:
         rules(general, stream)
     assert str(caught.value).startswith(line)
@@ -109,25 +109,25 @@ def test_what_cannot_be_is_said_in_one_line(general: EventOptions, stream: Strea
 
 @pytest.mark.parametrize("on", [0, 1, -0.1, 1.5])
 def test_a_threshold_is_between_0_and_1(on: float) -> None:
-    """One at which everything or nothing would pass is refused."""
+    """A threshold at which everything or nothing would pass is refused."""
     for section in (EventOptions, StreamOptions, LabelOptions):
         for option in ("on", "off"):
             with pytest.raises(msgspec.ValidationError, match="float"):
                 msgspec.convert({option: on}, section)
 
 
-def test_a_small_model_need_not_know_what_is_denied() -> None:
-    """A denied label that AudioSet has and the model lacks is no error; one to be allowed is."""
+def test_a_small_model_may_lack_denied_labels() -> None:
+    """A denied label that AudioSet has and the model lacks is no error; an allowed one is."""
     labels = (Label(0, "/m/0bt9lr", "Dog"), Label(1, "mine:doorbell", "My doorbell"))
     found = resolve(labels, PLAIN[:2], EventOptions())
     assert not found.denied.any()
     assert found.above.size == 0
-    with pytest.raises(ConfigError, match="no label 'Cat'"):
+    with pytest.raises(ConfigError, match="unknown label 'Cat'"):
         resolve(labels, PLAIN[:2], EventOptions(allow=("Cat",)))
 
 
-def test_parents_are_as_sure_as_their_surest_child() -> None:
-    """A bark makes a dog, a pet and an animal as sure, and no cat."""
+def test_a_label_has_the_score_of_the_best_below_it() -> None:
+    """A bark raises dog, pet and animal to its score, and not cat."""
     scores = np.zeros(len(LABELS))
     scores[BARK], scores[ANIMAL] = 0.8, 0.9
     rolled = rules().rolled_up(scores)
@@ -135,8 +135,8 @@ def test_parents_are_as_sure_as_their_surest_child() -> None:
     assert raised == {"Bark": 0.8, "Dog": 0.8, "Domestic animals, pets": 0.8, "Animal": 0.9}
 
 
-def test_what_is_denied_makes_nothing_surer() -> None:
-    """The hinge that squeaks is not to be heard as a door either."""
+def test_a_denied_label_raises_no_other() -> None:
+    """If Bark is denied, a bark does not count as a dog either."""
     scores = np.zeros(len(LABELS))
     scores[BARK] = 0.8
     denied = rules(EventOptions(deny=("Bark",)))
@@ -144,8 +144,8 @@ def test_what_is_denied_makes_nothing_surer() -> None:
     assert BARK not in denied.those_below(DOG)
 
 
-def test_pairs_are_the_ontologys() -> None:
-    """Above and below hold each class with each class that it is an ancestor of, once."""
+def test_pairs_are_those_of_the_ontology() -> None:
+    """`above` and `below` have each class with each of its descendants, once."""
     found = rules(EventOptions(deny=()))
     pairs = {(LABELS[a].mid, LABELS[b].mid) for a, b in zip(found.above, found.below, strict=True)}
     mids = {label.mid for label in LABELS}

@@ -1,4 +1,4 @@
-"""The tagger: plain arrays in, scores out, whatever is missing."""
+"""The tagger: plain arrays in, scores out, with any modality missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.pipeline.tagger import Tagger
+from perceiverd.pipeline.tagger import Tagger, device_of
 from perceiverd.pipeline.windower import Window
 
 GEOMETRY = Geometry(
@@ -35,13 +35,13 @@ def card(tmp_path_factory: pytest.TempPathFactory) -> Card:
 
 def window(seed: int, *, audio: bool = True, video: bool = True) -> Window:
     rng = np.random.default_rng(seed)
-    sound = rng.normal(0, 0.1, 1_600).astype(np.float32)
-    sight = rng.integers(0, 256, (3, 6, 10, 3), dtype=np.uint8)
-    return Window(0, 100_000_000, sound if audio else None, sight if video else None)
+    samples = rng.normal(0, 0.1, 1_600).astype(np.float32)
+    frames = rng.integers(0, 256, (3, 6, 10, 3), dtype=np.uint8)
+    return Window(0, 100_000_000, samples if audio else None, frames if video else None)
 
 
-def test_scores_do_not_depend_on_the_company(card: Card) -> None:
-    """A window's scores are the same alone and in a batch in which others lack a modality."""
+def test_scores_do_not_depend_on_the_batch(card: Card) -> None:
+    """A window's scores are the same alone and in a batch whose other windows lack a modality."""
     tagger = Tagger(card, "cpu")
     windows = [window(1), window(2, audio=False), window(3, video=False), window(4)]
     together = tagger.tag(windows)
@@ -52,27 +52,46 @@ def test_scores_do_not_depend_on_the_company(card: Card) -> None:
 
 
 def test_both_modalities_count(card: Card) -> None:
-    """Taking away sound or sight changes the scores."""
+    """Without audio, or without video, the scores are others."""
     tagger = Tagger(card, "cpu")
-    both, sight, sound = (tagger.tag([window(1, **kw)]) for kw in ({}, {"audio": False}, {"video": False}))
-    assert np.abs(both - sight).max() > 1e-4 and np.abs(both - sound).max() > 1e-4
+    both, video, audio = (tagger.tag([window(1, **kw)]) for kw in ({}, {"audio": False}, {"video": False}))
+    assert np.abs(both - video).max() > 1e-4 and np.abs(both - audio).max() > 1e-4
 
 
-def test_a_window_without_anything_is_refused(card: Card) -> None:
-    """A window with neither modality is a mistake of the caller, not a score of nothing."""
+def test_an_empty_window_is_refused(card: Card) -> None:
+    """A window with neither modality is a mistake of the caller and raises ValueError."""
     with pytest.raises(ValueError, match="neither"):
         Tagger(card, "cpu").tag([window(1), window(2, audio=False, video=False)])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_missing_gpu_is_told(card: Card) -> None:
-    """Asking for CUDA where there is none says what to use instead."""
+def test_a_missing_gpu_is_an_error(card: Card) -> None:
+    """If CUDA is missing, the error names the devices to use instead."""
     with pytest.raises(ConfigError, match="use cpu or auto"):
         Tagger(card, "cuda")
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "cuda:99", ""])
-def test_a_device_that_is_none_is_told(card: Card, name: str) -> None:
-    """A slip in the device's name, or a number too high, is one line and not torch's traceback."""
+def test_an_unknown_device_is_an_error(card: Card, name: str) -> None:
+    """An unknown name, or a number too high, is one line and not torch's traceback."""
     with pytest.raises(ConfigError, match="device"):
         Tagger(card, name)
+
+
+def test_warming_up_tags_an_empty_window(card: Card) -> None:
+    """The first inference happens before the first real window; zeros of every modality fit the model."""
+    Tagger(card, "cpu").warm_up()
+    empty = Window.empty(GEOMETRY)
+    assert empty.audio is not None and empty.audio.shape == (1_600,)
+    assert empty.video is not None and empty.video.shape == (3, 6, 10, 3)
+    assert empty.end_ns - empty.start_ns == GEOMETRY.window_ns
+
+
+def test_each_process_can_have_its_own_gpu() -> None:
+    """`index` is the GPU of `auto` and `cuda`; a name with a number keeps its own, and `cpu` has none."""
+    assert device_of("cpu", 3) == torch.device("cpu")
+    if not torch.cuda.is_available():
+        assert device_of("auto", 3) == torch.device("cpu")
+    else:
+        assert device_of("auto", 0) == device_of("cuda", 0) == torch.device("cuda", 0)
+        assert device_of("cuda:0", 5) == torch.device("cuda", 0)
