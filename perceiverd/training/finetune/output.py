@@ -53,7 +53,7 @@ def description(task: FitTask) -> str:
     digest = hashlib.sha256(clips.path.read_bytes()).hexdigest()
     origin = f"{start.name} (sha256 {start.sha256[:12]}…)" if start else "random weights"
     part = "the whole network was" if task.whole else "only the rows of the labels below were"
-    more = f", and to {len(task.unlabelled)} clips without a label" if task.unlabelled else ""
+    more = f", and to {len(task.unlabelled)} without a label" if task.unlabelled else ""
     lines = [
         f"# {task.out.name}",
         "",
