@@ -1,4 +1,4 @@
-"""What several test modules need: a model small enough to be built in a moment, and a way to run the real program."""
+"""Fixtures of several test modules: a model that is built in a moment, and ways to run the real program."""
 
 import logging
 import os
@@ -16,11 +16,11 @@ from perceiverd.core.labels import ontology
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from tests.support.program import Perceiverd, Start
 
-# As the command line sets it, and for the same reason: on a busy machine threads that spin wait a hundred times longer.
+# As the command line does, for the same reason: on a busy machine, threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Where the tools of networks and file systems lie that some tests need, and that only root's PATH names.
+# Some tests need tools for networks and file systems. Only root's PATH has their folders.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-# A shell starts what runs in its background with SIGINT ignored, and so would every program under test be.
+# A shell starts background processes with SIGINT ignored, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,8 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_log_to_what_is_closed() -> Iterator[None]:
-    """A command that is run in this process logs to its own output, which later tests no longer have."""
+def no_log_to_closed_output() -> Iterator[None]:
+    """Remove log handlers of commands that ran in this process: the output of a finished test is closed."""
     root = logging.getLogger()
     level, before = root.level, list(root.handlers)
     yield
@@ -44,7 +44,7 @@ def no_log_to_what_is_closed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with a real, untrained Perceiver: 0.5 s of sound at 16 kHz, 4 pictures of 16 by 24."""
+    """A model folder with an untrained Perceiver: 0.5 s of audio at 16 kHz, 4 frames of 16 by 24 pixels."""
     import torch
 
     from perceiverd.model.checkpoint import save_model
@@ -66,7 +66,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def wav(tmp_path: Path) -> Callable[[float], Path]:
-    """Writes a sound file of so many seconds."""
+    """A function that writes an audio file of this many seconds."""
 
     def write(seconds: float) -> Path:
         path = tmp_path / f"{seconds:g}.wav"
@@ -112,7 +112,7 @@ def start() -> Iterator[Start]:
 
 @pytest.fixture
 def perceiverd(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Perceiverd:
-    """Run the command line in this process: exit status, standard output and standard error."""
+    """A function that runs the command line in this process: exit status, standard output, standard error."""
     from perceiverd.cli import main
 
     def call(*arguments: str | Path) -> tuple[int, str, str]:

@@ -194,7 +194,7 @@ def _timings(
     """A row for each network; the machine's operations per second (matrix product) and bytes per second (copy)."""
     (product, operations), (copy, copied) = profiling.matmul_probe(device), profiling.copy_probe(device)
     turns: dict[str, profiling.Call] = {"matmul": product, "copy": copy}
-    turns |= {peer.name: partial(peer.score, 1) for peer in networks}
+    turns |= {network.name: partial(network.score, 1) for network in networks}
     spent: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(rounds + 1):
         for name, call in turns.items():
@@ -204,19 +204,19 @@ def _timings(
     matmul, bandwidth = operations / median(spent["matmul"]), copied / median(spent["copy"])
     del copy, turns["copy"]  # its memory is large
     rows = []
-    for index, peer in enumerate(networks):
-        seconds, traffic = median(spent[peer.name]), profiling.traffic_bytes(partial(peer.score, 1))
-        flop = profiling.matmul_flop(partial(peer.score, 1))
-        best = _best_batch(peer.score, device) if index == 0 else (None, None)
+    for index, network in enumerate(networks):
+        seconds, traffic = median(spent[network.name]), profiling.traffic_bytes(partial(network.score, 1))
+        flop = profiling.matmul_flop(partial(network.score, 1))
+        best = _best_batch(network.score, device) if index == 0 else (None, None)
         rows.append(
             NetworkTiming(
-                name=peer.name,
+                name=network.name,
                 median_ms=round(seconds * 1e3, 2),
-                p99_ms=round(float(np.percentile(spent[peer.name], 99, method="higher")) * 1e3, 2),
+                p99_ms=round(float(np.percentile(spent[network.name], 99, method="higher")) * 1e3, 2),
                 gflop=round(flop / 1e9, 6),
                 of_matmul=round(flop / seconds / matmul, 3),
                 of_copy=round(traffic / seconds / bandwidth, 3),
-                peak_mb=_peak_mb(peer, device),
+                peak_mb=_peak_mb(network, device),
                 times=round(seconds / median(spent[networks[0].name]), 2),
                 best_batch=best[0],
                 windows_s=best[1],
@@ -237,9 +237,9 @@ def _best_batch(score: ScoreBatch, device: torch.device) -> tuple[int, float]:
     return best, round(rates[best], 2)
 
 
-def _peak_mb(peer: TimedNetwork, device: torch.device) -> float | None:
-    beside = profiling.peak_bytes(partial(peer.score, 1), device)
-    return None if beside is None else round((profiling.held_bytes(peer.holds) + beside) / MB, 1)
+def _peak_mb(network: TimedNetwork, device: torch.device) -> float | None:
+    beside = profiling.peak_bytes(partial(network.score, 1), device)
+    return None if beside is None else round((profiling.held_bytes(network.holds) + beside) / MB, 1)
 
 
 def _growth(device: torch.device, rounds: int) -> Iterator[GrowthTiming]:

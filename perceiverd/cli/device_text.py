@@ -64,7 +64,7 @@ class MicrophoneReport:
     """A microphone with its level now."""
 
     found: FoundMicrophone
-    heard: AudioQuality | None
+    audio: AudioQuality | None
     """None if it gave no audio."""
     fault: str | None
     """The reason for that."""
@@ -113,8 +113,8 @@ def _microphone(microphone: MicrophoneReport) -> Iterator[str]:
     yield f'    device   "{found.stable or found.name}"'
     channels = "1 channel" if found.channels == 1 else f"{found.channels} channels"
     yield f"    gives    {found.rate_hz} Hz, {channels}"
-    if microphone.heard:
-        yield f"    level    {_level(microphone.heard)}"
+    if microphone.audio:
+        yield f"    level    {_level(microphone.audio)}"
     if microphone.fault:
         yield f"    fault    {microphone.fault.removeprefix(f'microphone {found.name}: ')}"
 
@@ -130,18 +130,18 @@ def _no_microphone() -> str:
     )
 
 
-def _level(heard: AudioQuality) -> str:
+def _level(audio: AudioQuality) -> str:
     glyphs = Glyphs.of(sys.stdout.encoding or "ascii")
-    bar = glyphs.bar(1 - heard.rms_dbfs / QUIETEST_DBFS, BAR)
-    return f"{bar} {heard.rms_dbfs:6.1f} dBFS, peak {heard.peak_dbfs:.1f}{_remark(heard)}"
+    bar = glyphs.bar(1 - audio.rms_dbfs / QUIETEST_DBFS, BAR)
+    return f"{bar} {audio.rms_dbfs:6.1f} dBFS, peak {audio.peak_dbfs:.1f}{_remark(audio)}"
 
 
-def _remark(heard: AudioQuality) -> str:
-    if heard.peak_dbfs <= SILENT_DBFS:
+def _remark(audio: AudioQuality) -> str:
+    if audio.peak_dbfs <= SILENT_DBFS:
         return "; all samples are zero: is it muted? (alsamixer, F4)"
-    if heard.peak_dbfs >= LOUD_DBFS:
+    if audio.peak_dbfs >= LOUD_DBFS:
         return "; too loud, the signal clips: reduce its gain (alsamixer, F4)"
-    if heard.peak_dbfs < FAINT_DBFS:
+    if audio.peak_dbfs < FAINT_DBFS:
         return "; very faint: increase its gain (alsamixer, F4)"
     return ""
 
@@ -206,7 +206,7 @@ def json_table(
     table = {
         "cameras": [_plain(each.found) | {"path": each.path, "fault": each.fault} for each in cameras],
         "microphones": [
-            _plain(each.found) | {"level": _plain(each.heard) or None, "fault": each.fault} for each in microphones
+            _plain(each.found) | {"level": _plain(each.audio) or None, "fault": each.fault} for each in microphones
         ],
         "fault": fault,
         "configuration": [{"kind": kind_of(each), "device": each.device} for each in usable],

@@ -182,8 +182,8 @@ def _usable(cameras: Sequence[CameraReport], microphones: Sequence[MicrophoneRep
         if camera.found and camera.found.captures and not camera.found.busy:
             usable.append(Camera(device=camera.found.stable or camera.path))
             break
-    heard = [each for each in microphones if each.heard]
-    heard.sort(key=lambda each: (each.found.stable is None, each.heard.rms_dbfs < SILENT_DBFS if each.heard else True))
-    if heard:
-        usable.append(Microphone(device=heard[0].found.stable or heard[0].found.name))
+    levels = [(each.found, each.audio.rms_dbfs) for each in microphones if each.audio]
+    if levels:
+        best, _ = min(levels, key=lambda each: (each[0].stable is None, each[1] < SILENT_DBFS))
+        usable.append(Microphone(device=best.stable or best.name))
     return usable
