@@ -50,7 +50,7 @@ def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
         there / "opt/perceiverd/bin/perceiverd",
         there / "usr/local/lib/sysusers.d/perceiverd.conf",
         there / "usr/local/lib/tmpfiles.d/perceiverd.conf",
-        there / "usr/local/share/doc/perceiverd/README.md",
+        *(there / "usr/local/share/doc/perceiverd" / name for name in ("README.md", "docs/README.md")),
         there / "etc/perceiverd/perceiverd.schema.json",
         *(units / name for name in ("perceiverd.service", "perceiverd@.service", "perceiverd-mqtt.service")),
     ]
