@@ -1,6 +1,6 @@
-"""systemd's notification protocol: "ready", "still at work", "stopping", and one line of status.
+"""systemd's notification protocol, sd_notify(3): one datagram each for "ready", "alive", "stopping" and a status line.
 
-Written by hand: the packages that do it are abandoned, and the protocol is one datagram. Knows nothing of the daemon.
+Written by hand, because the packages that speak it are abandoned. Knows nothing of the daemon.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger("perceiverd.core")
 
 
 class Notifier:
-    """Tells systemd how the service is; silent where nobody asked, that is outside a unit of Type=notify."""
+    """Notifies systemd. Outside a unit of Type=notify it sends nothing."""
 
     def __init__(self, address: str | None) -> None:
         # systemd writes an abstract address with @ for its leading zero byte.
@@ -26,15 +26,15 @@ class Notifier:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Notifier:
-        """The notifier that systemd's NOTIFY_SOCKET asks for."""
+        """A notifier for the socket that systemd names in NOTIFY_SOCKET."""
         return cls(environment.get("NOTIFY_SOCKET"))
 
     def ready(self) -> None:
-        """Startup is over; the unit counts as started."""
+        """The start is over; the unit counts as started."""
         self._send("READY=1")
 
     def extend(self, seconds: float) -> None:
-        """What is being done may take this much longer from now; systemd's time-out is put off until then."""
+        """The start, or the end, may take this much longer from now: systemd extends its time-out."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def status(self, line: str) -> None:
@@ -42,16 +42,16 @@ class Notifier:
         self._send("STATUS=" + " ".join(line.split()))
 
     def alive(self) -> None:
-        """Feed the watchdog. Only progress may call this, never a timer of its own."""
+        """Feed the watchdog. Call this only after progress, never from a timer."""
         self._send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """The configuration is being read again; `ready` says that it is over, whether it was taken or not."""
-        # One datagram: systemd takes the time as that of the reload which it asked for.
+        """The configuration is being read again. `ready` reports the end of that, with or without success."""
+        # One datagram: systemd takes the time for that of the reload which it requested.
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Shutdown has begun."""
+        """The shutdown has begun."""
         self._send("STOPPING=1")
 
     def _send(self, assignment: str) -> None:
@@ -59,7 +59,7 @@ class Notifier:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                # A full queue must not stop the loop: the next notification says the same.
+                # A full queue must not stop the loop: the next notification has the same content.
                 sender.setblocking(False)
                 sender.sendto(assignment.encode(), self._address)
         except OSError as error:
@@ -71,7 +71,7 @@ class Notifier:
 
 
 def watchdog_ns(environment: Mapping[str, str] = os.environ) -> int | None:
-    """The silence after which systemd would kill this process, or None where it does not watch."""
+    """The time without `alive` after which systemd would kill this process; None if it has no watchdog for it."""
     usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
     if not usec.isdecimal() or not int(usec) or (pid and pid != str(os.getpid())):
         return None

@@ -34,9 +34,9 @@ def test_each_notification_is_one_datagram(systemd: tuple[str, socket.socket]) -
     notifier.status("two\nlines")
     notifier.alive()
     notifier.stopping()
-    told = [listener.recv(4096) for _ in range(5)]
-    assert told[:2] == [b"READY=1", b"EXTEND_TIMEOUT_USEC=2500000"]
-    assert told[2:] == [b"STATUS=two lines", b"WATCHDOG=1", b"STOPPING=1"]
+    received = [listener.recv(4096) for _ in range(5)]
+    assert received[:2] == [b"READY=1", b"EXTEND_TIMEOUT_USEC=2500000"]
+    assert received[2:] == [b"STATUS=two lines", b"WATCHDOG=1", b"STOPPING=1"]
     before_us = time.monotonic_ns() // 1000
     notifier.reloading()
     what, when = listener.recv(4096).decode().split("\n")
@@ -90,6 +90,6 @@ def test_the_units_are_clean_and_confined() -> None:
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
     ],
 )
-def test_the_watchdog_is_for_this_process(environment: dict[str, str], expected: int | None) -> None:
+def test_the_watchdog_counts_only_for_this_process(environment: dict[str, str], expected: int | None) -> None:
     """The interval counts only if systemd watches this process."""
     assert watchdog_ns(environment) == expected

@@ -1,11 +1,10 @@
-"""The whole daemon by ear: a sound is played into a real microphone, and its label comes out of the socket."""
+"""The whole daemon with a microphone: a sound is played to it, and its label is published."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,12 @@ from perceiverd.core.media import Chunk, MediaFormat
 from perceiverd.sources.decode import container
 from perceiverd.wire.client import subscribe
 from perceiverd.wire.messages import Scores, Status
+from tests.support.program import Start
 from tests.support.pulse import FAKE, RATE_HZ, Pulse, microphone, needs_microphone
 
 CLIP = Path(__file__).parents[2] / "configs" / "demo" / "clip.mp4"
 BARKING_S = (3.2, 6.4)
-"""As truth.tsv says."""
+"""From truth.tsv."""
 DEADLINE_S = 100
 
 
@@ -32,13 +32,13 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pulse]:
 def barking() -> NDArray[np.float64]:
     """The dog of the bundled clip."""
     items = container.read(CLIP, MediaFormat(audio_rate_hz=RATE_HZ))
-    sound = np.concatenate([item.samples for item in items if isinstance(item, Chunk)])
-    return sound[round(BARKING_S[0] * RATE_HZ) : round(BARKING_S[1] * RATE_HZ)].astype(np.float64)
+    samples = np.concatenate([item.samples for item in items if isinstance(item, Chunk)])
+    return samples[round(BARKING_S[0] * RATE_HZ) : round(BARKING_S[1] * RATE_HZ)].astype(np.float64)
 
 
 @needs_microphone
-def test_a_dog_that_is_played_to_the_microphone_is_heard(pulse: Pulse, start: Any, tmp_path: Path) -> None:
-    """From PulseAudio through ALSA and PortAudio to the bundled model and on to a subscriber; nothing is lost."""
+def test_a_dog_that_is_played_to_the_microphone_is_published(pulse: Pulse, start: Start, tmp_path: Path) -> None:
+    """It goes through PulseAudio, ALSA and PortAudio to the bundled model and to a subscriber; nothing is lost."""
     path, log = tmp_path / "c.toml", tmp_path / "log"
     path.write_text(f"""
         publish = {{ endpoint = "ipc://labels" }}

@@ -1,4 +1,4 @@
-"""The whole live path for real: source processes, sockets, runner, windower, a (tiny) network, subscribers."""
+"""The whole live path: source processes, sockets, supervisor, windower, a real (tiny) network, subscribers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RATE_HZ, FPS = 16_000, 25
 
 @pytest.fixture(scope="module")
 def full_rate_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real, untrained Perceiver that sees 25 pictures a second, so that 40 ms can be seen: 0.48 s of both."""
+    """A real, untrained Perceiver for 25 frames a second, so that 40 ms are visible: 0.48 s of both modalities."""
     import torch
 
     from perceiverd.model.checkpoint import save_model
@@ -52,34 +52,34 @@ def full_rate_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @dataclass
-class Look:
-    """What a daemon tagged and what it said."""
+class Recording:
+    """What a daemon tagged and published."""
 
     windows: list[Window] = field(default_factory=list)
-    heard: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
 
     @property
     def scores(self) -> list[Scores]:
-        return [message for message in self.heard if isinstance(message, Scores)]
+        return [message for message in self.messages if isinstance(message, Scores)]
 
     @property
     def statuses(self) -> list[Status]:
-        return [message for message in self.heard if isinstance(message, Status)]
+        return [message for message in self.messages if isinstance(message, Status)]
 
 
-def watched(
+def record(
     model: Path,
     folder: Path,
     streams: dict[str, config.StreamConfig],
-    until: Callable[[Look], bool],
+    until: Callable[[Recording], bool],
     monkeypatch: pytest.MonkeyPatch,
     *,
     hop_s: float = 0.1,
     frozen_s: float = 60.0,
     batch_s: float = 0.0,
-) -> Look:
-    """Run a daemon until what it tagged and said is enough; each window takes its network `batch_s` longer."""
-    look, tag, endpoint = Look(), Tagger.tag, f"ipc://{folder}/labels"
+) -> Recording:
+    """Run a daemon until the recording is enough; its network takes `batch_s` longer for each window."""
+    recording, tag, endpoint = Recording(), Tagger.tag, f"ipc://{folder}/labels"
     settings = Config(
         model=ModelConfig(name=str(model), threads=1),
         window=config.WindowConfig(hop_s=hop_s),
@@ -92,23 +92,23 @@ def watched(
 
     with subscribe(endpoint) as subscription:
 
-        def look_on(self: Tagger, windows: list[Window]) -> NDArray[np.float32]:
-            look.windows += windows
+        def recorded(self: Tagger, windows: list[Window]) -> NDArray[np.float32]:
+            recording.windows += windows
             time.sleep(batch_s * len(windows))
             while message := subscription.receive_message(0):
-                look.heard.append(message)
-            if until(look) or time.monotonic() > end_s:
+                recording.messages.append(message)
+            if until(recording) or time.monotonic() > end_s:
                 daemon.stop()
             return tag(self, windows)
 
-        monkeypatch.setattr(Tagger, "tag", look_on)
+        monkeypatch.setattr(Tagger, "tag", recorded)
         daemon.run()
-    assert until(look), [(each.time, each.state, each.sources) for each in look.statuses[-3:]]
-    return look
+    assert until(recording), [(each.time, each.state, each.sources) for each in recording.statuses[-3:]]
+    return recording
 
 
 def flashes_and_beeps(window: Window) -> tuple[float, float] | None:
-    """When, in seconds of the window, flash and beep begin; None where they don't, both."""
+    """When flash and beep begin, in seconds of the window; None unless both begin in it."""
     if window.audio is None or window.video is None:
         return None
     white = window.video.min(axis=(1, 2, 3)) > 200
@@ -122,92 +122,94 @@ def flashes_and_beeps(window: Window) -> tuple[float, float] | None:
 def test_a_flash_and_a_beep_stay_together(
     apart: bool, full_rate_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From source processes to what the network is given, they stay within 40 ms; and what is told of it is true."""
+    """From the sources to the network's input they stay within 40 ms, and the published skew agrees."""
     both: tuple[Source, ...] = (Synthetic(audio=False), Synthetic(video=False)) if apart else (Synthetic(),)
 
-    def pairs(look: Look) -> list[tuple[float, float]]:
-        return [pair for window in look.windows if (pair := flashes_and_beeps(window))]
+    def pairs(recording: Recording) -> list[tuple[float, float]]:
+        return [pair for window in recording.windows if (pair := flashes_and_beeps(window))]
 
     streams = {"door": config.StreamConfig(both)}
-    look = watched(full_rate_model, tmp_path, streams, lambda look: len(pairs(look)) >= 8, monkeypatch)
-    apart_ms = [1000 * (flash_s - beep_s) for flash_s, beep_s in pairs(look)]
+    recording = record(full_rate_model, tmp_path, streams, lambda recording: len(pairs(recording)) >= 8, monkeypatch)
+    apart_ms = [1000 * (flash_s - beep_s) for flash_s, beep_s in pairs(recording)]
     assert max(map(abs, apart_ms)) <= 40, apart_ms
-    told = [each for each in look.scores if each.skew_ms is not None and each.skew_most_ms is not None]
-    assert told
-    assert all(abs(each.skew_ms or 0) <= 20 and abs(each.skew_most_ms or 0) <= 40 for each in told)
-    assert any(each.skew_ms is not None and each.level_dbfs is not None for each in look.statuses)
+    skewed = [each for each in recording.scores if each.skew_ms is not None and each.skew_most_ms is not None]
+    assert skewed
+    assert all(abs(each.skew_ms or 0) <= 20 and abs(each.skew_most_ms or 0) <= 40 for each in skewed)
+    assert any(each.skew_ms is not None and each.level_dbfs is not None for each in recording.statuses)
 
 
 def test_an_offset_moves_the_flash(full_rate_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With av_offset_ms = 120 the flash is seen so much later beside the beep."""
+    """With av_offset_ms = 120 the flash comes 120 ms later beside the beep."""
     streams = {"door": config.StreamConfig((Synthetic(),), av_offset_ms=120.0)}
 
-    def pairs(look: Look) -> list[tuple[float, float]]:
-        return [pair for window in look.windows if (pair := flashes_and_beeps(window))]
+    def pairs(recording: Recording) -> list[tuple[float, float]]:
+        return [pair for window in recording.windows if (pair := flashes_and_beeps(window))]
 
-    look = watched(full_rate_model, tmp_path, streams, lambda look: len(pairs(look)) >= 4, monkeypatch)
-    for flash_s, beep_s in pairs(look):
+    recording = record(full_rate_model, tmp_path, streams, lambda recording: len(pairs(recording)) >= 4, monkeypatch)
+    for flash_s, beep_s in pairs(recording):
         assert flash_s - beep_s == pytest.approx(0.12, abs=0.04)
 
 
 @pytest.mark.parametrize("gone", ["video", "audio"])
-def test_a_stream_goes_on_by_what_it_still_has(
+def test_a_stream_continues_with_one_modality(
     gone: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its camera it hears, without its microphone it sees, and it has both again when both are back."""
+    """Without its camera it has audio, without its microphone video, and it has both when both are back."""
     camera, microphone = Synthetic(audio=False), Synthetic(video=False)
     fault = Fault("crash", 1.5, camera if gone == "video" else microphone)
     monkeypatch.setattr(source_process, "WORKER", worker_command(fault))
     left = ("audio",) if gone == "video" else ("video",)
 
-    def there_and_back(look: Look) -> bool:
-        told = [each.modalities for each in look.scores]
-        if ("audio", "video") not in told:
+    def there_and_back(recording: Recording) -> bool:
+        found = [each.modalities for each in recording.scores]
+        if ("audio", "video") not in found:
             return False
-        after = told[told.index(("audio", "video")) :]
+        after = found[found.index(("audio", "video")) :]
         return left in after and ("audio", "video") in after[after.index(left) :]
 
     streams = {"door": config.StreamConfig((camera, microphone))}
-    look = watched(tiny_model, tmp_path, streams, there_and_back, monkeypatch)
+    recording = record(tiny_model, tmp_path, streams, there_and_back, monkeypatch)
     position = 0 if gone == "video" else 1
-    last = look.statuses[-1]
+    last = recording.statuses[-1]
     assert last.sources[position].restarts.get("exited", 0) >= 1
     assert not last.sources[1 - position].restarts
 
 
-def test_a_frozen_picture_is_masked_told_and_mended(
+def test_frozen_video_is_masked_published_and_restarted(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream goes on by ear while the source is started again, and sees when it moves; then it is patient."""
-    # It moves for less than is waited before it is started a second time: no cure, and so patience.
+    """The stream continues with audio while its source is restarted, and has video again once it moves."""
+    # It moves for less time than the pause before the second restart: the restart has not helped, so the pause doubles.
     monkeypatch.setattr(source_process, "WORKER", worker_command(Fault("freeze", 0.5)))
     streams = {"door": config.StreamConfig((Synthetic(),))}
 
-    def mended(look: Look) -> bool:
-        told = [each.modalities for each in look.scores]
-        stalls = any(source.stalls for each in look.statuses for source in each.sources)
-        restarted = any(source.restarts.get("frozen") for each in look.statuses for source in each.sources)
-        return stalls and restarted and ("audio",) in told and told[-1] == ("audio", "video")
+    def mended(recording: Recording) -> bool:
+        found = [each.modalities for each in recording.scores]
+        stalls = any(source.stalls for each in recording.statuses for source in each.sources)
+        restarted = any(source.restarts.get("frozen") for each in recording.statuses for source in each.sources)
+        return stalls and restarted and ("audio",) in found and found[-1] == ("audio", "video")
 
-    look = watched(tiny_model, tmp_path, streams, mended, monkeypatch, frozen_s=1.0)
-    assert {stall for each in look.statuses for source in each.sources for stall in source.stalls} == {"frozen picture"}
-    assert look.statuses[-1].sources[0].restarts["frozen"] >= 1
+    recording = record(tiny_model, tmp_path, streams, mended, monkeypatch, frozen_s=1.0)
+    assert {stall for each in recording.statuses for source in each.sources for stall in source.stalls} == {
+        "frozen picture"
+    }
+    assert recording.statuses[-1].sources[0].restarts["frozen"] >= 1
 
 
 def test_overload_stretches_the_hop_evenly(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four streams, and a network that takes 0.2 s for each where 0.1 s is the hop: all have the same share, fresh."""
+    """With four streams, 0.2 s per window and a hop of 0.1 s, all streams get the same share, and labels stay fresh."""
     streams = {name: config.StreamConfig((Synthetic(),)) for name in "abcd"}
 
-    def enough(look: Look) -> bool:
-        return sum(each.stream == "a" for each in look.scores) >= 8
+    def enough(recording: Recording) -> bool:
+        return sum(each.stream == "a" for each in recording.scores) >= 8
 
-    look = watched(tiny_model, tmp_path, streams, enough, monkeypatch, batch_s=0.2)
-    shares = Counter(each.stream for each in look.scores)
+    recording = record(tiny_model, tmp_path, streams, enough, monkeypatch, batch_s=0.2)
+    shares = Counter(each.stream for each in recording.scores)
     assert set(shares) == set("abcd")
     assert max(shares.values()) - min(shares.values()) <= 3  # those whose sources started first
-    last = {each.stream: each for each in look.statuses}
+    last = {each.stream: each for each in recording.statuses}
     for name in "abcd":
         assert last[name].dropped > last[name].windows
         assert (last[name].hop_s or 0) > 0.3
-    # A turn that is under way, its own, and the windower's patience; on a busy machine some more.
-    assert max(each.latency_ms for each in look.scores) < 6000
+    # A turn under way, its own turn, and the windower's tolerance; on a busy machine some more.
+    assert max(each.latency_ms for each in recording.scores) < 6000

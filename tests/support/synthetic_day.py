@@ -1,10 +1,10 @@
-"""A day of one stream, made up and played fast: `python tests/synthetic_day.py [HOURS] [EVENTS] [SEED]` prints a table.
+"""An invented day of one stream. `python -m tests.support.synthetic_day [HOURS] [EVENTS] [SEED]` prints a table.
 
-What a model would say of a microphone is imitated: every label murmurs (noise that is correlated over a second, as the
-scores of overlapping windows are), some hover below their threshold for minutes, single windows are sure of what isn't
-there, and windows are dropped. In it events are planted at known times: a label whose score rises with the part of a
-window that it fills; every other one comes in bursts, as barks and knocks do, with pauses of up to 1.5 s; the labels
-above it rise with it. What the tracker makes of this is held against what was planted.
+It imitates the scores of a model for a microphone. Every label has noise that is correlated over a second, as the
+scores of overlapping windows are. Some labels stay just below their threshold for minutes, single windows have a high
+score without a cause, and windows are dropped. Events are planted at known times: the score of a label rises with the
+part of a window that it fills. Every other event comes in bursts, as barks and knocks do, with pauses of up to 1.5 s.
+The labels above it rise with it. The table compares the tracker's events with the planted ones.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ N = len(LABELS)
 WINDOW_S, HOP_S = 1.28, 0.5
 HOUR_S = 3600
 NOISE = 0.9
-"""Standard deviation of the murmur, in logits."""
+"""Standard deviation of the noise, in logits."""
 DROPPED = 0.01
-"""Share of windows that never come."""
+"""Share of windows that are dropped."""
 SPIKES_AN_HOUR, HOVERS_AN_HOUR = 30, 4
 APART_S = 60.0
-"""Between two planted events of one label at least: what comes sooner might rightly be taken for one."""
+"""Least time between two planted events of one label: closer ones might rightly be one event."""
 
 
 @dataclass(frozen=True)
 class Planted:
-    """What there is to be heard."""
+    """One planted event."""
 
     index: int
-    """Of the label."""
+    """Its label's."""
     start_s: float
     end_s: float
     level: float
-    """Logits in a window that is full of it."""
+    """Logits in a window that it fills."""
     bursts: NDArray[np.float64]
-    """(bursts, 2): when it is really there, from and to, in seconds."""
+    """(bursts, 2): start and end of each burst, in seconds."""
 
     def share(self, start_s: float, end_s: float) -> float:
         """The part of a window that it fills."""
@@ -56,6 +56,8 @@ class Planted:
 
 @dataclass(frozen=True)
 class Found:
+    """One event that was found."""
+
     index: int
     start_s: float
     end_s: float
@@ -63,19 +65,19 @@ class Found:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a way to make events is worth."""
+    """How good one way to make events is."""
 
     way: str
     found: int
     missed: int
     doubled: int
-    """Planted events of which more than one was made."""
+    """Planted events for which more than one was found."""
     above: int
-    """Events of labels above one that was planted there: true, and less than might be said."""
+    """Events of a label above a planted one: true, but not specific."""
     false: int
     hours: float
     late_s: tuple[float, float]
-    """Medians: how much later than planted the events that were found begin, and end."""
+    """Medians: how much later than planted the found events begin, and end."""
 
     def __str__(self) -> str:
         begin, end = self.late_s
@@ -89,7 +91,7 @@ HEADING = f"{'':44}{'found':>7}{'missed':>8}{'doubled':>9}{'above':>7}{'false an
 
 
 def plant(random: np.random.Generator, hours: float, count: int, rules: Rules) -> list[Planted]:
-    """Events at random times, of labels that may have some, in the order of their starts."""
+    """Events at random times, of labels that are not denied, in the order of their starts."""
     leaves = np.setdiff1d(np.flatnonzero(~rules.denied), rules.above)
     planted: list[Planted] = []
     while len(planted) < count:
@@ -115,8 +117,8 @@ def _bursts(random: np.random.Generator, start_s: float, end_s: float) -> NDArra
 def windows(
     random: np.random.Generator, hours: float, planted: Sequence[Planted], rules: Rules
 ) -> Iterator[tuple[float, float, NDArray[np.float32]]]:
-    """(start, end, scores) of every window that comes."""
-    murmur = random.normal(-5, 0.7, N)
+    """(start, end, scores) of every window that is not dropped."""
+    quiet = random.normal(-5, 0.7, N)
     noise = random.normal(0, NOISE, N)
     hovers = _passing(random, hours, HOVERS_AN_HOUR, (60, 300), (-1.5, 0.2))
     spikes = _passing(random, hours, SPIKES_AN_HOUR, (0, HOP_S * 1.3), (2, 4))
@@ -126,14 +128,14 @@ def windows(
     for start_s in np.arange(0, hours * HOUR_S - WINDOW_S, HOP_S).tolist():
         end_s = start_s + WINDOW_S
         noise = correlation * noise + np.sqrt(1 - correlation**2) * random.normal(0, NOISE, N)
-        logits = murmur + noise
+        logits = quiet + noise
         while waiting and waiting[0].start_s < end_s:
             there.append(waiting.pop(0))
         there = [each for each in there if each.end_s > start_s]
         for each in there:
             raised = [each.index, *rules.above[rules.below == each.index]]
             share = each.share(start_s, end_s)
-            # What fills half of a window is heard as well as not.
+            # An event that fills half of a window is found in every second case.
             level = -5 + (each.level + 5) * np.clip(1.6 * share, 0, 1)
             logits[raised] = np.maximum(logits[raised], level + noise[each.index])
         for from_s, to_s, index, level in (*hovers(end_s), *spikes(end_s)):
@@ -149,7 +151,7 @@ Passing = Callable[[float], list[tuple[float, float, int, float]]]
 def _passing(
     random: np.random.Generator, hours: float, an_hour: float, lasts_s: tuple[float, float], level: tuple[float, float]
 ) -> Passing:
-    """Gives what is about at a time: (from, to, label, logits)."""
+    """Returns what is present at a time: (from, to, label, logits)."""
     count = round(hours * an_hour)
     begins = np.sort(random.uniform(0, hours * HOUR_S, count))
     ends = begins + HOP_S / 2 + random.uniform(*lasts_s, count)
@@ -163,7 +165,7 @@ def _passing(
 
 
 def tally(way: str, events: Iterable[Found], planted: Sequence[Planted], rules: Rules, hours: float) -> Tally:
-    """An event counts for what was planted of its label where the two have time in common."""
+    """An event counts for a planted one of its label if the two overlap in time."""
     of: dict[int, list[Found]] = {number: [] for number in range(len(planted))}
     above = false = 0
     for event in events:
@@ -190,7 +192,7 @@ def tally(way: str, events: Iterable[Found], planted: Sequence[Planted], rules: 
 
 
 def run(hours: float, count: int, seed: int = 0) -> tuple[list[Tally], float]:
-    """Tallies of three ways to make events: each window, each run of windows, the tracker; its seconds a window."""
+    """Tallies of three ways to make events: each window, each run of windows, the tracker; CPU seconds per window."""
     random = np.random.default_rng(seed)
     rules = resolve(LABELS, (Calibration(),) * N, EventOptions())
     planted = plant(random, hours, count, rules)
@@ -222,7 +224,7 @@ def main() -> None:
     print(f"{hours:g} h of windows every {HOP_S:g} s, {count:g} planted events of {N} labels\n")
     print(HEADING)
     print(*tallies, sep="\n")
-    print(f"\n{window_s * 1e6:.0f} microseconds of a processor a window in the tracker")
+    print(f"\n{window_s * 1e6:.0f} microseconds of CPU time per window in the tracker")
 
 
 if __name__ == "__main__":
