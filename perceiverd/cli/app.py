@@ -82,7 +82,7 @@ def run(
         typer.Option(help="Publish at this endpoint instead of the configured one.", metavar="ENDPOINT"),
     ] = None,
 ) -> None:
-    """Watch the configured streams and publish their labels until SIGTERM or Ctrl-C."""
+    """Publish the labels of the configured streams. SIGTERM or Ctrl-C ends it."""
     from perceiverd.daemon import daemon
 
     try:
@@ -142,7 +142,7 @@ def explain(
     server_key: Annotated[Path | None, SERVER_KEY] = None,
     secret_key: Annotated[Path | None, SECRET_KEY] = None,
 ) -> None:
-    """Explain, window by window, why a label has an event or has none, until Ctrl-C."""
+    """Explain for each window why a label has an event or none. Ctrl-C ends it."""
     from perceiverd.cli import explain
     from perceiverd.wire.keys import read_curve
 
@@ -219,7 +219,10 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each finding.")] = False,
 ) -> None:
-    """Check devices, permissions, GPU, model, sockets, clock and each stream, and advise on each fault."""
+    """Check this machine and advise on each fault.
+
+    It checks devices, permissions, GPU, model, sockets, clock and each stream of the configuration.
+    """
     from perceiverd.doctor import run
 
     raise typer.Exit(run(config, json=json))
@@ -258,7 +261,10 @@ def bench(
     ] = 0,
     seconds: Annotated[float, typer.Option(min=5, help="With --streams: how long.", metavar="S")] = 60,
 ) -> None:
-    """Time models, compare them with other implementations that are installed, and with the machine's limits."""
+    """Measure how fast models run on this machine.
+
+    The report compares them with other implementations that are installed, and with the machine's limits.
+    """
     from perceiverd.cli import bench
 
     if streams:
