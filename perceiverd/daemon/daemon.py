@@ -173,7 +173,7 @@ class Daemon:
         began_s, card = time.monotonic(), self._card
         self._notifier.extend(START_S)
         self._notifier.status(f"loading the model {card.name}")
-        from perceiverd.pipeline.tagger import Tagger  # torch: who only imports this module should not wait for it
+        from perceiverd.pipeline.tagger import Tagger  # torch: importing this module must not load it
 
         self._identity = Identity(messages.Model(card.name, card.sha256), self._up_since)
         self._tagger: Tagger = Tagger(card, self._config.model.device, self._config.model.threads)
@@ -309,7 +309,7 @@ class Daemon:
         stream.update(sources, now)
         for source in sources:
             if stream.inputs.restart_due(source.position, now):
-                self._supervisor.restart((stream.name, source.position), "frozen", "its picture is frozen")
+                self._supervisor.restart((stream.name, source.position), "frozen", "its video is frozen")
         self._publish(stream.events_over(sources))
 
     # What it asks and reports.

@@ -85,7 +85,7 @@ class Counts:
     late: int = 0
     """Frames and chunks that were ignored because the time line had passed them."""
     gaps: int = 0
-    """Gaps in either modality, reported to `gap` or found in the times; the end of the media is none."""
+    """Gaps in either modality, reported to `gap` or found in the times; the end of the media is no gap."""
 
 
 class Windower:
