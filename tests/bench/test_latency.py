@@ -22,6 +22,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("alone")
+@pytest.mark.quiet
 def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """The table has our network and its plain form; the JSON has the same numbers and the machine's name."""
     into = tmp_path / "bench.json"

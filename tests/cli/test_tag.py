@@ -90,7 +90,7 @@ def test_progress_is_shown_on_a_terminal(tiny_model: Path, tmp_path: Path) -> No
     path = write_clip(tmp_path / "a.wav", audio_s=2)
     terminal, end = os.openpty()
     with subprocess.Popen(
-        [*PROGRAM, "tag", str(path), "--model", str(tiny_model)], stdout=subprocess.PIPE, stderr=end
+        [*PROGRAM, "tag", path.name, "--model", str(tiny_model)], stdout=subprocess.PIPE, stderr=end, cwd=tmp_path
     ) as process:
         os.close(end)
         assert process.stdout

@@ -119,6 +119,7 @@ def flashes_and_beeps(window: Window) -> tuple[float, float] | None:
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one source", "a camera and a microphone"])
+@pytest.mark.quiet
 def test_a_flash_and_a_beep_stay_together(
     apart: bool, full_rate_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_flash_and_a_beep_stay_together(
     assert any(each.skew_ms is not None and each.level_dbfs is not None for each in recording.statuses)
 
 
+@pytest.mark.quiet
 def test_an_offset_moves_the_flash(full_rate_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With av_offset_ms = 120 the flash comes 120 ms later beside the beep."""
     streams = {"door": config.StreamConfig((Synthetic(),), av_offset_ms=120.0)}
@@ -196,6 +198,7 @@ def test_frozen_video_is_masked_published_and_restarted(
     assert recording.statuses[-1].sources[0].restarts["frozen"] >= 1
 
 
+@pytest.mark.quiet
 def test_overload_stretches_the_hop_evenly(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With four streams, 0.2 s per window and a hop of 0.1 s, all streams get the same share, and labels stay fresh."""
     streams = {name: config.StreamConfig((Synthetic(),)) for name in "abcd"}

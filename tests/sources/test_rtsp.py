@@ -36,6 +36,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
+@pytest.mark.quiet
 def test_audio_and_video_in_sync(transport: Literal["tcp", "udp"]) -> None:
     """A flash and a beep that a camera sends together have times less than 40 ms apart."""
     flashes, beeps, dark = list[int](), list[int](), True

@@ -138,6 +138,7 @@ def test_a_new_source_waits_for_a_leaving_one() -> None:
         drive(running, all_up(running, "renamed"))
 
 
+@pytest.mark.quiet
 def test_poll_respects_its_timeout() -> None:
     """With nothing to do, poll returns an empty list in time."""
     with Supervisor({}, WANTED) as running:

