@@ -181,6 +181,22 @@ def tag(
     into: Annotated[
         Path | None, typer.Option("--output", help="Write to this file instead of standard output.", metavar="FILE")
     ] = None,
+    only: Annotated[
+        Literal["audio", "video"] | None, typer.Option(help="Use only the audio, or only the video.")
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="Audio track: its number from 0, or its language code, such as eng.", metavar="TRACK"),
+    ] = None,
+    channel: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Use only this channel, from 1. Default: a mix of all.", metavar="N"),
+    ] = None,
+    gain_db: Annotated[float, typer.Option(min=-60, max=60, help="Amplify the audio by this.", metavar="DB")] = 0.0,
+    highpass_hz: Annotated[
+        float | None,
+        typer.Option(min=1, max=8000, help="Remove what is below this frequency: wind and hum.", metavar="HZ"),
+    ] = None,
 ) -> None:
     """Label the audio and video of files."""
     # A hop below a millisecond would give thousands of windows a second; it is certainly a mistake.
@@ -190,7 +206,7 @@ def tag(
         raise typer.BadParameter("cannot be combined with --summary", param_hint="'--events'")
     if config and not events:
         raise typer.BadParameter("needs --events", param_hint="'--config'")
-    from perceiverd.cli.tag import TagCommand, run
+    from perceiverd.cli.tag import TagCommand, media_options, run
 
     command = TagCommand(
         files=files,
@@ -204,6 +220,7 @@ def tag(
         device=device,
         batch=batch,
         output=into,
+        use=media_options(only, track, channel, gain_db, highpass_hz),
     )
     raise typer.Exit(run(command))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -17,6 +18,7 @@ from perceiverd.offline.records import FORMATS, FormatName
 from perceiverd.pipeline.device import DEVICE
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
+from perceiverd.sources.specs import MediaOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class TagCommand:
     batch: int
     output: Path | None
     """None for standard output."""
+    use: MediaOptions
 
 
 def run(command: TagCommand) -> int:
@@ -53,6 +56,7 @@ def run(command: TagCommand) -> int:
         batch=command.batch,
         summary=command.summary,
         rules=_rules(card, settings, command.config) if command.events else None,
+        use=command.use,
     )
     return tag.tag(command.files, Tagger(card, command.device), options, FORMATS[command.form](), command.output)
 
@@ -62,3 +66,18 @@ def _rules(card: Card, settings: Config, file: Path | None) -> Rules:
         return resolve(card.labels, card.calibration, settings.events)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
+
+
+def media_options(
+    only: Literal["audio", "video"] | None,
+    track: str | None,
+    channel: int | None,
+    gain_db: float,
+    highpass_hz: float | None,
+) -> MediaOptions:
+    """What these options say of the media. Raises BadParameter if they contradict each other."""
+    number = int(track) if track is not None and track.isdecimal() else track
+    try:
+        return MediaOptions(channel=channel, gain_db=gain_db, highpass_hz=highpass_hz, only=only, track=number)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -47,6 +47,7 @@ EVENTS: Mapping[str, str] = {
     "source-lost": "A source failed, exited, stalled or froze; it restarts after `retry_s` seconds.",
     "source-state": "A source entered another state. Logged at debug level.",
     "source-up": "A source delivers its first data after its start or restart.",
+    "track-chosen": "The audio track that is used, of all `tracks`. A warning if there are several and none is set.",
     "video-format-changed": "A camera delivers another size than the configuration sets.",
     "video-rate-low": "A camera delivers fewer frames a second than configured: the room is dark, or the format slow.",
     "worker-unkillable": "A source's worker process did not end when it was killed: its driver hangs in the kernel.",

@@ -13,12 +13,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TextIO
 
 PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
 """The priority in syslog's numbers for each level of `logging`."""
-STDOUT = 1
-"""File descriptor of standard output. It exists even if `sys.stdout` was replaced by an object without one."""
+STDOUT, STDERR = 1, 2
+"""File descriptors. Standard output exists even if `sys.stdout` was replaced by an object without one."""
 BARE = re.compile(r"[^\s\"'=]+")
 """A value that needs no quotes."""
 
@@ -105,6 +106,27 @@ def journaled(descriptor: int, environment: Mapping[str, str] = os.environ) -> b
 
 def to_stdout() -> None:
     """Send log lines from INFO upwards to standard output, formatted for journald or for people."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(JournalFormatter() if journaled(STDOUT) else TextFormatter())
+    _to(sys.stdout, STDOUT, str)
+
+
+def to_stderr(cleaned: Callable[[str], str]) -> None:
+    """The same to standard error, for a process whose standard output nobody reads; `cleaned` removes secrets."""
+    _to(sys.stderr, STDERR, cleaned)
+
+
+def _to(stream: TextIO, descriptor: int, cleaned: Callable[[str], str]) -> None:
+    formatter = JournalFormatter() if journaled(descriptor) else TextFormatter()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Cleaned(formatter, cleaned))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+class _Cleaned(logging.Formatter):
+    """Another formatter's lines, with a last change to their text."""
+
+    def __init__(self, formatter: logging.Formatter, cleaned: Callable[[str], str]) -> None:
+        super().__init__()
+        self._formatter, self._cleaned = formatter, cleaned
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._cleaned(self._formatter.format(record))

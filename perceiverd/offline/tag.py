@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -29,7 +29,7 @@ from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.decode import container
-from perceiverd.sources.specs import shown
+from perceiverd.sources.specs import MediaOptions, shown
 from perceiverd.wire.messages import best
 
 TOLERANCE = Tolerance(wait_ns=10 * NS_PER_S, chunk_gap_ns=NS_PER_S // 50, frame_gap_ns=NS_PER_S)
@@ -52,6 +52,8 @@ class TagOptions:
     """Make one record for the file, with the mean over its windows, instead of one for each window."""
     rules: Rules | None = None
     """Make one record for each event by these rules, instead of one for each window."""
+    use: MediaOptions = field(default_factory=MediaOptions)
+    """Which tracks to use, and what to do with audio."""
 
 
 def tag(files: Sequence[str], tagger: Tagger, options: TagOptions, write: Format, output: Path | None = None) -> int:
@@ -143,7 +145,7 @@ def _event(file: str, change: EventChange, label: Label) -> FileEvent:
 
 def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
-    windows = _windows(file, tagger.card.geometry, options.hop_ns)
+    windows = _windows(file, tagger.card.geometry, options)
     batch: list[Window] = []
     fault: MediaError | None = None
     while True:
@@ -162,13 +164,20 @@ def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Wi
         raise fault
 
 
-def _windows(file: str, geometry: Geometry, hop_ns: int) -> Iterator[Window]:
-    windower = Windower(geometry, hop_ns, TOLERANCE)
+def _windows(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Window]:
+    windower = Windower(geometry, options.hop_ns, TOLERANCE)
     wanted = geometry.media_format
     if _is_url(file):
-        media = container.read(file, wanted, open_timeout_s=OPEN_TIMEOUT_S, read_timeout_s=READ_TIMEOUT_S)
+        media = container.read(
+            file,
+            wanted,
+            open_timeout_s=OPEN_TIMEOUT_S,
+            read_timeout_s=READ_TIMEOUT_S,
+            use=options.use,
+            log_track=True,
+        )
     else:
-        media = container.read(Path(file), wanted)
+        media = container.read(Path(file), wanted, use=options.use, log_track=True)
     for item in media:
         yield from windower.push(item)
     yield from windower.flush()

@@ -29,7 +29,7 @@ def media(spec: File, wanted: MediaFormat, clock: Clock = now_ns, sleep: Sleep =
     begin_ns: int | None = None
     while True:
         extent = _Extent(wanted)
-        items = extent.measured(container.read(Path(spec.path), wanted))
+        items = extent.measured(container.read(Path(spec.path), wanted, use=spec, log_track=begin_ns is None))
         first = next(items)  # opens the file; container.read raises if there are no media in it
         if begin_ns is None:
             begin_ns = clock()

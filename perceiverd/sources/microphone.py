@@ -7,6 +7,7 @@ has come for a while, and leave the rest to the end of the process.
 
 from __future__ import annotations
 
+import logging
 import queue
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +20,15 @@ from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
+from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, Chunk, MediaFormat, Timing
-from perceiverd.sources.decode.audio import Resampler
+from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.devices import alsa, portaudio
 from perceiverd.sources.devices.clock_fit import ClockFit
 from perceiverd.sources.devices.portaudio import InputDevice
-from perceiverd.sources.specs import Microphone
+from perceiverd.sources.specs import AudioOptions, Microphone
+
+logger = logging.getLogger("perceiverd.sources")
 
 LATENCY_S = 0.1
 """What the driver may buffer. A virtual card of ALSA needs 50 ms, and a busy machine more. PortAudio calls us four
@@ -42,6 +46,8 @@ SIGN_OF_LIFE_NS = NS_PER_S // 2
 BURST_NS = NS_PER_S // 2
 """A sound server begins with the audio that it has buffered. If only arrival tells the time of audio, we hold the audio
 back until this burst is over."""
+STEREO = ("FL", "FR")
+"""PortAudio does not name the channels. The first two are left and right."""
 STAMP_NS = 2 * NS_PER_S
 """A time stamp further in the past was made by another clock."""
 
@@ -76,7 +82,15 @@ def media(
     audio = AudioInput(library, device, spec)
     if opened:
         opened(device, audio.rate_hz)
-    timeline = AudioTimeline(audio.rate_hz, wanted.audio_rate_hz, spec.channel)
+    log_event(
+        logger,
+        logging.INFO,
+        "track-chosen",
+        source=device.name,
+        channels=audio.channels,
+        mix=_mix(spec, audio.channels),
+    )
+    timeline = AudioTimeline(audio.rate_hz, wanted.audio_rate_hz, spec)
     try:
         yield from timeline.feed(audio.block(FIRST_BLOCK_S))
         sent_ns = now_ns()
@@ -94,6 +108,13 @@ def media(
     except GeneratorExit:
         audio.close()  # only if the reader wants no more: after a loss this might never return
         raise
+
+
+def _mix(spec: Microphone, channels: int) -> str:
+    """How channels become one, for the log."""
+    if spec.channel is not None:
+        return f"channel {spec.channel}"
+    return "mono" if channels == 1 else "first two channels"
 
 
 class AudioInput:
@@ -166,9 +187,10 @@ class AudioInput:
 class AudioTimeline:
     """Turns blocks into chunks on one time line: the device's samples are its clock, fitted to ours. Pure."""
 
-    def __init__(self, rate_hz: int, to_hz: int, channel: int | None) -> None:
-        self._rate_hz, self._channel = rate_hz, channel
-        self._clock, self._resampler = ClockFit(), Resampler(to_hz)
+    def __init__(self, rate_hz: int, to_hz: int, options: AudioOptions | None = None) -> None:
+        self._rate_hz = rate_hz
+        self._all_channels = options is not None and options.channel is not None
+        self._clock, self._resampler = ClockFit(), MonoResampler(to_hz, options)
         self._next = 0
         """The `first` that the next block should have."""
         self._lost_ns = 0
@@ -215,13 +237,10 @@ class AudioTimeline:
     def _release(self) -> Iterator[Chunk]:
         """Resample the blocks that wait."""
         for device_ns, block in self._waiting:
-            yield from self._resampler.feed(self._mono(block.samples), self._rate_hz, self._clock.at(device_ns))
+            samples = block.samples if self._all_channels else block.samples[:, : len(STEREO)]
+            names = STEREO[: samples.shape[1]]
+            yield from self._resampler.feed(samples.T, names, self._rate_hz, self._clock.at(device_ns))
         self._waiting.clear()
-
-    def _mono(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._channel is not None:
-            return np.ascontiguousarray(samples[:, self._channel - 1])
-        return np.asarray(samples[:, :2].mean(axis=1), np.float32)
 
 
 def _taken(block: Block, rate_hz: int) -> tuple[int, bool]:

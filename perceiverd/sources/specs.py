@@ -18,9 +18,46 @@ from perceiverd.core.secrets import filled, has_stray_at, references
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing because a file is no live source."""
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
+"""A language code (ISO 639), perhaps with a region."""
 
 
-class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
+class AudioOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to do with audio before the model gets it: options of every source that has audio."""
+
+    channel: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    """The only channel to use, from 1. Without it, all channels are mixed as a person would hear them: by their places
+    in the room, without LFE. A microphone uses its first two."""
+    gain_db: Annotated[float, msgspec.Meta(ge=-60, le=60)] = 0.0
+    """How much to amplify the audio, in decibels; negative values attenuate it. What exceeds full scale is clipped."""
+    highpass_hz: Annotated[float, msgspec.Meta(ge=1, le=8000)] | None = None
+    """Removes what is below this frequency in hertz, with 12 dB per octave: wind and hum, for example 120.0. Without
+    it, nothing is removed."""
+
+
+class MediaOptions(AudioOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which audio and video to use of something that has tracks: a file or a URL."""
+
+    only: Literal["audio", "video"] | None = None
+    """Use only the audio, or only the video. Without it, both."""
+    track: Annotated[int, msgspec.Meta(ge=0, le=999)] | str | None = None
+    """Which audio track to use: its number among the audio tracks, from 0, or its language code, such as "eng".
+    Without it, the default track is used. The log event track-chosen lists the tracks."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.track, str) and not LANGUAGE.fullmatch(self.track):
+            raise ValueError('track must be a number from 0, or a language code such as "eng"')
+        if self.only == "video" and (unused := self._of_audio()):
+            raise ValueError(f'only = "video" leaves out the audio, to which {unused} belongs; remove one of them')
+
+    def _of_audio(self) -> str | None:
+        """The first option that is set and concerns audio."""
+        usual = MediaOptions()
+        names = ("track", "channel", "gain_db", "highpass_hz")
+        return next((name for name in names if getattr(self, name) != getattr(usual, name)), None)
+
+
+class File(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="file"):
     """A file that is replayed in real time, as if it were live."""
 
     path: str
@@ -30,11 +67,12 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
     have ended."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.path:
             raise ValueError("path must not be empty; name an audio or video file")
 
 
-class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
+class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
     """A network camera or any other live URL, with video, audio or both."""
 
     url: str
@@ -54,6 +92,7 @@ class Url(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     the system's authorities are used."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # No message here quotes the URL or a part of it, because a misplaced password could be anywhere in it.
         if any(ord(sign) <= 32 or ord(sign) == 127 for sign in self.url):
             raise ValueError("url contains a blank or a control character")
@@ -117,7 +156,7 @@ class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field=
             raise ValueError("format must have one to four letters, such as YUYV or MJPG")
 
 
-class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
+class Microphone(AudioOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="microphone"):
     """A microphone of this machine (PortAudio)."""
 
     device: str | int | None = None
@@ -125,12 +164,12 @@ class Microphone(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     microphone's name, or its number. Without it, the system's default. `perceiverd devices` lists the microphones."""
     rate_hz: Annotated[int, msgspec.Meta(ge=1000, le=384_000)] | None = None
     """Sample rate in hertz. Without it, the device's own rate."""
-    channel: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
-    """The channel to use, from 1. Without it, the mean of the first two channels."""
 
     def __post_init__(self) -> None:
         if self.device is not None:
             _check_device(self.device)
+        if self.rate_hz and self.highpass_hz and 2 * self.highpass_hz >= self.rate_hz:
+            raise ValueError("highpass_hz must be below half of rate_hz: at this rate nothing would remain")
 
 
 Source = File | Url | Synthetic | Camera | Microphone

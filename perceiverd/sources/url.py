@@ -146,6 +146,8 @@ def media(spec: Url, wanted: MediaFormat, clock: Clock = now_ns) -> Iterator[Med
         read_timeout_s=spec.read_timeout_s,
         live=True,
         why=partial(diagnosis.why, spec),
+        use=spec,
+        log_track=True,
     )
     items = _while_complete(spec, items)
     yield from _pushed(spec, items, clock) if spec.pushed else _pulled(spec, items, clock)

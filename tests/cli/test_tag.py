@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.clips import write_clip
 from tests.support.program import PROGRAM, Perceiverd
+from tests.support.tracks import write_tracks
 
 
 def test_an_unknown_device_is_wrong_usage(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
@@ -100,3 +101,66 @@ def test_progress_is_shown_on_a_terminal(tiny_model: Path, tmp_path: Path) -> No
     assert process.returncode == 0
     assert path.name in drawn
     assert b"\x1b" not in out
+
+
+def test_a_track_that_nobody_chose_is_noted(tiny_model: Path, tmp_path: Path) -> None:
+    """If a file has several audio tracks, one line on standard error names the one that is used."""
+    path = write_tracks(tmp_path / "a.mkv")
+    command = [*PROGRAM, "tag", str(path), "--model", str(tiny_model), "--format", "jsonl", "--top", "527"]
+
+    def tagged(*options: str) -> tuple[int, str, str]:
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    status, usual, err = tagged()
+    chosen = 'track=0 tracks=0:deu,1:eng,2:fra layout=stereo mix="all channels"'
+    assert (status, err) == (0, f"perceiverd: track-chosen source={path} {chosen}\n")
+    assert tagged("--track", "deu") == (0, usual, "")
+    status, other, err = tagged("--track", "1")
+    assert (status, err) == (0, "") and other != usual
+
+
+def test_media_options(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """`--only` leaves a modality out; channel, gain and high-pass change the scores."""
+    path = write_tracks(tmp_path / "a.mkv", "flac", languages=("eng",))
+    tag = ("tag", path, "--model", tiny_model, "--format", "jsonl", "--top", 527)
+    usual = perceiverd(*tag)
+    for only in ("audio", "video"):
+        status, out, err = perceiverd(*tag, "--only", only)
+        assert (status, err) == (0, "")
+        assert {tuple(json.loads(line)["modalities"]) for line in out.splitlines()} == {(only,)}
+    for change in (("--channel", 2), ("--gain-db", -12), ("--highpass-hz", 4000)):
+        status, out, err = perceiverd(*tag, *change)
+        assert (status, err) == (0, "")
+        assert (out != usual[1]) == (change[0] != "--channel")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--only", "video", "--channel", "1"), 'only = "video" leaves out the audio, to which channel belongs'),
+        (("--track", "english"), "track must be a number from 0, or a language code"),
+        (("--channel", "0"), "'--channel': Input should be greater than or equal to 1"),
+        (("--gain-db", "61"), "'--gain-db': Input should be less than or equal to 60"),
+        (("--highpass-hz", "9000"), "'--highpass-hz': Input should be less than or equal to 8000"),
+    ],
+)
+def test_contradictory_media_options_are_wrong_usage(
+    perceiverd: Perceiverd, tmp_path: Path, options: tuple[str, ...], expected: str
+) -> None:
+    """Media options that contradict each other or exceed their range end with status 2."""
+    status, out, err = perceiverd("tag", tmp_path / "a.wav", *options)
+    assert (status, out) == (2, "")
+    assert expected in " ".join(err.split())
+
+
+def test_an_option_that_does_not_fit_a_file_fails_only_that_file(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A file without the wanted channel costs one line; the next file is tagged."""
+    mono, stereo = write_clip(tmp_path / "a.wav", audio_s=1), write_tracks(tmp_path / "b.mka", film=False)
+    tag = ("tag", mono, stereo, "--model", tiny_model, "--channel", 2, "--track", 0)
+    status, out, err = perceiverd(*tag)
+    assert status == 1
+    assert err == f"perceiverd: {mono}: its audio has 1 channel, and no channel 2\n"
+    assert out.startswith(f"{stereo}\n")

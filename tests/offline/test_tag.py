@@ -142,8 +142,8 @@ def test_events_before_a_fault_are_written(tmp_path: Path, tagger: Tagger, monke
     rules = rules_for(tagger, path)
     whole = tag._windows
 
-    def torn(file: str, geometry: Geometry, hop_ns: int) -> Iterator[Window]:
-        yield from itertools.islice(whole(file, geometry, hop_ns), 3)
+    def torn(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Window]:
+        yield from itertools.islice(whole(file, geometry, options), 3)
         raise MediaError("torn")
 
     monkeypatch.setattr(tag, "_windows", torn)

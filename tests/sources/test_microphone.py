@@ -52,7 +52,7 @@ def errors_ms(items: list[Chunk | Timing]) -> list[float]:
 @given(st.floats(-200, 200), st.integers(0, 2**32 - 1))
 def test_audio_has_its_capture_time(ppm: float, seed: int) -> None:
     """With stamps, times are right within 3 ms, however late blocks come and the device's clock drifts."""
-    chance, timeline = np.random.default_rng(seed), AudioTimeline(HZ, HZ, None)
+    chance, timeline = np.random.default_rng(seed), AudioTimeline(HZ, HZ)
     late = chance.exponential(0.02, 500)
     items = [item for block in blocks(500, late=lambda n: float(late[n]), ppm=ppm) for item in timeline.feed(block)]
     assert max(errors_ms(items)[40:]) < 3
@@ -63,7 +63,7 @@ def test_audio_has_its_capture_time(ppm: float, seed: int) -> None:
 @given(st.integers(100, 300), st.integers(200, 16_000))
 def test_an_overflow_leaves_a_gap(at: int, samples: int) -> None:
     """Lost samples leave a gap: first a Timing with a step, then audio at its own time."""
-    timeline = AudioTimeline(HZ, HZ, None)
+    timeline = AudioTimeline(HZ, HZ)
     lossy = blocks(400, late=lambda _: 0.001, lost=lambda n: samples if n == at else 0)
     items = [item for block in lossy for item in timeline.feed(block)]
     assert timeline.timing.steps == 1
@@ -78,7 +78,7 @@ def test_an_overflow_leaves_a_gap(at: int, samples: int) -> None:
 @given(st.sets(st.integers(50, 250), max_size=10))
 def test_dropped_blocks_leave_gaps(gone: set[int]) -> None:
     """Each run of dropped blocks is one interruption; its samples are counted, and later audio has its own time."""
-    timeline = AudioTimeline(HZ, HZ, None)
+    timeline = AudioTimeline(HZ, HZ)
     kept = (block for block in blocks(300, late=lambda _: 0.001) if block.first // LENGTH not in gone)
     items = [item for block in kept for item in timeline.feed(block)]
     assert timeline.timing.steps == len([n for n in gone if n + 1 not in gone])
@@ -91,7 +91,7 @@ def test_dropped_blocks_leave_gaps(gone: set[int]) -> None:
 
 def test_a_sound_server_is_timed_by_arrival() -> None:
     """Stamps of an unknown clock are ignored; audio that was buffered at the opening waits for the end of the burst."""
-    timeline = AudioTimeline(HZ, HZ, None)
+    timeline = AudioTimeline(HZ, HZ)
     items = list[Chunk | Timing]()
     for block in blocks(200, late=lambda n: max(0.01 * (n % 4), 0.35 - 0.025 * n)):
         items += timeline.feed(Block(block.samples, block.first, False, 10**18, block.monotonic_ns))
@@ -99,14 +99,16 @@ def test_a_sound_server_is_timed_by_arrival() -> None:
     assert timeline.timing.steps == 0 and not timeline.stamped
 
 
-def test_channels_are_chosen_or_mixed() -> None:
-    """The configured channel is used, or the mean of the first two."""
-    samples = np.array([[0.5, 0.1, 0.9]] * LENGTH * 4, np.float32)
-    block = Block(samples, 0, False, BEGIN_NS, BEGIN_NS + NS_PER_S // 10)
-    for channel, expected in ((None, 0.3), (1, 0.5), (3, 0.9)):
-        (chunk,) = AudioTimeline(HZ, HZ, channel).feed(block)
-        assert isinstance(chunk, Chunk)
-        assert chunk.samples == pytest.approx(expected)
+@pytest.mark.parametrize(("channel", "expected"), [(None, 0.5), (1, 0.5), (2, 0.5), (3, 0.9)])
+def test_channels_are_chosen_or_mixed(channel: int | None, expected: float) -> None:
+    """The configured channel is used, or a mix of the first two, in which opposite phases do not cancel."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(HZ) / HZ)
+    samples = np.stack([0.5 * tone, -0.5 * tone, 0.9 * tone], axis=1).astype(np.float32)
+    timeline = AudioTimeline(HZ, HZ, Microphone(channel=channel))
+    chunks = list(timeline.feed(Block(samples, 0, False, BEGIN_NS, BEGIN_NS + NS_PER_S)))
+    received = np.concatenate([chunk.samples for chunk in chunks if isinstance(chunk, Chunk)])
+    middle = received[HZ // 4 : -HZ // 4]
+    assert np.sqrt(2 * np.mean(middle**2)) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.fixture(scope="module")

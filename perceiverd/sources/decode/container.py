@@ -13,7 +13,7 @@ from typing import cast
 
 import av
 from av.container import InputContainer
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
@@ -28,7 +28,9 @@ from perceiverd.sources.decode.decoders import (
     VideoDecoder,
 )
 from perceiverd.sources.decode.opening import Why, message_of, name_of, open_container
+from perceiverd.sources.decode.tracks import Tracks, choose
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
+from perceiverd.sources.specs import MediaOptions
 
 logger = logging.getLogger("perceiverd.sources")
 
@@ -50,9 +52,9 @@ class MediaInfo:
 def inspect(path: Path) -> MediaInfo:
     """Read the header of a file without decoding it. Raises MediaError."""
     with open_container(path, {}, None, None) as container:
-        video, audio = _best_streams(container, name_of(path))
+        tracks = choose(container, name_of(path), MediaOptions())
         duration_s = container.duration / av.time_base if container.duration else None
-        return MediaInfo(duration_s, has_audio=audio is not None, has_video=video is not None)
+        return MediaInfo(duration_s, has_audio=tracks.audio is not None, has_video=tracks.video is not None)
 
 
 def read(
@@ -65,12 +67,15 @@ def read(
     live: bool = False,
     counts: DecodeCounts | None = None,
     why: Why | None = None,
+    use: MediaOptions | None = None,
+    log_track: bool = False,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path) or URL (str) in the container's order, from time 0 on.
 
     Frames are (height, width, 3) as wanted, chunks mono at the wanted rate; a missing modality is left out.
     `live` reads with little delay, stamps formats without times on arrival, and fails on damage that a file survives.
-    `why` explains why a URL could not be opened.
+    `why` explains why a URL could not be opened. `use` names the tracks and says what to do with audio; with
+    `log_track`, the choice is logged.
 
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
@@ -78,7 +83,11 @@ def read(
     counts = counts or DecodeCounts()
     name, end_ns = name_of(what), -1
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
-        decoders = _decoders(container, wanted, name, counts, live=live)
+        use = use or MediaOptions()
+        tracks = choose(container, name, use, live=live)
+        if log_track and wanted.audio_rate_hz is not None:
+            tracks.log_audio(name, use)
+        decoders = _decoders(container, tracks, wanted, name, counts, use, live=live)
         packets = _packets(container, list(decoders), name, counts, read_timeout_s, live=live)
         for item in _decoded(packets, decoders, name, live=live):
             end_ns = max(end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
@@ -105,14 +114,21 @@ def _log_damage(container: InputContainer, name: str, end_ns: int, counts: Decod
 
 
 def _decoders(
-    container: InputContainer, wanted: MediaFormat, name: str, counts: DecodeCounts, *, live: bool
+    container: InputContainer,
+    tracks: Tracks,
+    wanted: MediaFormat,
+    name: str,
+    counts: DecodeCounts,
+    use: MediaOptions,
+    *,
+    live: bool,
 ) -> dict[int, StreamDecoder]:
     """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
-    video, audio = _best_streams(container, name, live=live)
+    video, audio = tracks.video, tracks.audio
     origin_ns = None if live and container.format.name in CLOCKLESS else _origin_ns(container)
     decoders: dict[int, StreamDecoder] = {}
     if audio is not None and wanted.audio_rate_hz is not None:
-        decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz)
+        decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz, use)
     if video is not None and wanted.video is not None:
         # Decoding frames on several threads at once is faster, but holds as many frames back.
         video.thread_type = "SLICE" if live else "AUTO"
@@ -120,6 +136,8 @@ def _decoders(
         decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills)
     if not decoders:
         has, wants = ("audio", "video") if video is None else ("video", "audio")
+        if use.only:
+            raise MediaError(f'{name}: only = "{use.only}" is set, and the model uses no {use.only}; remove it')
         raise MediaError(f"{name}: has only {has} and the model wants only {wants}; take another model or file")
     for stream in container.streams:
         if stream.index not in decoders:
@@ -193,38 +211,3 @@ def _check_silence(name: str, asked_ns: int, read_timeout_s: float | None) -> No
 def _origin_ns(container: InputContainer) -> int:
     start = container.start_time  # in microseconds; None if no stream says when it begins
     return (start or 0) * (NS_PER_S // av.time_base)
-
-
-def _best_streams(
-    container: InputContainer, name: str, *, live: bool = False
-) -> tuple[av.VideoStream | None, av.AudioStream | None]:
-    """The video and its audio; at least one of them. Raises MediaError."""
-    video = _best_video(container)
-    audio = _best_audio(container, video)
-    if video is None and audio is None:
-        hint = "name a media file"
-        if live:
-            hint = "set the device to a codec that FFmpeg knows: H.264 or H.265, AAC or G.711"
-        raise MediaError(f"{name}: has neither audio nor video that can be decoded; {hint}")
-    return video, audio
-
-
-def _best_video(container: InputContainer) -> av.VideoStream | None:
-    """FFmpeg's choice, but never the picture on an album's cover."""
-    best = container.streams.best("video")
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    films = [stream for stream in films if _is_decodable(stream)]
-    return next((stream for stream in films if stream is best), films[0] if films else None)
-
-
-def _best_audio(container: InputContainer, video: av.VideoStream | None) -> av.AudioStream | None:
-    """FFmpeg's choice of the audio that belongs to this video."""
-    best = container.streams.best("audio", related=video)
-    streams = [stream for stream in container.streams.audio if _is_decodable(stream)]
-    return next((stream for stream in streams if stream is best), streams[0] if streams else None)
-
-
-def _is_decodable(stream: av.VideoStream | av.AudioStream) -> bool:
-    """Whether this FFmpeg has a decoder for it; PyAV's stubs do not know that there may be none."""
-    context: object = stream.codec_context
-    return context is not None

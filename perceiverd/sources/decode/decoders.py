@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
-from perceiverd.sources.decode.audio import Resampler
 from perceiverd.sources.decode.decimate import Decimator
+from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.decode.video import Sizer
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
+from perceiverd.sources.specs import AudioOptions
 
 Packet: TypeAlias = "av.Packet[av.AudioStream] | av.Packet[av.VideoStream]"
 
 CORRUPT_RUN = 100
 """After this many packets in a row that cannot be decoded, we expect nothing more of a stream as it is."""
 ASSUMED_FPS = 25
+LOUDEST = 16.0
+"""Lossy codecs decode beyond full scale, but not beyond this: more is damage."""
 
 
 @dataclass(slots=True)
@@ -94,15 +97,23 @@ class AudioDecoder(StreamDecoder):
 
     kind = "audio"
 
-    def __init__(self, stream: av.AudioStream, origin_ns: int | None, counts: DecodeCounts, rate_hz: int) -> None:
+    def __init__(
+        self,
+        stream: av.AudioStream,
+        origin_ns: int | None,
+        counts: DecodeCounts,
+        rate_hz: int,
+        options: AudioOptions | None = None,
+    ) -> None:
         super().__init__(stream, origin_ns, counts)
-        self._resampler = Resampler(rate_hz)
+        self._resampler = MonoResampler(rate_hz, options)
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
-        """Resample the decoded audio."""
+        """Mix and resample the decoded audio."""
         assert isinstance(item, av.AudioFrame)
         if item.samples and item.sample_rate > 0:
-            yield from self._resampler.feed(to_mono(item), item.sample_rate, self.time_ns(item))
+            names = [channel.name for channel in item.layout.channels]
+            yield from self._resampler.feed(to_channels(item), names, item.sample_rate, self.time_ns(item))
 
     def flush(self) -> Iterator[Media]:
         """The end of the resampler's filter."""
@@ -142,18 +153,18 @@ class VideoDecoder(StreamDecoder):
         yield Frame(start_ns, self._sizer.fit(item, self._aspect), still)
 
 
-def to_mono(audio: av.AudioFrame) -> NDArray[np.float32]:
-    """The mean of all channels, (S,), full scale at -1..1."""
-    data = np.asarray(audio.to_ndarray())  # (channels, S), or (1, S * channels) if they are interleaved
+def to_channels(audio: av.AudioFrame) -> NDArray[np.float32]:
+    """The samples (C, S), full scale at -1..1."""
+    data = np.asarray(audio.to_ndarray())  # (C, S), or (1, S * C) if they are interleaved
     if not audio.format.is_planar:
         data = data.reshape(-1, audio.layout.nb_channels).T
-    mono = data.mean(axis=0, dtype=np.float64).astype(np.float32)  # (S,)
+    samples: NDArray[np.float32] = data.astype(np.float32)
     match data.dtype.kind:
         case "u":
-            mono = (mono - 128) / 128
+            samples = (samples - np.float32(128)) / np.float32(128)
         case "i":
-            mono = mono / 2 ** (8 * data.dtype.itemsize - 1)
+            samples = samples / np.float32(2 ** (8 * data.dtype.itemsize - 1))
         case _:
-            # One damaged float would ring in the resampler for ever.
-            mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
-    return np.asarray(mono, np.float32)
+            # One damaged float would ring in the filters for ever.
+            samples = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -LOUDEST, LOUDEST)
+    return np.asarray(samples, np.float32)

@@ -226,7 +226,7 @@ def _try_microphone(spec: Microphone, wanted: MediaFormat, length_ns: int, began
     device = portaudio.find(spec.device, portaudio.input_devices(library), alsa.cards())
     audio = microphone.AudioInput(library, device, spec)
     yield OpenedDevice(device.name, f"{audio.rate_hz} Hz, {audio.channels} of {device.channels} channels")
-    timeline = microphone.AudioTimeline(audio.rate_hz, wanted.audio_rate_hz, spec.channel)
+    timeline = microphone.AudioTimeline(audio.rate_hz, wanted.audio_rate_hz, spec)
     pieces, ends, block = list[Chunk](), list[tuple[int, int]](), audio.block(microphone.FIRST_BLOCK_S)
     first_ns = now_ns()
     while now_ns() < first_ns + length_ns:

@@ -41,6 +41,8 @@ class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the source refers to, by name."""
     snapshots: SnapshotOptions | None = None
     """None if nobody will request a snapshot."""
+    logs: bool = False
+    """Whether the worker logs on standard error from INFO upwards, as the daemon does; otherwise only warnings."""
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -119,7 +119,8 @@ class SourceProcess:
             self._lost(now_ns, "exited", f"cannot be started ({error.strerror})")
             return
         request = StartRequest(
-            *(self.source, wanted, endpoint, self.token, self.incarnation, self.secrets, self.snapshots)
+            *(self.source, wanted, endpoint, self.token, self.incarnation, self.secrets, self.snapshots),
+            logs=logger.isEnabledFor(logging.INFO),
         )
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):  # it has died already; the next poll sees that

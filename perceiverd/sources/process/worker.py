@@ -16,12 +16,14 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import msgspec
 import zmq
 
+from perceiverd.core import logs
 from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import Media, MediaFormat, Timing
 from perceiverd.core.secrets import redacted
@@ -117,6 +119,8 @@ def main() -> int:
         try:
             if isinstance(source, Url):
                 source = source.filled(request.secrets)
+            if request.logs:
+                logs.to_stderr(partial(_without_secrets, source=source, request=request))
             for item in media(source, wanted):
                 sender.send(item)
                 if recorder:

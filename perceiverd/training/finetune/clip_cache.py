@@ -32,6 +32,8 @@ from perceiverd.training.finetune.manifest import ManifestRow
 
 TOLERANCE = replace(WindowConfig().tolerance, wait_ns=3600 * NS_PER_S)
 """A whole clip is pushed before a window is cut without one modality."""
+MIX = "mix2"
+"""The version of the downmix, in the folder's name: clips that an older one mixed are decoded again."""
 FULL_SCALE = 32_768
 """The int16 value of a sample of 1.0."""
 SPARE_S = 0.5
@@ -112,7 +114,7 @@ class ClipCache:
         """Each media format has its own folder in `folder`."""
         self.media_format = geometry.media_format
         video, rate_hz = self.media_format.video, self.media_format.audio_rate_hz
-        audio_part = f"{rate_hz}hz" if rate_hz else ""
+        audio_part = f"{rate_hz}hz-{MIX}" if rate_hz else ""
         video_part = f"{video.width}x{video.height}-{video.fps:g}fps" if video else ""
         self.folder = folder / "-".join(filter(None, (audio_part, video_part)))
 

@@ -102,16 +102,31 @@ def test_audio_above_the_models_rate_is_removed(clip: Clip) -> None:
     assert np.abs(whole(chunks)[4000:-4000]).max() < 1e-5
 
 
-def test_channels_are_averaged(clip: Clip) -> None:
-    """A tone on one of six channels has a sixth of its amplitude."""
-    path = clip(
-        "a.wav",
-        sound=lambda t: np.eye(6)[:, 2:3] * tone()(t)[None],
-        audio_codec="pcm_s24le",
-        layout="5.1",
-        rate_hz=48000,
-    )
-    assert peak(whole(split(path)[1])[4000:-4000])[1] == pytest.approx(0.5 / 6, rel=0.02)
+@pytest.mark.parametrize(
+    ("layout", "codec", "name", "gains"),
+    [
+        ("5.1", "pcm_s24le", "a.wav", (0, 0, 1, 0, 0, 0)),
+        ("5.1(side)", "ac3", "a.ac3", (0, 0, 1, 0, 0, 0)),
+        ("5.1(side)", "eac3", "a.ts", (1, 1, 0, 0, 0, 0)),
+        ("7.1", "flac", "a.mka", (0, 0, 0, 0, 0, 0, 1, 0)),
+        ("quad", "pcm_s16le", "b.wav", (1, -1, -1, 1)),
+        ("stereo", "aac", "a.m4a", (1, -1)),
+        ("stereo", "libopus", "a.ogg", (1, -0.7)),
+        ("stereo", "flac", "a.flac", (0, 1)),
+    ],
+)
+def test_no_channel_is_diluted_or_cancelled(
+    clip: Clip, layout: str, codec: str, name: str, gains: tuple[float, ...]
+) -> None:
+    """A tone keeps its level in one main channel alone, in a pair, and in opposite phases, with any codec."""
+    path = clip(name, sound=lambda t: np.outer(gains, tone()(t)), audio_codec=codec, layout=layout, rate_hz=48000)
+    assert peak(whole(split(path)[1])[4000:-4000])[1] == pytest.approx(0.5, rel=0.04)
+
+
+def test_the_lfe_is_left_out(clip: Clip) -> None:
+    """A tone in the LFE alone is not heard."""
+    path = clip("a.wav", sound=lambda t: np.outer(np.eye(6)[3], tone()(t)), audio_codec="pcm_s24le", layout="5.1")
+    assert np.abs(whole(split(path)[1])).max() < 1e-4
 
 
 def test_a_beep_keeps_its_time(clip: Clip) -> None:
