@@ -92,7 +92,7 @@ def redacted(text: str, secrets: Mapping[str, str]) -> str:
 def has_stray_at(url: str) -> bool:
     """Whether there is an @ after the host: in the path, or at the end of a password that has / ? or # in it.
 
-    The two cannot be told apart if the password begins with digits, because those look like a port.
+    The two cannot be distinguished if the password begins with digits, because those look like a port.
     """
     return re.search("://[^/?#]*[/?#].*@", url) is not None
 

@@ -6,8 +6,8 @@ What happens to the scores of a window, in this order:
 * **Smoothing**, in continuous time: the smoothed score s follows the scores x by tau * ds/dt = x - s. A window's score
   holds since the end of the window before. The exact solution is s += (1 - exp(-dt / tau)) * (x - s). So the weight of
   a window is the time that it stands for, not its number. A median or mean of the last n windows would change its
-  meaning with every hop and every dropped window, and would count overlapping windows as if they were independent. The
-  solution is one number a label, and because it is the same for all labels, roll-up survives it.
+  meaning with every hop and every dropped window. It would also count overlapping windows as independent. The solution
+  is one number a label, and because it is the same for all labels, roll-up survives it.
 * **Hysteresis.** A label holds while its smoothed score is at or above `on`. Its event begins when it has held for the
   minimum duration. Below `off` the event fades, and ends if the score does not come back within the merge gap.
 * **Lineage.** An event replaces those of the labels above it. A label that has held for long enough waits for a label
