@@ -40,7 +40,7 @@ def look_up(name: str, environment: Mapping[str, str]) -> str:
     else:
         what = f"environment variable {name}"
         if name not in environment:
-            raise ConfigError(f"the {what} is not set; set it, for a service in the file of EnvironmentFile=")
+            raise ConfigError(f"the {what} is not set; set it, for the service in /etc/perceiverd/secrets.env")
         value = environment[name]
     if not 0 < len(value) <= LONGEST:
         raise ConfigError(f"the {what} " + (f"is longer than {LONGEST} characters" if value else "is empty"))

@@ -1,7 +1,7 @@
 """The daemon: sources in, labels out, for months. One loop on one thread, no locks.
 
 Each turn takes what has arrived, cuts windows, tags the newest window of every stream as one batch, and publishes. If a
-stream has newer windows, the older ones are dropped and counted, here only: live labels that come late are useless. The
+stream has newer windows, the older ones are dropped and counted: live labels that come late are useless. The
 parts do the work; this module holds their order.
 """
 
