@@ -4,11 +4,7 @@ A configuration is data: building it opens nothing, logs nothing and reads no en
 up in a separate step (`reader.secrets_of`) and never stored in it.
 
 The docstrings under the fields are written for operators. They are the comments of `configs/perceiverd.toml` and the
-<<<<<<< HEAD
-descriptions in `configs/perceiverd.schema.json`; `make docs` updates both.
-=======
 descriptions in `configs/perceiverd.schema.json`; `make docs` writes both.
->>>>>>> d3a03c9 (What a newcomer stumbled over: documents name every file of a change, reasons of explain name the option, errors say what to do)
 """
 
 from __future__ import annotations
