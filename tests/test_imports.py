@@ -1,7 +1,8 @@
-"""Which large libraries each entry module loads: a fresh interpreter imports it."""
+"""Which large libraries each entry module loads, in a fresh interpreter; and that the package is marked as typed."""
 
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 
@@ -26,3 +27,8 @@ def test_an_entry_module_loads_only_what_it_needs(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert LIBRARIES & set(done.stdout.split()) == LOADED[module]
+
+
+def test_the_package_is_typed() -> None:
+    """Type checkers read the package's types only if it has this marker (PEP 561)."""
+    assert (files("perceiverd") / "py.typed").is_file()

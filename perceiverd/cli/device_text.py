@@ -1,4 +1,4 @@
-"""What `perceiverd devices` prints: cameras, microphones and trials as text, advice, and JSON. Opens no device."""
+"""What `perceiverd devices` prints: lists, results of `--try` and advice as text, and JSON. Opens no device."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _remark(audio: AudioQuality) -> str:
     return ""
 
 
-def trial_lines(answer: Answer) -> Iterator[str]:
+def result_lines(answer: Answer) -> Iterator[str]:
     """What a device gave while it was tried."""
     match answer:
         case OpenedDevice():
@@ -176,8 +176,8 @@ def advice(usable: Sequence[Camera | Microphone]) -> str:
     kinds = " and ".join(kind_of(each) for each in usable)
     first = usable[0]
     name = f"camera:{first.device}" if isinstance(first.device, int) else str(first.device)
-    trial = f"To try one of them: perceiverd devices --try '{name}'"
-    return f"To use this {kinds}, write into the configuration:\n\n{configuration(usable)}\n\n{trial}"
+    attempt = f"To try one of them: perceiverd devices --try '{name}'"
+    return f"To use this {kinds}, write into the configuration:\n\n{configuration(usable)}\n\n{attempt}"
 
 
 def configuration(sources: Sequence[Camera | Microphone]) -> str:

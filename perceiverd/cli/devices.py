@@ -108,11 +108,11 @@ def try_out(name: str, *, json: bool = False) -> int:
     if json:
         print(msgspec.json.encode([msgspec.to_builtins(each) for each in answers]).decode())
         return EXIT_FAILED if fault else 0
-    for line in (line for each in answers for line in device_text.trial_lines(each)):
+    for line in (line for each in answers for line in device_text.result_lines(each)):
         print(line)
     if fault:
-        # A name without a kind was looked for among cameras and microphones; the fault names only the latter.
-        microphone = f"microphone {name!r}: there is none of this name"
+        # A name without a kind can be that of a camera or a microphone; the fault names only microphones.
+        microphone = f"microphone {name!r}: no microphone has this name"
         print(
             f"perceiverd: {fault.replace(microphone, f'{name!r}: no camera or microphone has this name')}",
             file=sys.stderr,

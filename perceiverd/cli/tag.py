@@ -15,7 +15,7 @@ from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.offline import tag
 from perceiverd.offline.records import FORMATS, FormatName
-from perceiverd.pipeline.device import DEVICE
+from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.sources.specs import MediaOptions
@@ -44,7 +44,7 @@ class TagCommand:
 
 def run(command: TagCommand) -> int:
     """Tag the files; returns 1 if a file failed, else 0. Raises PerceiverdError, and BadParameter for the device."""
-    if not DEVICE.fullmatch(command.device):
+    if not DEVICE_PATTERN.fullmatch(command.device):
         raise typer.BadParameter(f"{command.device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(command.model or DEFAULT)

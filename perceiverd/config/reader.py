@@ -26,9 +26,11 @@ def load(path: Path, endpoint: str | None = None) -> Config:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror}") from error
+        raise ConfigError(
+            f"{path}: cannot read the configuration: {error.strerror}; check the path and the permissions"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+        raise ConfigError(f"{path}: not TOML: {error}; correct this place") from error
     try:
         settings = _rooted(_parse(table), path.resolve().parent)
     except ConfigError as error:

@@ -4,7 +4,7 @@ A configuration is data: building it opens nothing, logs nothing and reads no en
 up in a separate step (`reader.secrets_of`) and never stored in it.
 
 The docstrings under the fields are written for operators. They are the comments of `configs/perceiverd.toml` and the
-descriptions in `configs/perceiverd.schema.json`; `configs/build.py` updates both.
+descriptions in `configs/perceiverd.schema.json`; `make docs` writes both.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Meta
 from perceiverd.core.media import NS_PER_S
 from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.model.card import DEFAULT
-from perceiverd.pipeline.device import DEVICE
+from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.rules import EventOptions, StreamOptions
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Tolerance
@@ -44,7 +44,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """CPU threads for the network; 0 leaves the choice to PyTorch."""
 
     def __post_init__(self) -> None:
-        if not DEVICE.fullmatch(self.device):
+        if not DEVICE_PATTERN.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {self.device!r}")
         if not self.name:
             raise ValueError("name is empty; give a model's name or folder")

@@ -40,7 +40,7 @@ def look_up(name: str, environment: Mapping[str, str]) -> str:
     else:
         what = f"environment variable {name}"
         if name not in environment:
-            raise ConfigError(f"the {what} is not set; set it, for a service in the file of EnvironmentFile=")
+            raise ConfigError(f"the {what} is not set; set it, for the service in /etc/perceiverd/secrets.env")
         value = environment[name]
     if not 0 < len(value) <= LONGEST:
         raise ConfigError(f"the {what} " + (f"is longer than {LONGEST} characters" if value else "is empty"))
@@ -92,7 +92,7 @@ def redacted(text: str, secrets: Mapping[str, str]) -> str:
 def has_stray_at(url: str) -> bool:
     """Whether there is an @ after the host: in the path, or at the end of a password that has / ? or # in it.
 
-    The two cannot be told apart if the password begins with digits, because those look like a port.
+    The two cannot be distinguished if the password begins with digits, because those look like a port.
     """
     return re.search("://[^/?#]*[/?#].*@", url) is not None
 

@@ -1,12 +1,32 @@
-"""SIGTERM, SIGINT and SIGHUP as flags that a loop reads. Knows nothing of the loop."""
+"""Signals: flags that a loop reads, handlers that are put back, and the end of a parent. Knows nothing of the loop."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import signal
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Self
 
 STOP = (signal.SIGTERM, signal.SIGINT)
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+
+
+@contextlib.contextmanager
+def handling(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` for these signals while the context is open; its end puts the old handlers back."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the thread that started it ends, however that ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class SignalFlags:

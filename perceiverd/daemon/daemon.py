@@ -1,7 +1,7 @@
 """The daemon: sources in, labels out, for months. One loop on one thread, no locks.
 
 Each turn takes what has arrived, cuts windows, tags the newest window of every stream as one batch, and publishes. If a
-stream has newer windows, the older ones are dropped and counted, here only: live labels that come late are useless. The
+stream has newer windows, the older ones are dropped and counted: live labels that come late are useless. The
 parts do the work; this module holds their order.
 """
 
@@ -329,8 +329,8 @@ class Daemon:
     def _is_stuck(self, now: int) -> bool:
         """Whether a stream is up, has given windows before, and has sent none recently.
 
-        The supervisor restarts what is down. A restart of the daemon would not help a stream that is up and never gave
-        a window (a camera slower than the model can use), and would hurt the others.
+        The supervisor restarts what is down. A stream that is up and never gave a window has a camera slower than the
+        model can use. A restart of the daemon would not help it, and would hurt the others.
         """
         return any(stream.progress.is_stuck(now, self._recent_ns) for stream in self._streams.values())
 

@@ -79,7 +79,7 @@ def servable(one_s: float, many_s: float, hop_s: float) -> int:
 
 
 def _hop_for(one_s: float, many_s: float, streams: int) -> float:
-    """The hop that so many streams need, rounded up to a tenth of a second."""
+    """The hop that this many streams need, rounded up to a tenth of a second."""
     return math.ceil((one_s + (streams - 1) * _next_s(one_s, many_s)) / NETWORK_SHARE * 10) / 10
 
 

@@ -20,6 +20,7 @@ from perceiverd.core import logs
 from perceiverd.core.errors import ConfigError, WireError, nearest
 from perceiverd.core.labels import Label, ontology
 from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.core.signals import STOP, handling
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.mqtt.broker import PASSWORD, Address, Broker
 from perceiverd.mqtt.homeassistant import TopicState
@@ -180,9 +181,5 @@ class Bridge:
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with handling(STOP, stop):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

@@ -207,7 +207,9 @@ def _opened(output: Path | None, files: Sequence[str]) -> Iterator[TextIO]:
     try:
         out = output.open("w", encoding="utf-8")
     except OSError as error:
-        raise PerceiverdError(f"{output}: cannot write the output: {error.strerror}") from error
+        raise PerceiverdError(
+            f"{output}: cannot write the output: {error.strerror}; check the folder and the permissions"
+        ) from error
     with out:
         yield out
 

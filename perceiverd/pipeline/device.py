@@ -4,4 +4,4 @@ from __future__ import annotations
 
 import re
 
-DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
+DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d{1,3})?")

@@ -13,7 +13,7 @@ from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.encoding import audio_tokens, video_tokens
 from perceiverd.model.inference import Inference
-from perceiverd.pipeline.device import DEVICE
+from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.windower import Window
 
 
@@ -72,7 +72,7 @@ def device_of(name: str, index: int | None = None) -> torch.device:
 
     Raises ConfigError if the name is unknown, or if the device is missing.
     """
-    if not DEVICE.fullmatch(name):
+    if not DEVICE_PATTERN.fullmatch(name):
         raise ConfigError(f"device {name!r} is not auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count()
     if name == "cpu" or (name == "auto" and not count):

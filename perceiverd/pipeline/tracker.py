@@ -6,8 +6,8 @@ What happens to the scores of a window, in this order:
 * **Smoothing**, in continuous time: the smoothed score s follows the scores x by tau * ds/dt = x - s. A window's score
   holds since the end of the window before. The exact solution is s += (1 - exp(-dt / tau)) * (x - s). So the weight of
   a window is the time that it stands for, not its number. A median or mean of the last n windows would change its
-  meaning with every hop and every dropped window, and would count overlapping windows as if they were independent. The
-  solution is one number a label, and because it is the same for all labels, roll-up survives it.
+  meaning with every hop and every dropped window. It would also count overlapping windows as independent. The solution
+  is one number a label, and because it is the same for all labels, roll-up survives it.
 * **Hysteresis.** A label holds while its smoothed score is at or above `on`. Its event begins when it has held for the
   minimum duration. Below `off` the event fades, and ends if the score does not come back within the merge gap.
 * **Lineage.** An event replaces those of the labels above it. A label that has held for long enough waits for a label
@@ -353,24 +353,25 @@ class EventTracker:
                 return f"{score} is below on, {on}"
             case LabelState.COOL_DOWN:
                 ago, needed = _s((self._start_ns or 0) - self._over_ns[i]), _s(rules.cooldown_ns[i])
-                return f"its last event ended {ago} s before this window began; {needed} s must lie between"
+                return f"its last event ended {ago} s before this window began; cooldown_s is {needed}"
             case LabelState.SUBSUMED:
                 there = [rules.labels[j].name for j in rules.those_below(i) if self._open[j]]
-                return f"{' and '.join(there)} took its place"
+                return f"{' and '.join(there)} took its place (subsume)"
             case LabelState.NOT_ALLOWED:
-                return "not on the list of allowed labels"
+                return "not in allow"
             case LabelState.DENIED:
-                return "on the list of denied labels"
+                return "in deny"
             case LabelState.HOLDING:
                 held, needed = _s(now_ns - self._since_ns[i]), _s(rules.min_duration_ns[i])
                 waits = [rules.labels[j].name for j in rules.those_below(i) if self._holding[j]]
                 also = f"; waits for {' and '.join(waits)}" if waits and rules.subsume[i] else ""
-                return f"at or above on, {on}, for {held} of {needed} s{also}"
+                return f"at or above on, {on}, for {held} s; min_duration_s is {needed}{also}"
             case LabelState.OPEN:
                 return f"open for {_s(now_ns - self._from_ns[i])} s"
             case LabelState.FADING:
                 gap, needed = _s((self._start_ns or 0) - self._to_ns[i]), _s(rules.merge_gap_ns[i])
-                return f"{score} is below off, {off}; ends unless it is back within {needed} s, {gap} are over"
+                back = f"it ends unless it returns within merge_gap_s, {needed}; {gap} s have passed"
+                return f"{score} is below off, {off}; {back}"
 
 
 def _s(duration_ns: int | np.int64) -> str:

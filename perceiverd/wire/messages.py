@@ -103,7 +103,8 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     labels: tuple[Tag, ...]
     """Labels with their scores, the highest score first."""
     dropped: int
-    """Windows of this stream that were replaced by newer ones and not tagged, since the last message."""
+    """Windows of this stream that were not tagged, since the last message: newer ones replaced them, or the machine was
+    suspended."""
     skew_ms: float | None = None
     """How much later the video frames were captured than the audio beside them, in ms, by the sources' clocks. Negative
     if earlier. Mean over the model's ticks; null if the window has only one modality."""
@@ -177,7 +178,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     windows: int
     """Windows tagged since boot."""
     dropped: int
-    """Windows that were replaced by newer ones and not tagged, since boot."""
+    """Windows that were not tagged, since boot: newer ones replaced them, or the machine was suspended."""
     late: int
     """Frames and chunks dropped since boot because they arrived after their window."""
     gaps: int

@@ -120,7 +120,7 @@ def test_a_microphone_is_listed_with_its_level(pulse: Pulse, tmp_path: Path) -> 
 @needs_microphone
 @pytest.mark.long
 def test_a_microphone_is_tried(pulse: Pulse) -> None:
-    """A trial reports delay, sample rate, jitter and level of three seconds."""
+    """`--try` reports delay, sample rate, jitter and level of three seconds."""
     with pulse.playing(TONE):
         done = command("--try", FAKE, **pulse.environment)
         answers = json.loads(command("--try", FAKE, "--json", **pulse.environment).stdout)
@@ -153,7 +153,7 @@ def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
             pulse.thaw()
         assert time.monotonic() - began_s < 60
     assert done.returncode == 1
-    assert re.search(r"perceiverd: .*(does not answer within|no audio for|there is none of this name)", done.stderr)
+    assert re.search(r"perceiverd: .*(does not answer within|no audio for|has this name)", done.stderr)
 
 
 def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:

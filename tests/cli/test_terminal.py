@@ -15,7 +15,7 @@ SHARES = st.floats(0, 1)
 
 @pytest.mark.parametrize(("encoding", "full"), [("utf-8", "█"), ("ascii", "#"), ("latin-1", "#"), ("none-such", "#")])
 def test_signs_are_those_that_can_be_shown(encoding: str, full: str) -> None:
-    """Where an output's encoding has no blocks, plain signs stand in their place."""
+    """If an output's encoding has no block characters, plain characters replace them."""
     assert Glyphs.of(encoding).full == full
 
 

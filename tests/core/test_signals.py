@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from perceiverd.core.signals import SignalFlags
+from perceiverd.core.signals import STOP, SignalFlags, handling
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -45,3 +45,33 @@ def test_a_reload_is_kept_for_later_while_the_program_starts() -> None:
     with SignalFlags() as flags:
         signal.raise_signal(signal.SIGHUP)
         assert flags.should_reload
+
+
+def test_handlers_are_put_back_after_a_failure() -> None:
+    """A handler is called only while its context is open, even if that ends with an error."""
+    before, received = [signal.getsignal(number) for number in STOP], list[int]()
+
+    def interrupted() -> None:
+        with handling(STOP, lambda number, _: received.append(number)):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        interrupted()
+    assert received == [signal.SIGINT, signal.SIGTERM]
+    assert [signal.getsignal(number) for number in STOP] == before
+
+
+def test_a_process_dies_with_its_parent() -> None:
+    """The kernel kills a process that asked for it as soon as its parent has ended."""
+    code = (
+        "import os, time\n"
+        "from perceiverd.core.signals import die_with_parent\n"
+        "if os.fork(): time.sleep(1); os._exit(0)\n"
+        "die_with_parent()\n"
+        "time.sleep(60)\n"
+    )
+    # The process holds the pipe, so `run` returns when both have ended.
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -72,7 +72,7 @@ def test_described_log_events_are_logged() -> None:
 
 
 def test_log_calls_are_read_from_source(tmp_path: Path) -> None:
-    """Room, levels and fields of a call come from its source; a computed name is none."""
+    """Room, levels and fields of a call come from its source; a computed name is ignored."""
     (tmp_path / "wire").mkdir()
     (tmp_path / "wire" / "keys.py").write_text(
         'log_event(logger, logging.INFO if good else logging.ERROR, "keys-read", folder=folder, count=1)\n'

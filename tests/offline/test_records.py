@@ -1,11 +1,22 @@
 """The records that `perceiverd tag` writes, as text and as JSON."""
 
 import json
+from typing import get_args, get_type_hints
 
 import msgspec
 import pytest
 
-from perceiverd.offline.records import FileEvent, FileExplanation, FileScores, FileSummary, JsonLines, TextLines
+from perceiverd.cli import app
+from perceiverd.offline.records import (
+    FORMATS,
+    FileEvent,
+    FileExplanation,
+    FileScores,
+    FileSummary,
+    FormatName,
+    JsonLines,
+    TextLines,
+)
 from perceiverd.wire import messages
 from perceiverd.wire.messages import Tag
 
@@ -113,3 +124,9 @@ def test_an_event_is_a_line() -> None:
     assert list(record) == ["type", *FileEvent.__struct_fields__]
     assert (record["type"], record["kind"], record["id"]) == ("event", "end", "74-640")
     assert record["explanation"] == {"score": 0.2, "on": 0.5, "off": 0.25, "windows": 4, "reason": "faded"}
+
+
+def test_formats_of_the_command_line_are_those_of_the_writers() -> None:
+    """`tag --format` offers exactly the formats that have a writer."""
+    offered = get_args(get_type_hints(app.tag)["form"])
+    assert set(offered) == set(FORMATS) == set(get_args(FormatName))

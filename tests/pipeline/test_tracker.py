@@ -76,7 +76,7 @@ def test_an_event_waits_for_the_minimum_duration() -> None:
     """It begins when the score has held for this time, and its start is that of the first window at or above on."""
     tracker = make(set_to(min_duration_s=1))
     assert play(tracker, Music=[0.9, 0.9]) == []
-    assert state_of(tracker, MUSIC) == ("holding", "at or above on, 0.5, for 0.5 of 1 s")
+    assert state_of(tracker, MUSIC) == ("holding", "at or above on, 0.5, for 0.5 s; min_duration_s is 1")
     (change,) = tracker.track(
         np.eye(N, dtype=np.float32)[MUSIC], 2 * HOP_NS, 2 * HOP_NS + WINDOW_NS, ("audio", "video")
     )
@@ -209,7 +209,7 @@ def test_a_specific_event_replaces_a_general_one() -> None:
         ("end", "Dog", "subsumed"),
         ("begin", "Bark", "confirmed"),
     ]
-    assert state_of(tracker, DOG) == ("subsumed", "Bark took its place")
+    assert state_of(tracker, DOG) == ("subsumed", "Bark took its place (subsume)")
     assert tracker.suppressed["subsumed"] == 2  # the animal, and from the bark on the dog
     assert play(tracker, 3, Dog=[0.9] * 5) == [("end", "Bark", "faded"), ("begin", "Dog", "confirmed")]
 
@@ -218,7 +218,10 @@ def test_a_general_label_waits_for_a_specific_one() -> None:
     """A label that reaches on first begins no event that a label below it would replace at once."""
     tracker = make(set_to(subsume=True, min_duration_s=0.5))
     assert play(tracker, Dog=[0.9, 0.9], Bark=[0, 0.9]) == []
-    assert state_of(tracker, DOG) == ("holding", "at or above on, 0.5, for 0.5 of 0.5 s; waits for Bark")
+    assert state_of(tracker, DOG) == (
+        "holding",
+        "at or above on, 0.5, for 0.5 s; min_duration_s is 0.5; waits for Bark",
+    )
     assert play(tracker, 2, Dog=[0.9], Bark=[0.9]) == [("begin", "Bark", "confirmed")]
     # It waits for its minimum duration again, and no longer.
     tracker = make(
@@ -238,7 +241,7 @@ def test_an_allowed_label_includes_those_below_it() -> None:
     """With Dog alone allowed, barks and howls give one event of Dog."""
     tracker = make(set_to(subsume=True, allow=("Dog",)))
     assert play(tracker, Bark=[0.9, 0], Howl=[0, 0.9], Music=[0.9, 0.9]) == [("begin", "Dog", "confirmed")]
-    assert state_of(tracker, MUSIC) == ("not allowed", "not on the list of allowed labels")
+    assert state_of(tracker, MUSIC) == ("not allowed", "not in allow")
     shown = {each.index: each for each in tracker.candidates(N)}
     assert shown[DOG].score == pytest.approx(0.9)
     assert shown[DOG].surest == LABELS[HOWL].mid
@@ -249,7 +252,7 @@ def test_a_denied_label_has_no_event() -> None:
     """It raises no label above it either; a suppression that lasts many windows counts once."""
     tracker = make(set_to(deny=("Bark", "Hinge")))
     assert play(tracker, Bark=[0.9] * 9, Hinge=[0.9] * 9) == []
-    assert state_of(tracker, HINGE) == ("denied", "on the list of denied labels")
+    assert state_of(tracker, HINGE) == ("denied", "in deny")
     assert tracker.suppressed["denied"] == 2
 
 

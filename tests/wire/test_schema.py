@@ -53,7 +53,7 @@ def test_the_promised_schema_is_kept() -> None:
 
 
 def test_a_broken_promise_is_found() -> None:
-    """A removed key, a changed type, an optional key and a removed message are found; an added key is none."""
+    """A removed key, a changed type, an optional key and a removed message are reported; an added key is not."""
     gone, other, optional, kind = (json.loads(json.dumps(SHIPPED)) for _ in range(4))
     del gone["$defs"]["Tag"]["properties"]["score"]
     gone["$defs"]["Tag"]["required"].remove("score")

@@ -80,12 +80,12 @@ def find(device: str | int | None, known: Sequence[InputDevice], cards: dict[int
     if device is None:
         chosen = next((each for each in known if each.name == "default"), known[0] if known else None)
         if chosen is None:
-            raise MediaError(f"microphone: there is none{_obstacle(None)}{others}")
+            raise MediaError(f"microphone: no microphone was found{_obstacle(None)}{others}")
         return chosen
     if isinstance(device, int) or device.isdecimal():
         if numbered := [each for each in known if each.index == int(device)]:
             return numbered[0]
-        raise MediaError(f"microphone {device}: there is no such number{others}")
+        raise MediaError(f"microphone {device}: no microphone has this number{others}")
     if alsa.is_stable(device):
         return _by_stable_name(device, known, cards)
     exact = [each for each in known if each.name == device]
@@ -95,7 +95,7 @@ def find(device: str | int | None, known: Sequence[InputDevice], cards: dict[int
     if similar:
         names = ", ".join(each.name for each in similar)
         raise MediaError(f"microphone {device!r}: could be any of {names}; write more of the name")
-    raise MediaError(f"microphone {device!r}: there is none of this name{others}")
+    raise MediaError(f"microphone {device!r}: no microphone has this name{others}")
 
 
 def settings(library: ModuleType, device: InputDevice, spec: Microphone) -> tuple[int, int]:

@@ -6,7 +6,6 @@ Answers are lines of JSON on standard output. A driver may hang in any of this; 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
@@ -19,9 +18,9 @@ import numpy as np
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, MediaFormat
+from perceiverd.core.signals import die_with_parent
 from perceiverd.sources.specs import Camera, Microphone
 
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 FLOOR_DBFS = -120.0
 """The lowest level that is reported: exact silence has no level."""
 
@@ -131,7 +130,7 @@ Answer = FoundCamera | FoundMicrophone | OpenedDevice | VideoQuality | AudioQual
 def main() -> int:
     """Answer one question."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides when to stop
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     began_ns = now_ns()
     question = msgspec.json.decode(sys.stdin.buffer.readline(), type=Question)
     try:

@@ -7,7 +7,6 @@ SIGTERM, when its parent dies or closes its standard input, and when its source 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import signal
@@ -27,6 +26,7 @@ from perceiverd.core import logs
 from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import Media, MediaFormat, Timing
 from perceiverd.core.secrets import redacted
+from perceiverd.core.signals import die_with_parent
 from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, packed
 from perceiverd.sources.snapshots.requests import SnapshotRequest
 from perceiverd.sources.specs import Source, Url, name_of
@@ -34,7 +34,6 @@ from perceiverd.sources.specs import Source, Url, name_of
 if TYPE_CHECKING:
     from perceiverd.sources.snapshots.recorder import Recorder
 
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 CONNECT_MS = 5000
 LINGER_MS = 2000
 """At the end, how long to wait until the supervisor has read what is queued."""
@@ -104,7 +103,7 @@ def main() -> int:
     # The default action ends the process even while it hangs in foreign code. A parent may have set something else.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     request = msgspec.json.decode(_first_line(), type=StartRequest)
     recorder, wanted = None, request.wanted
     if request.snapshots is not None:

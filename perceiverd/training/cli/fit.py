@@ -231,7 +231,7 @@ def fit(
     """
     import torch
 
-    from perceiverd.pipeline.device import DEVICE
+    from perceiverd.pipeline.device import DEVICE_PATTERN
     from perceiverd.training.finetune import job
     from perceiverd.training.finetune.manifest import files_in, read
     from perceiverd.training.finetune.settings import FinetuneSettings, load, overridden
@@ -239,7 +239,7 @@ def fit(
     from perceiverd.training.fitting.distributed import is_leader, own_device
     from perceiverd.training.fitting.loop import StoppedError
 
-    if not DEVICE.fullmatch(device):
+    if not DEVICE_PATTERN.fullmatch(device):
         raise typer.BadParameter(f"{device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
     where = own_device(device)
     if threads:

@@ -89,7 +89,7 @@ class AmbientStream:
 def streams(
     geometry: Geometry, scenes: Sequence[Pixels], seed: int, hours: float, seconds: int
 ) -> Iterator[AmbientStream]:
-    """So many hours of streams of so many seconds, with the modalities of this geometry."""
+    """This many hours of streams of this many seconds, with the modalities of this geometry."""
     for number in range(max(1, round(hours * 3600 / seconds))):
         rng = np.random.default_rng((seed, number))
         modality = MODALITIES[number % len(MODALITIES)]

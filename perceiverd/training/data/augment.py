@@ -16,7 +16,7 @@ WINDOW = 20_480
 WINDOW_HOPS = WINDOW // HOP  # 8 loudness values
 assert WINDOW % HOP == 0
 LOUD_SHARE, LOUD_DB = 5 / 6, 20
-"""This share of the crops starts at a place within so many dB of the clip's loudest window."""
+"""This share of the crops starts at a place within this many dB of the clip's loudest window."""
 
 Wave = NDArray[np.float32]
 

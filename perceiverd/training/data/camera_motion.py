@@ -13,9 +13,9 @@ import numpy.typing as npt
 from perceiverd.training.data.images import CachedImage, Split, read_index, read_pixels
 
 NOISE_MARGIN = 64
-"""Each frame's sensor noise is cut from a field that is larger than a frame by so many pixels."""
+"""Each frame's sensor noise is cut from a field that is larger than a frame by this many pixels."""
 USUAL_SIDE = 96
-"""Blur and motion below are given for frames of so many pixels a side; they grow with the frame."""
+"""Blur and motion below are given for frames of this many pixels a side; they grow with the frame."""
 
 EMPTY_SHARE = 0.12
 """Share of the windows without a wanted class that show only a background."""

@@ -35,7 +35,7 @@ HOP = 2_560
 LONG_S = 60
 """Only pieces of a longer file are kept."""
 PIECES, PIECE_S = 4, 30
-"""A long file gives so many pieces of so many seconds, spread evenly: 120 s."""
+"""A long file gives this many pieces of this many seconds, spread evenly: 120 s."""
 SILENT_DB = -128
 """The loudness that is written for digital zero, in dB."""
 SHORTEST = RATE_HZ // 20

@@ -14,7 +14,7 @@ RATE_HZ = 16_000
 FRAME, HOP = 4_096, 512
 """Samples of a frame, 256 ms, and from one frame to the next, 32 ms."""
 FINE = 4
-"""Indexed sounds have so many frames for each frame of a query, so that one of them lies within 64 samples."""
+"""Indexed sounds have this many frames for each frame of a query, so that one of them lies within 64 samples."""
 BANDS = 33
 LOW_HZ, HIGH_HZ = 150.0, 6_000.0
 BELOW_DB = 60.0
@@ -22,9 +22,9 @@ BELOW_DB = 60.0
 COMMON = 1_000
 """Words with more entries in the index are ignored: those of a steady tone, for example, would only cost time."""
 CANDIDATES = 50
-"""So many places, those with the most equal words, are compared bit by bit."""
+"""This many places, those with the most equal words, are compared bit by bit."""
 FRAMES = 8
-"""So many frames must overlap there, a quarter of a second."""
+"""This many frames must overlap there, a quarter of a second."""
 WRONG = 0.3
 """Share of the bits that may differ; of different sounds half of them do."""
 

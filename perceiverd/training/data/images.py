@@ -26,7 +26,7 @@ LONGEST_SIDE = 256
 HASH_SIDE = 16
 """A difference hash compares 16 x 16 places of an image with their left neighbours."""
 NEAR_BITS = 24
-"""Images are near duplicates if at most so many of the 256 bits differ. Copies differ in 0 or 1 bits; one drawing in
+"""Images are near duplicates if at most this many of the 256 bits differ. Copies differ in 0 or 1 bits; one drawing in
 other colours or with another sign on it differs in up to 25."""
 
 Kind = Literal["object", "negative", "unlabelled", "background"]

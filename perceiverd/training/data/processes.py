@@ -9,7 +9,6 @@ If one process fails, the others are ended. No process outlives the one that sta
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -20,12 +19,12 @@ from types import FrameType
 from typing import TypeVarTuple
 
 from perceiverd.core.errors import MediaError
+from perceiverd.core.signals import die_with_parent, handling
 
 TERMINATED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, as a shell reports it."""
 END_S = 5.0
 """How long a worker may take to end after SIGTERM; then it gets SIGKILL."""
-PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -79,8 +78,8 @@ def _work(parent: int, work: Callable[[*Arguments], None], task: tuple[*Argument
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel end this process when its parent's main thread ends, however that ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Let this process end with its parent, even if the parent has already ended."""
+    die_with_parent()
     if os.getppid() != parent:  # the parent ended before the line above
         os._exit(1)
 
@@ -92,8 +91,5 @@ def _terminable() -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
 
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
+    with handling((signal.SIGTERM,), leave):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

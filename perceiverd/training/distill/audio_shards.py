@@ -31,7 +31,7 @@ BATCH = 64
 MEL_OFFSET, MEL_STEPS = 7.0, 20.0
 """Stored log-mel: q = clip(round((log_mel + MEL_OFFSET) * MEL_STEPS), 0, 255), 0.05 a step from -7 to 5.75."""
 PIECES = 8
-"""A batch is drawn from at most so many shards, because reading from all would touch too many pages."""
+"""A batch is drawn from at most this many shards, because reading from all would touch too many pages."""
 
 Arrays = dict[str, NDArray[np.generic]]
 

@@ -22,7 +22,7 @@ from perceiverd.training.distill.audio_shards import Arrays, AudioShards, dequan
 
 KINDS = ("audio", "both", "video")
 REFRESH = 200
-"""The reader looks for new shards after so many batches."""
+"""The reader looks for new shards after this many batches."""
 UNKNOWN_WEIGHT = 0.1
 """Weight of a label that is unknown and counts as absent: without any weight its score would drift."""
 

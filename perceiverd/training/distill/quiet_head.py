@@ -41,7 +41,7 @@ QUIET_WEIGHT = 5.0
 STAY_WEIGHT = 1e-3
 """Weight of the squared distance from the layer as it was."""
 BATCHES_A_LINE, STREAMS_A_LINE = 100, 45
-"""After so many batches or streams a line of progress is logged."""
+"""After this many batches or streams a line of progress is logged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class QuietWindows:
 
 @torch.no_grad()  # the result is learnt from, which inference_mode forbids
 def material_features(network: Perceiver, batches: Batches, count: int) -> Tensor:
-    """(32 * count, width): a headless network's vectors for so many batches of training material."""
+    """(32 * count, width): a headless network's vectors for this many batches of training material."""
     parts = []
     for number, batch in enumerate(islice(batches(0), count), start=1):
         parts.append(network(batch.contents))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from perceiverd.core.errors import ConfigError, PerceiverdError
+from perceiverd.core.signals import STOP, handling
 from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.optim import Lamb, RunningMean, decays, load, rate_factor, save
 from perceiverd.training.fitting.progress import ProgressReporter
@@ -244,9 +244,5 @@ def _stop_signals() -> Iterator[list[int]]:
     def receive(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    before = {each: signal.signal(each, receive) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(STOP, receive):
         yield received
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)

@@ -37,8 +37,8 @@ def test_a_microphone_has_many_names(device: str | int | None, index: int) -> No
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        (99, "there is no such number; there are 0: HDA"),
-        ("nix", "there is none of this name; there are 0: HDA"),
+        (99, "no microphone has this number; there are 0: HDA"),
+        ("nix", "no microphone has this name; there are 0: HDA"),
         ("hw:", "could be any of HDA Intel PCH: ALC295 Analog"),
         ("hw:CARD=Gone", "is not plugged in; cards that are: hw:CARD=PCH, hw:CARD=Device; `perceiverd devices` lists"),
     ],
@@ -50,6 +50,6 @@ def test_an_unknown_name_is_an_error_that_lists_the_others(device: str | int, ex
 
 
 def test_a_machine_without_microphones() -> None:
-    """The error says that there is none."""
-    with pytest.raises(MediaError, match="there is none"):
+    """The error says that no microphone was found."""
+    with pytest.raises(MediaError, match="no microphone was found"):
         find(None, [], {})

@@ -108,7 +108,7 @@ def test_hold_out_takes_a_fifth_of_each_label() -> None:
 
 
 def test_near_duplicates_of_held_out_images_are_not_trained_on() -> None:
-    """A smaller, lighter copy is a near duplicate; another drawing is none."""
+    """A smaller, lighter copy is a near duplicate; another drawing is not."""
     rng = np.random.default_rng(0)
     drawing = np.asarray(
         cv2.resize(rng.integers(0, 256, (9, 7, 4), np.uint8), (210, 270), interpolation=cv2.INTER_CUBIC), np.uint8

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 # ---------------------------------------------------------------------------------------------- labels alone
 def test_new_labels_are_learnt_and_old_ones_kept(home: Path, tmp_path: Path) -> None:
-    """Two new sounds are told apart; every old row, and the old calibration, stays the same to the bit."""
+    """Two new sounds are distinguished; every old row, and the old calibration, stays the same to the bit."""
     printed = fit(home, tmp_path / "new", held_out=home / "held.csv")
     card, start = load_card(tmp_path / "new"), load_card(home / "start")
     assert card.labels == (
