@@ -2,7 +2,8 @@
 #
 #   make run         install into .venv and play the bundled clip through the daemon
 #   make test        run the tests
-#   make check       tests, lint, types, import layers, units, the wheel, a guest: everything that CI runs
+#   make check       tests, lint, types, import layers, 60 s of fuzzing, units, the wheel, a guest: everything that CI runs
+#   make fuzz        give damaged input to the program, for FUZZ_SECONDS (600); continues the last run
 #   make install     as root: install the program in /opt/perceiverd, the units, and a configuration if there is none
 #   make uninstall   as root: remove all of that, except the configuration and what the service has stored
 #   make test-guest  as root: boot a guest with systemd, a camera and a sound card, install perceiverd there, test it
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= $(shell expr 2 \* $$(nproc))
+FUZZ_SECONDS ?= 600
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Where files go. With DESTDIR before each path, make touches nothing outside of it: for packages and images.
@@ -31,7 +33,7 @@ TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
 DOC = $(DESTDIR)$(PREFIX)/share/doc/perceiverd
 PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e 's|/usr/local|$(PREFIX)|g'
 
-.PHONY: run test check lint types layers units guest wheel docs demo-clip clean install uninstall test-guest
+.PHONY: run test check lint types layers fuzz fuzz-check units guest wheel docs demo-clip clean install uninstall test-guest
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -54,6 +56,16 @@ types: $(VENV)/.dev
 
 layers: $(VENV)/.dev
 	@$(BIN)/lint-imports
+
+# Four targets side by side, each for this time. Failures, and inputs that led to something new, stay in build/fuzz.
+# Atheris chooses inputs by the code that they reach. If pip cannot install it, our own driver does all of it.
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(INSTALL) 'atheris>=3,<4' || echo "fuzz: without Atheris"
+	@$(BIN)/python -m tests.fuzz run --guided --seconds $(FUZZ_SECONDS)
+
+# For CI: the same inputs in each run.
+fuzz-check: $(VENV)/.dev
+	@$(BIN)/python -m tests.fuzz run --fresh --folder build/fuzz-check --seconds 60
 
 # Installs the wheel into an empty folder and runs it from /, so that Python cannot find this checkout.
 wheel: $(VENV)/.dev
@@ -81,7 +93,7 @@ units:
 guest: $(VENV)/.dev
 	@tests/guest/run.sh nspawn
 
-check: test lint types layers units wheel guest
+check: test lint types layers fuzz-check units wheel guest
 
 docs: $(VENV)/.dev
 	@$(BIN)/python -m docs.generate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ import msgspec
 
 from perceiverd.config.hints import convert
 from perceiverd.config.schema import STREAM_NAME, Config, StreamConfig
+from perceiverd.config.toml import read_table
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.secrets import look_up, masked
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
@@ -23,14 +23,7 @@ def load(path: Path, endpoint: str | None = None) -> Config:
 
     Raises ConfigError: one line with the file, the place in it (`$.streams.door.sources[0].pth`) and what to do.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot read the configuration: {error.strerror}; check the path and the permissions"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}; correct this place") from error
+    table = read_table(path, "the configuration")
     try:
         settings = _rooted(_parse(table), path.resolve().parent)
     except ConfigError as error:

@@ -10,6 +10,7 @@ PerceiverdError
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
@@ -23,8 +24,10 @@ class PerceiverdError(Exception):
     """A fault that is reported to the user in one line, without a traceback."""
 
     def __init__(self, message: str) -> None:
-        # We quote messages of other libraries, and those may hold line breaks.
-        super().__init__(" ".join(message.split()))
+        # We quote other libraries, files and messages from the network. Those may hold line breaks, and control
+        # characters that a terminal obeys.
+        line = " ".join(message.split())
+        super().__init__("".join(sign if unicodedata.category(sign) != "Cc" else ascii(sign)[1:-1] for sign in line))
 
 
 class ConfigError(PerceiverdError):

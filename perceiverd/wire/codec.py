@@ -39,7 +39,7 @@ def decode(parts: list[bytes]) -> Message:
                 f"received a message of schema {version.schema}, but this version reads {SCHEMA}; update the older side"
             )
         message = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"a message under {heading[:80]!r} is not perceiverd's: {error}") from error
     if heading != topic(message).encode():
         raise WireError(f"received a message of {topic(message)} under the topic {heading[:80]!r}")

@@ -10,7 +10,7 @@ from perceiverd import config
 from perceiverd.core.errors import ConfigError
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
 from perceiverd.sources.specs import File, Synthetic, Url
-from tests.support.configs import uncommented, write_config
+from tests.support.configs import refusal, uncommented, write_config
 
 CLIP = '[streams.door]\nsources = [{kind = "file", path = "a.mp4"}]\n'
 
@@ -77,6 +77,14 @@ def test_a_file_in_another_encoding_is_a_config_error(tmp_path: Path) -> None:
     path.write_bytes(b'model.name = "\xff"')
     with pytest.raises(ConfigError, match="not TOML"):
         config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [("[" * 5000, "nested too deeply"), ("9" * 5000, "an integer has too many digits")]
+)
+def test_limits_of_the_parser_are_config_errors(tmp_path: Path, value: str, why: str) -> None:
+    """A file that Python's parser cannot hold is refused in one line."""
+    assert why in refusal(tmp_path, f"model.threads = {value}")
 
 
 WITH_SECRETS = """

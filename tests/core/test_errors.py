@@ -8,6 +8,11 @@ def test_a_message_is_one_line() -> None:
     assert str(PerceiverdError("broken:\n  no such\tfile")) == "broken: no such file"
 
 
+def test_control_characters_are_escaped() -> None:
+    """A quoted name cannot change the terminal's colours or title."""
+    assert str(PerceiverdError("unknown '\x1b[31mé\0'")) == r"unknown '\x1b[31mé\x00'"
+
+
 def test_a_slip_is_corrected() -> None:
     """The most similar word is suggested, ignoring case."""
     assert did_you_mean("camra", ["camera", "microphone"]) == "did you mean 'camera'?"

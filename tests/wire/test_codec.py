@@ -97,6 +97,7 @@ def test_a_key_of_a_later_version_is_ignored() -> None:
         ([b"scores/door/", b"{}", b""], "3 parts"),
         ([b"scores/door/", b"\xff\x00"], "not perceiverd's"),
         ([b"scores/door/", b"[1, 2]"], "not perceiverd's"),
+        ([b"scores/door/", b'{"schema": 1, "later": ' + b"[" * 5000], "not perceiverd's: maximum recursion"),
         ([b"scores/door/", b'{"type": "scores", "schema": 1}'], "missing required field"),
         ([b"scores/door/", b'{"type": "weather", "schema": 1}'], "weather"),
         ([b"scores/door/", b'{"type": "scores", "schema": 2, "labels": 3}'], "schema 2, but this version reads 1"),

@@ -13,12 +13,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from perceiverd.core.errors import ConfigError, did_you_mean
 from perceiverd.core.labels import Label
 from perceiverd.core.logs import log_event
 from perceiverd.training.finetune.label_lookup import LabelLookup
+
+if TYPE_CHECKING:
+    from _csv import Reader  # csv.reader is a function; its result has no public name
 
 logger = logging.getLogger("perceiverd.training")
 
@@ -89,11 +92,11 @@ def read(
     elif media is None:
         raise ConfigError(f"{path}: AudioSet's format names no files; give the clips' folder with --media")
     else:
-        rows = list(_audioset_rows(lines, labels, faults, media))
+        rows = list(_audioset_rows(path, lines, labels, faults, media))
     faults.refuse()
     if not rows:
         raise ConfigError(f"{path}: has no clip; each line needs a file and its labels")
-    found = [row for row in rows if row.file.is_file()]
+    found = [row for row in rows if _is_file(row.file)]
     _check_missing(path, rows, found, skip, logs=logs)
     return Manifest(path, tuple(found), labels.new, len(rows) - len(found))
 
@@ -146,9 +149,10 @@ def _own_rows(path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Fa
     header = lines[0] if lines else ""
     delimiter = next((sign for sign in (",", ";", "\t") if sign in header), ",")  # spreadsheets differ by country
     table = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-    columns = [name.strip() for name in next(table, [])]
+    rows = _cells(path, table)
+    columns = [name.strip() for name in next(rows, [])]
     _check_columns(path, columns)
-    for cells in table:
+    for cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(columns):
@@ -186,13 +190,15 @@ def _looks_like_audioset(lines: Sequence[str]) -> bool:
     return first.startswith("#") or bool(re.match(r"[\w-]{11}, *\d+\.\d+, *\d+\.\d+,", first))
 
 
-def _audioset_rows(lines: Sequence[str], labels: LabelLookup, faults: _Faults, media: Path) -> Iterator[ManifestRow]:
+def _audioset_rows(
+    path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Faults, media: Path
+) -> Iterator[ManifestRow]:
     if not media.is_dir():
         raise ConfigError(f"{media}: no such folder of media")
     # Listed once, because AudioSet's lists have up to two million lines.
     by_stem = {file.stem: file for file in _files_below(media)}
     table = csv.reader(lines, skipinitialspace=True)
-    for cells in table:
+    for cells in _cells(path, table):
         if not cells or cells[0].lstrip().startswith("#"):
             continue
         if len(cells) != 4:
@@ -231,6 +237,22 @@ def _spellings(time_s: float | None) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------------------------------ both
+def _cells(path: Path, table: Reader) -> Iterator[list[str]]:
+    """The cells of each line. Raises ConfigError if a quote that is never closed makes a cell too long."""
+    try:
+        yield from table
+    except csv.Error as error:
+        raise ConfigError(f"{path}: line {table.line_num}: {error}; is a closing quote missing?") from None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether this file exists; False too for a name that no file can have, and in a folder that cannot be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _times(start: str, end: str) -> tuple[float, float | None]:
     """Start and end in seconds. Raises ValueError with a message for the user."""
     start_s, end_s = _seconds(start) or 0.0, _seconds(end)

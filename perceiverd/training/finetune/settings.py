@@ -5,7 +5,6 @@ Every value has a default, so a file names only what differs. `configs/train-aud
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from perceiverd.config.hints import convert
+from perceiverd.config.toml import read_table
 from perceiverd.core.errors import ConfigError
 from perceiverd.model.geometry import Geometry
 from perceiverd.training.fitting.settings import FitSettings, Share
@@ -62,12 +62,7 @@ class FinetuneSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def load(path: Path) -> FinetuneSettings:
     """Read a TOML file. Raises ConfigError: one line with the file, the place in it and what to do."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the settings: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from error
+    table = read_table(path, "the settings")
     try:
         return convert(table, FinetuneSettings, "$")
     except ConfigError as error:

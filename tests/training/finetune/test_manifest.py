@@ -77,6 +77,8 @@ def test_a_class_of_an_earlier_fit_is_known(folder: Path) -> None:
         ("file,labels\na.wav,Speach\n", "did you mean 'Speech'? For a class of your own write user/speach"),
         ("file,labels\na.wav,/m/none\n", "unknown label '/m/none'; it is not one of AudioSet's 527"),
         ("file,labels\nnone.wav,Dog\n", "line 2: no such file"),
+        (f"file,labels\n{'a' * 300},Dog\n", "line 2: no such file"),
+        (f'file,labels\n"{"a" * 200_000},Dog\n', "line 2: field larger than field limit (131072); is a closing quote"),
     ],
 )
 def test_a_wrong_manifest_is_refused(folder: Path, text: str, message: str) -> None:
