@@ -55,6 +55,21 @@ def test_the_journal_is_recognised_by_its_inode(tmp_path: Path) -> None:
     assert not journaled(9999, environment)
 
 
+def test_a_worker_logs_on_standard_error_without_secrets() -> None:
+    """Lines on standard error pass a function that removes secrets, tracebacks included."""
+    code = (
+        "from perceiverd.core import logs\n"
+        "logs.to_stderr(lambda text: text.replace('hunter2', '***'))\n"
+        "try:\n"
+        "    raise ValueError('hunter2')\n"
+        "except ValueError:\n"
+        "    logs.logging.getLogger('x').info('opened url=%s', 'hunter2', exc_info=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "INFO x opened url=***\n" in done.stderr and done.stderr.endswith("ValueError: ***\n")
+    assert "hunter2" not in done.stderr and done.stdout == ""
+
+
 def test_the_output_decides_the_format(tmp_path: Path) -> None:
     """Lines have journald's format if standard output is the journal, and a time otherwise."""
     code = "from perceiverd.core import logs; logs.to_stdout(); logs.logging.getLogger('x').warning('a b=%d', 1)"

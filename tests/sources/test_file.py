@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -64,6 +65,15 @@ def test_a_loop_has_no_seam(clip: Callable[..., Path]) -> None:
     assert frames[-1].start_ns - frames[0].start_ns > 3 * NS_PER_S
     assert all(abs(after.start_ns - before.end_ns) <= NS_PER_S // 50 for before, after in pairwise(chunks))
     assert all(0.02 < (b.start_ns - a.start_ns) / NS_PER_S < 0.08 for a, b in pairwise(frames))
+
+
+def test_a_loop_logs_its_track_once(clip: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """The track is logged when the file is opened first, not at each repeat."""
+    clock, path = FakeClock(), clip("a.wav", sound=hum, seconds=0.2, audio_codec="pcm_s16le")
+    caplog.set_level(logging.INFO)
+    endless = file.media(File(str(path), loop=True), MediaFormat(16_000), clock.now, clock.sleep)
+    assert len(list(islice(endless, 50))) == 50
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["track-chosen"]
 
 
 def test_long_waits_give_signs_of_life(clip: Callable[..., Path]) -> None:

@@ -120,6 +120,22 @@ def test_a_traceback_shows_no_password(tmp_path: Path) -> None:
     assert "hunter" not in printed
 
 
+def test_it_logs_if_the_daemon_does(clip: Callable[..., Path], tmp_path: Path) -> None:
+    """With `logs`, lines from INFO upwards are on standard error, the track that is used among them."""
+    path = clip("a.mka", sound=lambda t: 0.1 * np.sin(t), seconds=0.2)
+    request = StartRequest(File(str(path)), WANTED, f"ipc://{tmp_path}/s", "t", 0, logs=True)
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.bind(request.endpoint)
+        with subprocess.Popen(WORKER, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdin
+            assert process.stderr
+            process.stdin.write(msgspec.json.encode(request) + b"\n")
+            process.stdin.flush()
+            printed = process.stderr.read().decode()
+    chosen = f'track-chosen source={path} track=0 tracks=0 layout=stereo mix="all channels"'
+    assert printed.endswith(f" INFO perceiverd.sources {chosen}\n") and printed.count("\n") == 1
+
+
 def test_sigterm_ends_it_and_sigint_does_not(tmp_path: Path) -> None:
     """A Ctrl-C is for the parent to act on; SIGTERM ends the worker at once, even one that hangs."""
     with working(Synthetic(), tmp_path, worker_command(Fault("hang", 0.4))) as worker:
