@@ -178,6 +178,16 @@ def tag(
     model: Annotated[str | None, MODEL] = None,
     device: Annotated[str, DEVICE] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Windows that the network scores together.", metavar="N")] = 16,
+    conceal: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=10,
+            help="Fill holes in audio and video of up to S seconds; 0 fills none. Default: the configuration's "
+            "conceal_s.",
+            metavar="S",
+        ),
+    ] = None,
     into: Annotated[
         Path | None, typer.Option("--output", help="Write to this file instead of standard output.", metavar="FILE")
     ] = None,
@@ -221,6 +231,7 @@ def tag(
         batch=batch,
         output=into,
         use=media_options(only, track, channel, gain_db, highpass_hz),
+        conceal_s=conceal,
     )
     raise typer.Exit(run(command))
 

@@ -5,7 +5,7 @@ It is a client like any other: the daemon publishes its decisions and their reas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import msgspec
@@ -17,7 +17,7 @@ from perceiverd.cli.activity import duration, restarts
 from perceiverd.cli.terminal import Glyphs, console, is_live
 from perceiverd.core.errors import PerceiverdError, did_you_mean, nearest_few
 from perceiverd.core.labels import Label, ontology
-from perceiverd.wire import Curve, Explain, Gap, Hello, Item, Restarted, Stale, Status, messages, subscribe
+from perceiverd.wire import Curve, Explain, Gap, Hello, Item, Restarted, Stale, Status, holes, messages, subscribe
 from perceiverd.wire.client import nothing_received
 
 GAUGE, GAUGE_LEAST = 40, 16
@@ -90,9 +90,18 @@ class LabelView:
     off: float | None
     state: str
     reason: str
+    filled_ms: dict[str, float] = field(default_factory=dict)
+    """As in `Scores`."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """As in `Scores`."""
 
     @classmethod
     def of(cls, label: Label, message: Explain) -> LabelView:
+        """The label in this message, and what its window lacks."""
+        return replace(cls._of(label, message), filled_ms=message.filled_ms, missing=message.missing)
+
+    @classmethod
+    def _of(cls, label: Label, message: Explain) -> LabelView:
         for each in message.candidates:
             if each.mid == label.mid:
                 reason = each.reason
@@ -176,8 +185,9 @@ class ExplanationPrinter:
             gauge = self._glyphs.gauge(view.smoothed, view.score, view.off, view.on, width)
             line.append(f"{view.smoothed:.2f} ", style="not dim").append(gauge, style="not dim cyan").append(" ")
         line.append(f"{verdict:{VERDICT}}", style=f"not dim {style}")
-        if self._width is None or line.cell_len + 1 + cell_len(view.reason) <= self._width:
-            return [line.append(f" {view.reason}", style="not dim")]
+        reason = "; ".join(filter(None, (view.reason, holes.described(view.filled_ms, view.missing))))
+        if self._width is None or line.cell_len + 1 + cell_len(reason) <= self._width:
+            return [line.append(f" {reason}", style="not dim")]
         # The reason gets lines of its own; broken at the terminal's edge it would be hard to read.
-        below = Text(view.reason, style="dim").wrap(self._screen, max(20, self._width - INDENT))
+        below = Text(reason, style="dim").wrap(self._screen, max(20, self._width - INDENT))
         return [line, *(Text(" " * INDENT).append_text(each) for each in below)]

@@ -40,6 +40,8 @@ class TagCommand:
     output: Path | None
     """None for standard output."""
     use: MediaOptions
+    conceal_s: float | None = None
+    """None for the configuration's `conceal_s`."""
 
 
 def run(command: TagCommand) -> int:
@@ -49,12 +51,14 @@ def run(command: TagCommand) -> int:
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(command.model or DEFAULT)
     settings = load(command.config) if command.config else Config()
+    conceal_s = settings.window.conceal_s if command.conceal_s is None else command.conceal_s
     usual_ns = round(settings.window.hop_s * NS_PER_S) if command.events else card.geometry.window_ns
     options = tag.TagOptions(
         top=command.top,
         hop_ns=usual_ns if command.hop_s is None else round(command.hop_s * NS_PER_S),
         batch=command.batch,
         summary=command.summary,
+        conceal_ns=round(conceal_s * NS_PER_S),
         rules=_rules(card, settings, command.config) if command.events else None,
         use=command.use,
     )

@@ -17,7 +17,20 @@ from rich.text import Text
 
 from perceiverd.cli.activity import Activity, ActivityEntry, StreamView, duration, restarts
 from perceiverd.cli.terminal import STATES, Glyphs, console, is_live
-from perceiverd.wire import Curve, Event, Gap, Item, Restarted, Scores, Stale, Subscription, Tag, messages, subscribe
+from perceiverd.wire import (
+    Curve,
+    Event,
+    Gap,
+    Item,
+    Restarted,
+    Scores,
+    Stale,
+    Subscription,
+    Tag,
+    holes,
+    messages,
+    subscribe,
+)
 from perceiverd.wire.client import nothing_received
 
 REFRESH_S = 0.25
@@ -73,7 +86,7 @@ def _watch_lines(subscription: Subscription, options: WatchOptions) -> None:
     for item in subscription:
         entry = _update(activity, item)
         if isinstance(item, Scores) and options.scores:
-            entry = ActivityEntry(item.end, f"{item.stream}: {_best(item, options.top)}")
+            entry = ActivityEntry(item.end, f"{item.stream}: {_best(item, options.top)}{_losses(item)}")
         if entry:
             line = f"{entry.time.astimezone():%Y-%m-%d %H:%M:%S} {entry.text}"
             print(_json(item) if options.json else line, flush=True)
@@ -105,6 +118,11 @@ def _json(item: Item) -> str:
 
 def _best(scores: Scores, top: int) -> str:
     return "  ".join(f"{tag.name} {tag.score:.2f}" for tag in scores.labels[:top])
+
+
+def _losses(scores: Scores) -> str:
+    losses = holes.described(scores.filled_ms, scores.missing)
+    return f"  ({losses})" if losses else ""
 
 
 def _watch_live(subscription: Subscription, screen: Console, top: int) -> None:
@@ -195,7 +213,7 @@ def _facts(scores: Scores) -> list[str]:
     """Latency, modalities and the time offset of audio and video."""
     late_ms = scores.latency_ms
     facts = [f"latency {late_ms:.0f} ms" if late_ms < 1000 else f"latency {duration(late_ms / 1000)}"]
-    facts.append(" + ".join(scores.modalities))
+    facts.append(f"{' + '.join(scores.modalities)}{_losses(scores)}")
     return facts + ([] if scores.skew_ms is None else [f"skew {scores.skew_ms:+.0f} ms"])
 
 

@@ -58,11 +58,15 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is."""
     wait_s: Annotated[float, Meta(ge=0, le=60)] = 0.5
     """How long to wait for late audio or video before a window is cut without it, in seconds."""
-    chunk_gap_s: Annotated[float, Meta(gt=0, le=10)] = 0.02
-    """A window never spans a gap in the audio that is longer than this, in seconds."""
+    chunk_gap_s: Annotated[float, Meta(gt=0, le=10)] = 0.015
+    """Jitter of the audio's times, in seconds: if two pieces of audio are at most this far apart, nothing is missing
+    between them."""
     frame_gap_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
-    """A window never spans a gap between two frames that is longer than this, in seconds. In a shorter gap the last
-    frame is repeated."""
+    """How long a frame stands for the time after it, in seconds."""
+    conceal_s: Annotated[float, Meta(ge=0, le=10)] = 0.2
+    """The longest hole in a window that is always filled, in seconds: audio from the audio beside it, video with the
+    nearest frame. If a hole is longer, a window still has this audio or video if at least half of it is present. 0
+    fills no hole: a window with a hole in its audio has no audio."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -71,6 +75,7 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wait_ns=round(self.wait_s * NS_PER_S),
             chunk_gap_ns=round(self.chunk_gap_s * NS_PER_S),
             frame_gap_ns=round(self.frame_gap_s * NS_PER_S),
+            conceal_ns=round(self.conceal_s * NS_PER_S),
         )
 
 

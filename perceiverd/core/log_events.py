@@ -15,6 +15,7 @@ EVENTS: Mapping[str, str] = {
     "daemon-ready": "The start is over: the first window was published, or none is to be expected soon.",
     "daemon-started": "The model is loaded, and the sources start.",
     "daemon-stopping": "The daemon ends. `signal` asked for it; `-` if all streams have ended.",
+    "holes-filled": "Audio or video was missing in a file, or in a stream since the last line, and was filled.",
     "http-server-died": "The thread that serves metrics and probes has died. The daemon continues without it.",
     "machine-suspended": "The machine was suspended. Every stream has a gap, and its open events end.",
     "media-recovered": "Frozen video moves again, or dead audio is alive again.",
@@ -28,6 +29,7 @@ EVENTS: Mapping[str, str] = {
     "sources-overlap": "Two sources of a stream give the same modality. The active one is used, the other is ignored.",
     "streams-ended": "All streams have ended, and so does the daemon.",
     "windows-dropped": "The network is too slow: windows were dropped for newer ones. `count` is since the last line.",
+    "windows-incomplete": "Windows of a file, or of a stream from now on, lack audio or video; `reason` says why.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
     "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",

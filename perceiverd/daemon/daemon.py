@@ -293,7 +293,7 @@ class Daemon:
             if self._ready:
                 self._notifier.status(self._summary())
             for stream in self._streams.values():
-                stream.log_drops(now)
+                stream.log_losses(now)
         if now >= self._next_telemetry_ns:
             self._next_telemetry_ns = now + TELEMETRY_NS
             streams = {name: self._stream_telemetry(stream, now) for name, stream in self._streams.items()}

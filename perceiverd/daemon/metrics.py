@@ -22,8 +22,13 @@ from perceiverd.daemon.health import UP, Verdict, healthy, ready, why_not_ready
 from perceiverd.daemon.http import Page, Reply
 from perceiverd.daemon.telemetry import Distribution, StreamTelemetry, Telemetry, TelemetryFrame
 from perceiverd.pipeline.stalls import DEAD, FROZEN
+from perceiverd.pipeline.windower import MissingReason
+from perceiverd.sources.process.arrivals import Modality
 from perceiverd.sources.process.restart import Reason
 from perceiverd.wire.messages import SourceStatus
+
+MODALITIES = get_args(Modality)
+LIVE_REASONS: tuple[MissingReason, ...] = ("no track", "hole", "late")
 
 Rows = Iterable[tuple[Sequence[str], float]]
 """The values of a metric, each after the values of its labels."""
@@ -111,6 +116,7 @@ def _of_streams(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
     )
     yield _counter("perceiverd_media_late", "Frames and chunks ignored as too old.", by, each(lambda s: s.status.late))
     yield _counter("perceiverd_gaps", "Gaps in the stream's media.", by, each(lambda s: s.status.gaps))
+    yield from _of_holes(streams)
     yield _histogram(
         "perceiverd_latency_seconds",
         "Seconds from the capture of a window's end to the publishing of its scores.",
@@ -136,6 +142,27 @@ def _of_streams(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
         "perceiverd_skew_most_seconds",
         "The same at the model's tick where it is furthest from 0.",
         *(by, each(lambda stream: _of_ms(stream.status.skew_most_ms))),
+    )
+
+
+def _of_holes(streams: Mapping[str, StreamTelemetry]) -> Iterator[Metric]:
+    statuses = {name: stream.status for name, stream in streams.items()}
+    yield _counter(
+        "perceiverd_media_filled_seconds",
+        "Seconds of media that were missing and were filled.",
+        ("stream", "modality"),
+        [((name, what), each.filled_s.get(what, 0)) for name, each in statuses.items() for what in MODALITIES],
+    )
+    yield _counter(
+        "perceiverd_windows_incomplete",
+        "Windows without a modality, by the reason.",
+        ("stream", "modality", "reason"),
+        [
+            ((name, what, reason), each.missing.get(what, {}).get(reason, 0))
+            for name, each in statuses.items()
+            for what in MODALITIES
+            for reason in LIVE_REASONS
+        ],
     )
 
 

@@ -81,6 +81,8 @@ class StreamReports:
             dropped=dropped,
             skew_ms=_mean_ms(window.skew),
             skew_most_ms=_most_ms(window.skew),
+            filled_ms=window.filled_ms,
+            missing=dict(window.missing),
         )
 
     def events(self, changes: Iterable[EventChange]) -> list[Event]:
@@ -100,6 +102,8 @@ class StreamReports:
             on=tuple(tracker.on.round(6).tolist()),
             suppressed=dict(tracker.suppressed),
             model=self._identity.model,
+            filled_ms=window.filled_ms,
+            missing=dict(window.missing),
         )
 
     def status(
@@ -131,6 +135,10 @@ class StreamReports:
             skew_ms=_mean_ms(progress.skew),
             skew_most_ms=_most_ms(progress.skew),
             level_dbfs=None if progress.level_dbfs is None else round(progress.level_dbfs, 1),
+            filled_s={modality: round(filled_ns / NS_PER_S, 3) for modality, filled_ns in counts.filled_ns.items()},
+            missing={
+                modality: {str(reason): n for reason, n in each.items()} for modality, each in counts.missing.items()
+            },
         )
 
     def counters(self, sources: Sequence[SourceState], progress: Progress, suppressed: Mapping[str, int]) -> Counters:

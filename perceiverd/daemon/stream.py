@@ -16,6 +16,7 @@ from perceiverd.core.clock import now_ns, utc
 from perceiverd.core.media import Media
 from perceiverd.daemon import snapshots
 from perceiverd.daemon.inputs import Inputs
+from perceiverd.daemon.losses import LossLog
 from perceiverd.daemon.progress import Progress
 from perceiverd.daemon.reports import Identity, StreamReports, state_of
 from perceiverd.daemon.settings import StreamSettings
@@ -53,6 +54,7 @@ class StreamState:
         self.tracker = EventTracker(rules)
         self.inputs = Inputs(name, self.windower, settings)
         self.progress = Progress()
+        self._losses = LossLog(name)
         self.reports = StreamReports(name, identity, self.tracker.labels)
         self.due: list[Window] = []
         """Windows that were cut and not tagged yet, oldest first."""
@@ -135,8 +137,9 @@ class StreamState:
         gaps, stalled = self.windower.counts.gaps, self.inputs.is_active_stalled
         self.progress.update(state_of(sources), now_ns, gaps=gaps, stalled=stalled)
 
-    def log_drops(self, now_ns: int) -> None:
-        """Log the windows that were dropped since the last line."""
+    def log_losses(self, now_ns: int) -> None:
+        """Log the windows that were dropped since the last line, and what windows lack."""
+        self._losses.log(self.windower.counts, now_ns)
         self.progress.log_drops(self.name, self.progress.hop_s(self.windower.hop_ns), now_ns)
 
     def status(self, sources: Sequence[SourceState], *, subscriptions: int, at_ns: int) -> Status:

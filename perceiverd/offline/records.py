@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from perceiverd.wire import holes
 from perceiverd.wire.messages import Tag
 
 
@@ -26,6 +27,11 @@ class FileScores(msgspec.Struct, frozen=True, tag="scores"):
     """Which of `audio` and `video` the model was given."""
     labels: tuple[Tag, ...]
     """Best first."""
+    filled_ms: dict[str, float] = {}
+    """Milliseconds of `audio` and `video` that were missing in the window and were filled; only media with holes."""
+    missing: dict[str, str] = {}
+    """Why the window lacks `audio` or `video`: `no track`, `hole` (too much of it is missing) or `too far apart` (the
+    file stores it too far away from the other one)."""
 
 
 class FileSummary(msgspec.Struct, frozen=True, tag="summary"):
@@ -103,6 +109,8 @@ class TextLines:
                 return f"{_printable(record.file)}  {_labels(record.labels)}\n"
             case FileScores():
                 labels = _labels(record.labels)
+                if losses := holes.described(record.filled_ms, record.missing):
+                    labels += f"  ({losses})"
             case FileEvent():
                 labels = f"{record.name} {record.peak:.2f}"
         heading = "" if record.file == self._file else f"{_printable(record.file)}\n"

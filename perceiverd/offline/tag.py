@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -23,17 +23,25 @@ from perceiverd.core.errors import MediaError, PerceiverdError
 from perceiverd.core.labels import Label
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.geometry import Geometry
+from perceiverd.offline.losses import log_losses
 from perceiverd.offline.records import FileEvent, FileExplanation, FileScores, FileSummary, Format, Record
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.decode import container
+from perceiverd.sources.decode.decoders import DecodeCounts
 from perceiverd.sources.specs import MediaOptions, shown
 from perceiverd.wire.messages import best
 
-TOLERANCE = Tolerance(wait_ns=10 * NS_PER_S, chunk_gap_ns=NS_PER_S // 50, frame_gap_ns=NS_PER_S)
-"""A window gets both audio and video even if the file stores them up to 10 s apart."""
+TOLERANCE = Tolerance(
+    wait_ns=60 * NS_PER_S,
+    chunk_gap_ns=15 * NS_PER_S // 1000,
+    frame_gap_ns=NS_PER_S,
+    conceal_ns=NS_PER_S // 5,
+    is_stored=True,
+)
+"""A window gets both audio and video even if the file stores them up to 60 s apart."""
 OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 30.0
 """Time limits for URLs. A file needs none."""
 
@@ -50,6 +58,8 @@ class TagOptions:
     """Windows that the network scores together."""
     summary: bool
     """Make one record for the file, with the mean over its windows, instead of one for each window."""
+    conceal_ns: int = TOLERANCE.conceal_ns
+    """The longest hole that is always filled, as in `Tolerance`."""
     rules: Rules | None = None
     """Make one record for each event by these rules, instead of one for each window."""
     use: MediaOptions = field(default_factory=MediaOptions)
@@ -98,7 +108,10 @@ def records(
                 yield from _ended(name, changes, card.labels)
             else:
                 start_s, end_s = _seconds(window.start_ns), _seconds(window.end_ns)
-                yield FileScores(name, start_s, end_s, window.modalities, best(scores, card.labels, options.top))
+                labels = best(scores, card.labels, options.top)
+                yield FileScores(
+                    name, start_s, end_s, window.modalities, labels, window.filled_ms, dict(window.missing)
+                )
             progress(window.end_ns)
     except MediaError as error:
         fault = error
@@ -165,8 +178,8 @@ def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Wi
 
 
 def _windows(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Window]:
-    windower = Windower(geometry, options.hop_ns, TOLERANCE)
-    wanted = geometry.media_format
+    windower = Windower(geometry, options.hop_ns, replace(TOLERANCE, conceal_ns=options.conceal_ns))
+    wanted, counts = geometry.media_format, DecodeCounts()
     if _is_url(file):
         media = container.read(
             file,
@@ -175,12 +188,17 @@ def _windows(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Win
             read_timeout_s=READ_TIMEOUT_S,
             use=options.use,
             log_track=True,
+            counts=counts,
         )
     else:
-        media = container.read(Path(file), wanted, use=options.use, log_track=True)
-    for item in media:
+        media = container.read(Path(file), wanted, use=options.use, log_track=True, counts=counts)
+    for number, item in enumerate(media):
+        if not number:
+            for modality in {"audio", "video"} - counts.modalities:
+                windower.end(modality)
         yield from windower.push(item)
     yield from windower.flush()
+    log_losses(_shown(file), windower.counts)
 
 
 def _seconds(time_ns: int) -> float:

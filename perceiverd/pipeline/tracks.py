@@ -6,7 +6,10 @@ Pure: it knows media times only. When a window is due is decided in `windower`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import islice, pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -14,8 +17,27 @@ from numpy.typing import NDArray
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.model.geometry import Audio, Video
+from perceiverd.pipeline.conceal import Span
+from perceiverd.pipeline.joined import JoinedChunks
 
 M = TypeVar("M", Frame, Chunk)
+
+KEEP_SHARE = 0.5
+"""A window keeps a modality with longer holes than `conceal_ns` if at least this share of it is present.
+
+Chosen by the effect on the scores: see docs/explanation/time-and-synchrony.md.
+"""
+
+
+class Link(Enum):
+    """How an item follows the one before it."""
+
+    CONTINUES = 0
+    """Without a hole."""
+    HOLE = 1
+    """By its time, something is missing before it. The first item of all has this link too."""
+    GAP = 2
+    """Its source has reported that it does not follow: a restart, or a step of a clock."""
 
 
 def end_of(item: Media) -> int:
@@ -24,88 +46,88 @@ def end_of(item: Media) -> int:
 
 
 class _Track(Generic[M]):
-    """The media of one modality that a window may still need, in runs. A run has no gap in it."""
+    """The media of one modality that a window may still need."""
 
-    def __init__(self, gap_ns: int, *, overlaps: bool) -> None:
-        self.gap_ns, self._overlaps = gap_ns, overlaps
-        self._items: deque[tuple[M, bool]] = deque()  # (item, whether a run begins with it)
+    def __init__(self, gap_ns: int, conceal_ns: int, *, overlaps: bool) -> None:
+        """`gap_ns` is `Tolerance.chunk_gap_ns` or `frame_gap_ns`."""
+        self.gap_ns, self.conceal_ns, self._overlaps = gap_ns, conceal_ns, overlaps
+        self._items: deque[tuple[M, Link]] = deque()
         self.end_ns: int | None = None
-        """The media time that this modality has reached."""
-        self.at_gap = True
-        """Whether the next item begins a new run."""
-        self.gaps = 0
+        """The media time that this modality has reached; None if nothing of it has ever come."""
+        self.at_gap = False
+        """Whether the next item does not belong to what came so far, as its source has reported."""
+        self.has_ended = False
+        """Whether nothing of this modality follows."""
+        self.gaps = self.late = 0
 
     def add(self, item: M) -> bool:
         """Add the next item; False if it is too old and was ignored."""
-        if self.end_ns is not None:
-            if item.start_ns < self.end_ns - (self.gap_ns if self._overlaps else -1):
-                return False
-            if not self.at_gap and item.start_ns > self.end_ns + self.gap_ns:
-                self.mark_gap()
-        self._items.append((item, self.at_gap))
-        self.end_ns, self.at_gap = end_of(item), False
+        if self.end_ns is not None and item.start_ns < self.end_ns - (self.gap_ns if self._overlaps else -1):
+            self.late += 1
+            return False
+        self._items.append((item, self._link(item)))
+        self.end_ns, self.at_gap, self.has_ended = end_of(item), False, False
         return True
 
+    def _link(self, item: M) -> Link:
+        if self.end_ns is None:
+            return Link.HOLE
+        if self.at_gap or self.has_ended:
+            return Link.GAP
+        if item.start_ns <= self.end_ns + self.gap_ns:
+            return Link.CONTINUES
+        self.gaps += 1
+        return Link.HOLE
+
     def mark_gap(self) -> None:
-        """The next item does not belong to the run so far."""
-        if not self.at_gap:
+        """The next item does not follow on what came so far."""
+        if self.end_ns is not None and not self.at_gap and not self.has_ended:
             self.at_gap = True
             self.gaps += 1
 
-    def runs(self) -> Iterator[list[M]]:
-        run: list[M] = []
-        for item, begins in self._items:
-            if begins and run:
-                yield run
-                run = []
-            run.append(item)
-        if run:
-            yield run
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more belongs to what came so far."""
+        return self.has_ended or self.at_gap
 
-    def next_run_ns(self, after_ns: int) -> int | None:
-        """The start of the first run that begins after this time."""
-        return next((run[0].start_ns for run in self.runs() if run[0].start_ns > after_ns), None)
+    def next_run_ns(self, after_ns: int, least_ns: int) -> int | None:
+        """The earliest start of a window that needs the next media after a hole or gap and lies after `after_ns`.
+
+        A window may begin up to `least_ns` before a hole ends.
+        """
+        for number, (item, link) in enumerate(self._items):
+            if (link is not Link.CONTINUES or not number) and item.start_ns > after_ns:
+                return item.start_ns - (least_ns if link is Link.HOLE and self.conceal_ns else 0)
+        return None
 
     def last_run(self) -> list[M]:
-        """The newest run; empty if no media is held."""
-        runs = list(self.runs())
-        return runs[-1] if runs else []
+        """The newest media without a gap and without a hole that is not filled; empty if no media is held."""
+        run: list[M] = []
+        for item, link in self._items:
+            if run and not self._follows(run[-1], item, link):
+                run = []
+            run.append(item)
+        return run
 
+    def _follows(self, last: M, item: M, link: Link) -> bool:
+        filled = link is Link.HOLE and item.start_ns - end_of(last) <= self.conceal_ns
+        return filled or link is Link.CONTINUES
 
-class JoinedChunks:
-    """The chunks that make a window's audio, joined by index, and the capture time of each sample."""
-
-    def __init__(self, rate_hz: int, skip: int) -> None:
-        """`skip`: samples of the first chunk that lie before the window."""
-        self._rate_hz, self._skip = rate_hz, skip
-        self._pieces: list[NDArray[np.float32]] = []
-        self._firsts: list[int] = []
-        self._starts_ns: list[int] = []
-
-    def add(self, first: int, chunk: Chunk) -> None:
-        """Add the next chunk; `first` is the index of its first sample in the window, negative before the window."""
-        self._pieces.append(chunk.samples)
-        self._firsts.append(first)
-        self._starts_ns.append(chunk.start_ns)
-
-    def samples(self, count: int) -> NDArray[np.float32]:
-        return np.concatenate(self._pieces)[self._skip : self._skip + count]  # (count,)
-
-    def captured_ns(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Capture times of the window's samples at these indices."""
-        firsts = np.array(self._firsts, np.int64)
-        piece = np.searchsorted(firsts, indices, side="right") - 1
-        starts_ns = np.array(self._starts_ns, np.int64)[piece]
-        captured: NDArray[np.int64] = starts_ns + (indices - firsts[piece]) * NS_PER_S // self._rate_hz
-        return captured
+    def _suffices(self, longest_ns: int, share: float) -> bool:
+        """Whether a window keeps this modality if its longest hole is so long and this share of it is present."""
+        if not longest_ns:
+            return True
+        if not self.conceal_ns or not share:
+            return False
+        return longest_ns <= self.conceal_ns or share >= KEEP_SHARE
 
 
 class ChunkTrack(_Track[Chunk]):
     """Chunks at the model's sample rate."""
 
-    def __init__(self, audio: Audio, gap_ns: int) -> None:
+    def __init__(self, audio: Audio, gap_ns: int, conceal_ns: int = 0) -> None:
         # Timestamps jitter both ways, so chunks may overlap by as much as they may be apart.
-        super().__init__(gap_ns, overlaps=True)
+        super().__init__(gap_ns, conceal_ns, overlaps=True)
         self._audio = audio
 
     def add(self, item: Chunk) -> bool:
@@ -115,61 +137,73 @@ class ChunkTrack(_Track[Chunk]):
 
     def decided(self, start_ns: int) -> bool:
         """Whether later chunks cannot change the audio of the window from `start_ns`."""
-        if self.at_gap or self.end_ns is None or self.end_ns <= start_ns:
-            return self.at_gap and self.end_ns is not None
-        return self._locate(self.last_run(), start_ns) is None or self.cut(start_ns) is not None
+        if self.is_over or self.end_ns is None or self.end_ns <= start_ns:
+            return self.is_over
+        joined = self._joined(start_ns)
+        return joined is None or joined.is_complete
 
     def cut(self, start_ns: int) -> JoinedChunks | None:
-        """The audio of the window from `start_ns`; None if chunks do not cover all of it without a gap."""
-        for run in self.runs():
-            if (place := self._locate(run, start_ns)) is not None:
-                first, skip = place
-                taken, joined = -skip, JoinedChunks(self._audio.rate_hz, skip)
-                for chunk in run[first:]:
-                    # Each small hole may be joined, but many of them would add up and shift audio against video.
-                    due_ns = start_ns + taken * NS_PER_S // self._audio.rate_hz
-                    if abs(chunk.start_ns - due_ns) > 2 * self.gap_ns:
-                        break
-                    joined.add(taken, chunk)
-                    taken += len(chunk.samples)
-                    if taken >= self._audio.samples:
-                        return joined
-        return None
-
-    def padded(self, start_ns: int) -> NDArray[np.float32] | None:
-        """The newest run, each sample at its time in the window from `start_ns`, with zeros before and after.
-
-        None if the run ends before the window begins.
-        """
-        if not (run := self.last_run()):
+        """The audio of the window from `start_ns`; None if too much of it is missing, or if there is a gap in it."""
+        joined = self._joined(start_ns)
+        if joined is None or not (joined.is_complete or self.has_ended or not self.at_gap):
             return None
-        offset = round((run[0].start_ns - start_ns) * self._audio.rate_hz / NS_PER_S)
-        found = np.concatenate([chunk.samples for chunk in run])[max(0, -offset) :]
-        if not len(found):
-            return None
-        samples = np.zeros(self._audio.samples, np.float32)
-        first = max(0, offset)
-        samples[first : first + len(found)] = found[: max(0, len(samples) - first)]
-        return samples
+        holes = joined.holes
+        missing = sum(end - begin for begin, end in holes)
+        longest = max((end - begin for begin, end in holes), default=0)
+        # Times are rounded to the nanosecond, so a hole may seem a sample longer than it is.
+        longest_ns = longest and max(1, (longest - 1) * NS_PER_S // self._audio.rate_hz)
+        return joined if self._suffices(longest_ns, 1 - missing / self._audio.samples) else None
 
-    def _locate(self, run: list[Chunk], start_ns: int) -> tuple[int, int] | None:
-        """(chunk, sample in it) at `start_ns`; None if the run begins later or ends earlier.
-
-        Only the chunk at `start_ns` is found by time. All that follow are joined by index: device clocks drift, each
-        chunk's timestamp follows the drift, and so nothing has to be resampled.
-        """
-        half_ns = NS_PER_S // (2 * self._audio.rate_hz)
-        if start_ns < run[0].start_ns - half_ns or start_ns >= run[-1].end_ns:
+    def _joined(self, start_ns: int) -> JoinedChunks | None:
+        """The chunks of the window from `start_ns` so far; None if they cannot make its audio, whatever follows."""
+        joined = JoinedChunks(start_ns, self._audio.rate_hz, self._audio.samples)
+        items = islice(self._items, self._first_of(start_ns), None)
+        chunk, link = next(items, (None, Link.GAP))
+        if chunk is None or (link is Link.GAP and not self._covers(chunk, start_ns)):
             return None
-        first = max((i for i, chunk in enumerate(run) if chunk.start_ns - half_ns <= start_ns), default=0)
-        skip = round((start_ns - run[first].start_ns) * self._audio.rate_hz / NS_PER_S)
-        # If the next chunk's timestamp is a little late there is a hole at `start_ns`: continue with that chunk.
-        return first, min(max(skip, 0), len(run[first].samples))
+        joined.add_first(chunk)
+        for chunk, link in items:
+            if joined.is_complete:
+                break
+            if link is Link.GAP or not joined.add(chunk, 2 * self.gap_ns, after_hole=link is Link.HOLE):
+                return None
+        return joined
+
+    def _covers(self, chunk: Chunk, start_ns: int) -> bool:
+        """Whether the chunk begins at `start_ns` or before it."""
+        return chunk.start_ns - NS_PER_S // (2 * self._audio.rate_hz) <= start_ns
+
+    def _first_of(self, start_ns: int) -> int:
+        """The number of the last chunk that begins at `start_ns` or before it; otherwise 0."""
+        first = 0
+        for number, (chunk, _) in enumerate(self._items):
+            if self._covers(chunk, start_ns):
+                first = number
+            elif chunk.start_ns > start_ns + self.gap_ns:  # a later chunk begins at most so much earlier
+                break
+        return first
+
+    def padded(self, start_ns: int) -> JoinedChunks | None:
+        """The newest run, each sample at its time in the window from `start_ns`; None if it ends before the window."""
+        joined = JoinedChunks(start_ns, self._audio.rate_hz, self._audio.samples)
+        for chunk in self.last_run():
+            joined.add(chunk, 2 * self.gap_ns, after_hole=chunk.start_ns > joined.end_ns + self.gap_ns)
+        return joined if joined.taken > 0 else None
 
     def forget(self, before_ns: int) -> None:
         """Drop the chunks that no window from `before_ns` on needs."""
         while self._items and self._items[0][0].end_ns <= before_ns - self.gap_ns:
             self._items.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class CutFrames:
+    """The video of a window."""
+
+    frames: list[Frame]
+    """One for each tick."""
+    holes_ns: list[Span]
+    """The media times for which frames are missing, beyond the usual time from one frame to the next."""
 
 
 def stacked(frames: list[Frame]) -> NDArray[np.uint8]:
@@ -179,11 +213,12 @@ def stacked(frames: list[Frame]) -> NDArray[np.uint8]:
 class FrameTrack(_Track[Frame]):
     """Frames of the model's size."""
 
-    def __init__(self, video: Video, gap_ns: int) -> None:
-        super().__init__(gap_ns, overlaps=False)  # no two frames at the same time
+    def __init__(self, video: Video, gap_ns: int, conceal_ns: int = 0) -> None:
+        super().__init__(gap_ns, conceal_ns, overlaps=False)  # no two frames at the same time
         self._shape = (video.height, video.width, 3)
         # A window of T frames has T ticks, each in the middle of its share of the window.
         self.ticks_ns = [round((i + 0.5) * NS_PER_S / video.fps) for i in range(video.frames)]
+        self._half_tick_ns = self.ticks_ns[0]
 
     def add(self, item: Frame) -> bool:
         if item.pixels.shape != self._shape:
@@ -192,33 +227,77 @@ class FrameTrack(_Track[Frame]):
 
     def decided(self, start_ns: int) -> bool:
         """Whether later frames cannot change the video of the window from `start_ns`."""
-        if self.end_ns is None:
-            return False
-        return self.at_gap or self.end_ns >= start_ns + self.ticks_ns[-1]
+        return self.is_over or (self.end_ns is not None and self.end_ns >= start_ns + self.ticks_ns[-1])
 
-    def cut(self, start_ns: int) -> list[Frame] | None:
-        """The frame nearest to each tick of the window; None if no run covers all ticks."""
-        half_tick_ns = self.ticks_ns[0]
-        for run in self.runs():
-            # The last frame lasts as long as the one before it did.
-            lasts_ns = max(half_tick_ns, run[-1].start_ns - run[-2].start_ns if len(run) > 1 else 0)
-            begins = run[0].start_ns - half_tick_ns <= start_ns + self.ticks_ns[0]
-            if begins and start_ns + self.ticks_ns[-1] <= run[-1].start_ns + lasts_ns:
-                return self._nearest(run, start_ns)
+    def cut(self, start_ns: int) -> CutFrames | None:
+        """The frame nearest to each tick of the window; None if too many ticks lack one, or if there is a gap."""
+        for runs, bounds in self._sections():
+            if self._suffices(*self._coverage(runs, bounds, start_ns)):
+                frames = [frame for run in runs for frame in run]
+                return CutFrames(self._nearest(frames, start_ns), self._holes_ns(frames, start_ns))
         return None
 
-    def padded(self, start_ns: int) -> NDArray[np.uint8] | None:
+    def _sections(self) -> Iterator[tuple[list[list[Frame]], tuple[bool, bool]]]:
+        """The media between reported gaps: its runs without holes, and whether it begins and ends with such a gap."""
+        runs: list[list[Frame]] = []
+        begins = False
+        for number, (frame, link) in enumerate(self._items):
+            if number and link is Link.GAP:
+                yield runs, (begins, True)
+                runs = []
+            if not runs or link is Link.HOLE:
+                begins = link is Link.GAP if not runs else begins
+                runs.append([])
+            runs[-1].append(frame)
+        if runs:
+            yield runs, (begins, self.at_gap and not self.has_ended)
+
+    def _coverage(self, runs: list[list[Frame]], bounds: tuple[bool, bool], start_ns: int) -> tuple[int, float]:
+        """How far the farthest tick is from these runs, in nanoseconds, and the share of ticks that are in a run.
+
+        If ticks are beyond a reported gap, the share is 0.
+        """
+        ticks_ns = start_ns + np.array(self.ticks_ns, np.int64)
+        begins_ns = np.array([run[0].start_ns for run in runs], np.int64) - self._half_tick_ns
+        ends_ns = np.array([self._end_ns(run) for run in runs], np.int64)
+        off_ns = np.maximum(begins_ns - ticks_ns[:, None], ticks_ns[:, None] - ends_ns).min(axis=1)  # (ticks,)
+        beyond = (bounds[0] and ticks_ns[0] < begins_ns[0]) or (bounds[1] and ticks_ns[-1] > ends_ns[-1])
+        return max(0, int(off_ns.max())), 0.0 if beyond else float((off_ns <= 0).mean())
+
+    def _end_ns(self, run: list[Frame]) -> int:
+        """The last frame lasts as long as the one before it did."""
+        return run[-1].start_ns + max(self._half_tick_ns, run[-1].start_ns - run[-2].start_ns if len(run) > 1 else 0)
+
+    def _holes_ns(self, frames: Sequence[Frame], start_ns: int) -> list[Span]:
+        """The times in the window that lack frames, judged by the frames of the window and those beside it."""
+        end_ns = start_ns + self.ticks_ns[-1] + self._half_tick_ns
+        times_ns = np.array([frame.start_ns for frame in frames], np.int64)
+        # What the ticks may need. Later frames have come or not, by chance.
+        first = max(0, int(np.searchsorted(times_ns, start_ns + self.ticks_ns[0], side="right")) - 1)
+        last = int(np.searchsorted(times_ns, start_ns + self.ticks_ns[-1]))
+        near = times_ns[first : last + 1].tolist()
+        median_ns = int(np.median(np.diff(near))) if len(near) > 1 else 0
+        # A frame for each tick is enough for the model, and sources thin frames to half a tick at most.
+        usual_ns, most_ns = max(median_ns, self._half_tick_ns), max(1.5 * median_ns, 2 * self._half_tick_ns)
+        holes = [(a + usual_ns, b) for a, b in pairwise(near) if b - a > most_ns]
+        if near[0] - start_ns > usual_ns:
+            holes.insert(0, (start_ns, near[0]))
+        if end_ns - near[-1] > most_ns:
+            holes.append((near[-1] + usual_ns, end_ns))
+        return [(max(start_ns, a), min(end_ns, b)) for a, b in holes if a < end_ns and b > start_ns]
+
+    def padded(self, start_ns: int) -> list[Frame] | None:
         """The newest run, its last frame repeated to the window's end; None if the run ends before the window."""
         run = self.last_run()
-        return stacked(self._nearest(run, start_ns)) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
+        return self._nearest(run, start_ns) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
 
-    def _nearest(self, run: list[Frame], start_ns: int) -> list[Frame]:
-        times_ns = np.array([frame.start_ns for frame in run], dtype=np.int64)
+    def _nearest(self, frames: Sequence[Frame], start_ns: int) -> list[Frame]:
+        times_ns = np.array([frame.start_ns for frame in frames], dtype=np.int64)
         ticks_ns = np.array([start_ns + tick_ns for tick_ns in self.ticks_ns], dtype=np.int64)
-        after = np.searchsorted(times_ns, ticks_ns).clip(0, len(run) - 1)
+        after = np.searchsorted(times_ns, ticks_ns).clip(0, len(frames) - 1)
         before = (after - 1).clip(0)
         nearest = np.where(times_ns[after] - ticks_ns < ticks_ns - times_ns[before], after, before)
-        return [run[i] for i in nearest]
+        return [frames[i] for i in nearest]
 
     def forget(self, before_ns: int) -> None:
         """Drop the frames that no window from `before_ns` on needs."""

@@ -7,15 +7,23 @@ a window as soon as every modality is decided (complete, or certain to be missin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.model.geometry import Geometry
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, JoinedChunks, end_of, stacked
+from perceiverd.pipeline.conceal import Span
+from perceiverd.pipeline.joined import JoinedChunks
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, end_of, stacked
+
+MissingReason = Literal["no track", "hole", "late", "too far apart"]
+"""Why a window lacks a modality: nothing of it has ever come; too much of it is missing, or its source has reported a
+gap; it had not come in time; or the file stores it too far away from the other modality."""
 
 TAIL = 16
 """A tail shorter than a window divided by this gets no window: codecs round a file's end up by some samples."""
@@ -33,9 +41,9 @@ class Skew:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """One input of the model. A modality that is not complete is None, never zeros or black.
+    """One input of the model. A modality of which too much is missing is None, never zeros or black.
 
-    The one exception is media that ends before it fills a single window: see `Windower.flush`.
+    Shorter holes are filled. Media that ends before it fills a single window is padded: see `Windower.flush`.
     """
 
     start_ns: int
@@ -46,6 +54,10 @@ class Window:
     """(frames, height, width, 3), RGB, 0..255."""
     skew: Skew | None = None
     """By the capture times of both; None if one is missing or was padded."""
+    holes_ns: Mapping[str, Sequence[Span]] = field(default_factory=dict, repr=False)
+    """The media times of which a modality was missing and was filled, in order; only modalities with holes."""
+    missing: Mapping[str, MissingReason] = field(default_factory=dict)
+    """Why a modality of the model is None."""
 
     @classmethod
     def empty(cls, geometry: Geometry) -> Window:
@@ -63,6 +75,11 @@ class Window:
         """The modalities that are present."""
         return tuple(name for name in ("audio", "video") if getattr(self, name) is not None)
 
+    @property
+    def filled_ms(self) -> dict[str, float]:
+        """How many milliseconds of a modality were filled; only modalities with holes."""
+        return {name: round(sum(end - begin for begin, end in each) / 1e6, 3) for name, each in self.holes_ns.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
@@ -71,10 +88,16 @@ class Tolerance:
     wait_ns: int
     """How much longer one modality waits for the other before a window is cut without it."""
     chunk_gap_ns: int
-    """The largest gap between two chunks of a run. Closer chunks are joined without it, as long as no sample of a
-    window is further than twice this from its time."""
+    """The jitter of chunks: if two are at most this far apart there is no hole between them. They are joined without
+    it, as long as no sample of a window is further than twice this from its time."""
     frame_gap_ns: int
-    """The largest gap between two frames of a run. Until it is over a frame stands for the time after it."""
+    """Until so long after it a frame stands for the time after it."""
+    conceal_ns: int = 0
+    """The longest hole that is always filled. A modality with a longer hole is kept if `tracks.KEEP_SHARE` of it is
+    present. 0 fills nothing: a modality with a hole is missing."""
+    is_stored: bool = False
+    """Whether the media comes from a file as fast as it can be read. Then nothing is late: what does not come in time
+    is stored too far away."""
 
 
 @dataclass(slots=True)
@@ -86,6 +109,10 @@ class Counts:
     """Frames and chunks that were ignored because the time line had passed them."""
     gaps: int = 0
     """Gaps in either modality, reported to `gap` or found in the times; the end of the media is no gap."""
+    filled_ns: Mapping[str, int] = field(default_factory=dict)
+    """Media time that was missing and filled, by modality. A hole counts once, even if several windows share it."""
+    missing: Mapping[str, Mapping[MissingReason, int]] = field(default_factory=dict)
+    """Windows without a modality, by modality and reason."""
 
 
 class Windower:
@@ -104,12 +131,15 @@ class Windower:
         self._first_ns: int | None = None
         self._next_ns = 0
         self._last_end_ns: int | None = None
-        self._windows = self._late = 0
+        self._windows = 0
+        self._filled_ns: Counter[str] = Counter()
+        self._missing: dict[str, Counter[MissingReason]] = {}
 
     @property
     def counts(self) -> Counts:
         """What happened to the media so far."""
-        return Counts(self._windows, self._late, sum(track.gaps for track in self._tracks))
+        late, gaps = sum(track.late for track in self._tracks), sum(track.gaps for track in self._tracks)
+        return Counts(self._windows, late, gaps, self._filled_ns, self._missing)
 
     @property
     def hop_ns(self) -> int:
@@ -121,6 +151,8 @@ class Windower:
         if hop_ns <= 0:
             raise ValueError(f"hop_ns is positive, not {hop_ns}")
         self._hop_ns, self._tolerance = hop_ns, tolerance
+        for track in self._tracks:
+            track.conceal_ns = tolerance.conceal_ns
         if self._audio:
             self._audio.gap_ns = tolerance.chunk_gap_ns
         if self._video:
@@ -140,8 +172,10 @@ class Windower:
             self._first_ns = self._next_ns = item.start_ns
         # If the hop is longer than a window, media between two windows is not late.
         unseen_ns = max(0, self._hop_ns - self._window_ns)
-        if end_of(item) < self._next_ns - unseen_ns or not track.add(item):  # type: ignore[arg-type]
-            self._late += 1
+        if end_of(item) < self._next_ns - unseen_ns:
+            track.late += 1
+            return []
+        if not track.add(item):  # type: ignore[arg-type]
             return []
         if end_of(item) < self._next_ns:
             self._forget()
@@ -153,6 +187,12 @@ class Windower:
         if track is not None:
             track.mark_gap()
 
+    def end(self, modality: str) -> None:
+        """Nothing more of this modality ("audio", "video") comes: no window waits for it."""
+        track = self._audio if modality == "audio" else self._video
+        if track is not None:
+            track.has_ended = True
+
     def flush(self) -> list[Window]:
         """The media has ended: the windows that are left.
 
@@ -161,7 +201,7 @@ class Windower:
         the end of the media.
         """
         for track in self._tracks:
-            track.at_gap = True  # nothing follows; this is no gap
+            track.has_ended = True
         windows = list(self._due(0))
         ends_ns = [track.end_ns for track in self._tracks if track.end_ns is not None]
         if not ends_ns:
@@ -203,13 +243,31 @@ class Windower:
     def _cut(self, start_ns: int) -> Window:
         chunks = self._audio.cut(start_ns) if self._audio else None
         frames = self._video.cut(start_ns) if self._video else None
+        holes_ns = {"audio": chunks.holes_ns() if chunks else [], "video": frames.holes_ns if frames else []}
         return Window(
             start_ns,
             start_ns + self._window_ns,
-            audio=chunks.samples(self._geometry.audio.samples) if chunks and self._geometry.audio else None,
-            video=stacked(frames) if frames else None,
-            skew=self._skew(chunks, frames) if chunks and frames else None,
+            audio=chunks.samples() if chunks else None,
+            video=stacked(frames.frames) if frames else None,
+            skew=self._skew(chunks, frames.frames) if chunks and frames else None,
+            holes_ns={modality: each for modality, each in holes_ns.items() if each},
+            missing=self._reasons(start_ns, audio=chunks, video=frames),
         )
+
+    def _reasons(self, start_ns: int, **found: object) -> dict[str, MissingReason]:
+        """Why the modalities of the model that were not found are missing."""
+        tracks = {"audio": self._audio, "video": self._video}
+        return {name: self._reason(track, start_ns) for name, track in tracks.items() if track and not found[name]}
+
+    def _reason(self, track: ChunkTrack | FrameTrack, start_ns: int) -> MissingReason:
+        if track.end_ns is None and not track.late:
+            return "no track"
+        if track.decided(start_ns):
+            return "hole"
+        if not self._tolerance.is_stored:
+            return "late"
+        # A file's track that is behind may have ended. If anything of it comes too late, it has not.
+        return "too far apart" if track.late else "hole"
 
     def _skew(self, chunks: JoinedChunks, frames: list[Frame]) -> Skew:
         audio = self._geometry.audio
@@ -229,17 +287,33 @@ class Windower:
         # The window begins with the earlier of the two newest runs; if that is too long ago, with the later one.
         for begin_ns in (min(begins_ns), max(begins_ns)):
             if begin_ns > start_ns:
-                audio = self._audio.padded(begin_ns) if self._audio else None
-                video = self._video.padded(begin_ns) if self._video else None
-                return Window(begin_ns, end_ns, audio, video)
+                return self._padded(begin_ns, end_ns)
         return None
+
+    def _padded(self, start_ns: int, end_ns: int) -> Window:
+        chunks = self._audio.padded(start_ns) if self._audio else None
+        frames = self._video.padded(start_ns) if self._video else None
+        holes_ns = [(begin, min(end, end_ns)) for begin, end in (chunks.holes_ns() if chunks else []) if begin < end_ns]
+        return Window(
+            start_ns,
+            end_ns,
+            audio=chunks.padded() if chunks else None,
+            video=stacked(frames) if frames else None,
+            holes_ns={"audio": holes_ns} if holes_ns else {},
+            missing=self._reasons(start_ns, audio=chunks, video=frames),
+        )
 
     def _counted(self, window: Window) -> Window:
         self._windows += 1
+        for modality, reason in window.missing.items():
+            self._missing.setdefault(modality, Counter())[reason] += 1
+        begin_ns = window.start_ns if self._last_end_ns is None else self._last_end_ns
+        for modality, holes_ns in window.holes_ns.items():
+            self._filled_ns[modality] += sum(max(0, end - max(begin, begin_ns)) for begin, end in holes_ns)
         self._last_end_ns = window.end_ns
         return window
 
     def _hops_to_media(self, start_ns: int) -> int:
         """How many hops lie before the next run: an hour's gap is one step, not thousands."""
-        begins_ns = [at for track in self._tracks if (at := track.next_run_ns(start_ns)) is not None]
+        begins_ns = [at for track in self._tracks if (at := track.next_run_ns(start_ns, self._window_ns)) is not None]
         return max(1, -(-(min(begins_ns) - start_ns) // self._hop_ns)) if begins_ns else 1

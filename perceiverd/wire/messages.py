@@ -110,6 +110,12 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     if earlier. Mean over the model's ticks; null if the window has only one modality."""
     skew_most_ms: float | None = None
     """The skew at the tick where it is furthest from 0."""
+    filled_ms: dict[str, float] = {}
+    """Milliseconds of `audio` and `video` that were missing in the window and were filled from the media beside them.
+    Media without holes is not listed."""
+    missing: dict[str, str] = {}
+    """Why the window lacks `audio` or `video`: `no track` (nothing of it has ever come), `hole` (too much of it is
+    missing, or its source was restarted or its clock jumped), `late` (it did not come in time)."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0
@@ -197,6 +203,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """As in `Scores`, for its last window."""
     level_dbfs: float | None = None
     """Audio level (RMS) of its last window in dB of full scale, at least -120; null if it had no audio."""
+    filled_s: dict[str, float] = {}
+    """Seconds of `audio` and `video` that were missing and were filled, since boot."""
+    missing: dict[str, dict[str, int]] = {}
+    """Windows without `audio` or `video` since boot, by reason, as in `Scores`."""
     delivery: Delivery = Delivery()
     boot_id: str = ""
     """As in `Hello`."""
@@ -330,6 +340,10 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
     """How often a label got no event of its own since boot, by reason: `below on`, `too short`, `merged`, `subsumed`,
     `cool-down`, `denied`, `not allowed`. A label that is suppressed for hours counts once."""
     model: Model
+    filled_ms: dict[str, float] = {}
+    """As in `Scores`."""
+    missing: dict[str, str] = {}
+    """As in `Scores`."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0
@@ -377,22 +391,3 @@ def topic(message: Message) -> str:
             return events_topic(message.stream)
         case Explain():
             return explain_topic(message.stream)
-
-
-def cache_key(message: Message) -> tuple[str, str] | None:
-    """The key under which the publisher keeps a message for new subscribers; None if it does not keep it.
-
-    A later message with the same key replaces it: an event has one entry. A message that `clears` its key is not kept.
-    """
-    match message:
-        case Hello() | Status():
-            return topic(message), ""
-        case Event():
-            return topic(message), message.id
-        case Scores() | Explain():
-            return None
-
-
-def clears(message: Message) -> bool:
-    """Whether this message removes what was kept under its key: it ends an event."""
-    return isinstance(message, Event) and message.kind == "end"

@@ -24,6 +24,7 @@ from perceiverd.wire.auth import Authenticator
 from perceiverd.wire.endpoint import Binding
 from perceiverd.wire.loss_reports import LossReport, SubscriberRegistry
 from perceiverd.wire.messages import Delivery, Explain, Message, Scores, Status
+from perceiverd.wire.retained import cache_key, clears
 
 logger = logging.getLogger("perceiverd.wire")
 
@@ -156,10 +157,10 @@ class Publisher:
 
     def _keep(self, message: Message) -> None:
         """Keep a message to repeat it to new subscribers, if it is a last value."""
-        key = messages.cache_key(message)
+        key = cache_key(message)
         if key is None:
             return
-        if messages.clears(message):
+        if clears(message):
             self._last.pop(key, None)
         else:
             self._last[key] = message

@@ -102,6 +102,14 @@ def test_a_window_is_a_line() -> None:
     assert [line[8:] for line in lines[4:]] == [f" 0.62 {gauge} soon  {reason}"] * 2
 
 
+def test_what_a_window_lacks_is_added() -> None:
+    """The reason is followed by what is missing in the window and what was filled, as JSON too."""
+    lacking = msgspec.structs.replace(message(CANDIDATE), filled_ms={"video": 120.4}, missing={"audio": "late"})
+    assert printed(lacking)[-1].endswith("; scored as Bark; no audio: late, 120 ms of video filled")
+    (line,) = printed(lacking, as_json=True)
+    assert json.loads(line)["filled_ms"] == {"video": 120.4} and json.loads(line)["missing"] == {"audio": "late"}
+
+
 @pytest.mark.parametrize("width", [40, 60, 100])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     """A reason that does not fit beside the gauge is below it, indented and complete."""

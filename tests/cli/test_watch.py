@@ -61,6 +61,15 @@ def test_the_view_shows_all_streams(activity: Activity) -> None:
     assert not any("no message" in line for line in lines)
 
 
+def test_what_a_window_lacks_is_shown(activity: Activity) -> None:
+    """Behind the modalities of the last window are the reason for a missing one, and what was filled."""
+    lacking = msgspec.structs.replace(SCORES, filled_ms={"audio": 42.7}, missing={"video": "hole"})
+    activity.update(lacking, datetime.now(UTC))
+    assert any(
+        line.rstrip().endswith("audio  (no video: hole, 43 ms of audio filled)") for line in drawn(activity, 120)
+    )
+
+
 @pytest.mark.parametrize("width", [60, 40])
 def test_a_narrow_terminal_shows_all_too(activity: Activity, width: int) -> None:
     """No line wraps; events are above the labels."""

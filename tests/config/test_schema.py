@@ -20,8 +20,10 @@ def test_the_default_endpoint_is_the_services() -> None:
 
 def test_the_windower_gets_the_options_of_the_file() -> None:
     """`[window]` and `[stalls]` become the windower's tolerance and the detectors' limits, in nanoseconds."""
-    window = config.WindowConfig(wait_s=1.5, chunk_gap_s=0.25, frame_gap_s=2.0)
-    assert window.tolerance == Tolerance(wait_ns=1_500_000_000, chunk_gap_ns=250_000_000, frame_gap_ns=2_000_000_000)
+    window = config.WindowConfig(wait_s=1.5, chunk_gap_s=0.25, frame_gap_s=2.0, conceal_s=0.5)
+    assert window.tolerance == Tolerance(
+        wait_ns=1_500_000_000, chunk_gap_ns=250_000_000, frame_gap_ns=2_000_000_000, conceal_ns=500_000_000
+    )
     assert config.StallsConfig(frozen_s=3.5, silent_s=0.0).limits == StallLimits(frozen_ns=3_500_000_000, silent_ns=0)
 
 

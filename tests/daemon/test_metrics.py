@@ -111,6 +111,8 @@ def test_metrics_have_the_values_of_the_daemon(served: Served) -> None:
     assert values["perceiverd_data_age_seconds", ("0", "good")] >= 0
     assert values["perceiverd_restarts_total", ("failed", "0", "bad")] >= 1
     assert values["perceiverd_restarts_total", ("exited", "0", "bad")] == 0
+    assert values["perceiverd_media_filled_seconds_total", ("audio", "good")] >= 0
+    assert values["perceiverd_windows_incomplete_total", ("audio", "late", "good")] >= 0
     assert values["perceiverd_events_total", ("Dog", "good")] >= 1
     assert values["perceiverd_events_open", ("good",)] <= 1
     (info,) = [labels for name, labels in values if name == "perceiverd_info"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perceiverd.core import clock
+from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S
 from perceiverd.daemon.stream import known_down
 from perceiverd.pipeline.stalls import StallLimits
@@ -14,7 +15,7 @@ from perceiverd.pipeline.windower import Window
 from perceiverd.sources.process.restart import RunState
 from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
 from perceiverd.wire.messages import Event, Explain, Message, Scores
-from tests.support.streams import BOTH, SURE, both, rules, source, stream, window
+from tests.support.streams import BOTH, SURE, audio, both, rules, source, stream, window
 
 SNAPSHOTS = SnapshotOptions("/kept", 640, 0.0, 0.0, 1.0, 1)
 
@@ -184,3 +185,22 @@ def test_a_window_without_audio_has_no_level() -> None:
         watched.tagged(each, SURE)
         levels.append(watched.progress.level_dbfs)
     assert levels == [-120, None]
+
+
+def test_holes_are_in_scores_reasons_and_status() -> None:
+    """Scores and reasons have what their window lacks, the status has the sums since boot."""
+    watched = stream(BOTH)
+    audio(watched, 0, 0, 1.0)
+    audio(watched, 0, 1.08, 3.0)
+    scores, explained = list[Scores](), list[Explain]()
+    for each in watched.due:
+        for made in watched.tagged(each, SURE, explain=True):
+            scores += [made] if isinstance(made, Scores) else []
+            explained += [made] if isinstance(made, Explain) else []
+    filled_ms = [80.0 if each.start_ns == NS_PER_S else 0 for each in watched.due]
+    assert [each.filled_ms.get("audio", 0) for each in scores] == filled_ms and sum(filled_ms) == 80
+    assert [each.filled_ms for each in explained] == [each.filled_ms for each in scores]
+    assert all(each.missing == {"video": "no track"} for each in scores)
+    assert all(each.missing == {"video": "no track"} for each in explained)
+    status = watched.status([source(RunState.UP)], subscriptions=0, at_ns=now_ns())
+    assert (status.filled_s, status.missing) == ({"audio": 0.08}, {"video": {"no track": len(scores)}})

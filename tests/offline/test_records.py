@@ -61,6 +61,13 @@ def test_keys_are_those_of_the_wire(
     assert record.__struct_config__.tag == message.__struct_config__.tag
 
 
+def test_text_names_what_a_window_lacks() -> None:
+    """Behind the labels of a window are the reason for missing media, and what was filled."""
+    record = msgspec.structs.replace(SCORES, filled_ms={"audio": 42.7}, missing={"video": "too far apart"})
+    assert TextLines()(record).endswith("  (no video: too far apart, 43 ms of audio filled)\n")
+    assert "(" not in TextLines()(msgspec.structs.replace(SCORES, missing={"video": "no track"}))
+
+
 def test_json_line_of_a_window() -> None:
     """A window is one line with the documented keys in their order."""
     line = JsonLines()(SCORES)
@@ -79,6 +86,8 @@ def test_json_line_of_a_window() -> None:
                 {"mid": "/m/b", "index": 75, "name": "Bark", "score": 0.5},
             ],
         ),
+        ("filled_ms", {}),
+        ("missing", {}),
     ]
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame
 from perceiverd.model.geometry import Audio, Video
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, JoinedChunks, end_of, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, end_of, stacked
 
 MS = NS_PER_S // 1_000
 AUDIO = Audio(rate_hz=1_000, samples=70, form="raw", patch=(7,), bands=2)
@@ -34,10 +34,24 @@ def test_a_gap_starts_a_new_run() -> None:
     track.mark_gap()
     track.mark_gap()
     assert track.add(chunk(171))
-    assert [[item.start_ns // MS for item in run] for run in track.runs()] == [[0, 50], [121], [171]]
     assert track.gaps == 2
-    assert (track.next_run_ns(0), track.next_run_ns(171 * MS)) == (121 * MS, None)
+    starts_ns = [track.next_run_ns(after_ms * MS, 70 * MS) for after_ms in (0, 121, 171)]
+    assert starts_ns == [121 * MS, 171 * MS, None]
     assert [item.start_ns // MS for item in track.last_run()] == [171]
+
+
+def test_a_hole_that_is_filled_is_part_of_a_run() -> None:
+    """A window may begin before such a hole ends; a marked gap ends the run, however short it is."""
+    track = ChunkTrack(AUDIO, 20 * MS, conceal_ns=30 * MS)
+    for start_ms in (0, 80, 161):  # 30 and 31 ms are missing
+        track.add(chunk(start_ms))
+    assert [item.start_ns // MS for item in track.last_run()] == [161]
+    track.add(chunk(241))
+    assert [item.start_ns // MS for item in track.last_run()] == [161, 241]
+    assert track.next_run_ns(0, 70 * MS) == 10 * MS
+    track.mark_gap()
+    track.add(chunk(291))
+    assert [item.start_ns // MS for item in track.last_run()] == [291]
 
 
 def test_media_that_is_too_old_is_ignored() -> None:
@@ -55,15 +69,6 @@ def test_other_media_than_the_models_is_an_error() -> None:
         FrameTrack(VIDEO, MS).add(Frame(0, np.zeros((4, 5, 3), np.uint8)))
 
 
-def test_joined_chunks_know_when_each_sample_was_captured() -> None:
-    """The first chunk may begin before the window; times follow the timestamps of the chunks."""
-    joined = JoinedChunks(1_000, skip=10)
-    joined.add(-10, chunk(0))
-    joined.add(40, Chunk(55 * MS, np.full(50, 7, np.float32), 1_000))  # 5 ms late
-    assert joined.samples(42).tolist() == [*range(10, 50), 7, 7]
-    assert (joined.captured_ns(np.array([0, 39, 40, 41])) // MS).tolist() == [10, 49, 55, 56]
-
-
 def test_a_cut_needs_the_whole_window() -> None:
     """Audio is decided once its samples are complete, or its run ends before; until then nothing is cut."""
     track = ChunkTrack(AUDIO, 20 * MS)
@@ -71,7 +76,7 @@ def test_a_cut_needs_the_whole_window() -> None:
     assert (track.cut(0), track.decided(0)) == (None, False)
     track.add(chunk(50))
     cut = track.cut(0)
-    assert cut is not None and cut.samples(70).tolist() == list(range(70))
+    assert cut is not None and cut.samples().tolist() == list(range(70))
     assert track.decided(0) and not track.decided(60 * MS)
     track.mark_gap()
     assert track.cut(60 * MS) is None and track.decided(60 * MS)
@@ -85,9 +90,9 @@ def test_each_tick_gets_the_nearest_frame() -> None:
     assert track.cut(0) is None and not track.decided(0)
     for at_ms in (120, 160):
         track.add(frame(at_ms))
-    frames = track.cut(0)
-    assert frames is not None and [each.start_ns // MS for each in frames] == [40, 160]
-    assert stacked(frames).shape == (2, 3, 5, 3)
+    cut = track.cut(0)
+    assert cut is not None and [each.start_ns // MS for each in cut.frames] == [40, 160]
+    assert stacked(cut.frames).shape == (2, 3, 5, 3) and cut.holes_ns == []
     assert track.decided(0)
 
 

@@ -40,6 +40,8 @@ def test_scores_on_the_wire() -> None:
         "dropped": 2,
         "skew_ms": None,
         "skew_most_ms": None,
+        "filled_ms": {},
+        "missing": {},
     }
 
 

@@ -105,17 +105,6 @@ EXPLAIN = Explain(
 )
 
 
-def test_last_values_are_kept_until_they_are_replaced() -> None:
-    """The hello, statuses and open events are kept, an event by its id until it ends; scores and reasons are not."""
-    assert messages.cache_key(HELLO) == ("hello/", "")
-    assert messages.cache_key(STATUS) == ("status/door/", "")
-    assert messages.cache_key(EVENT) == ("events/door/", "74-1500")
-    assert messages.cache_key(SCORES) is messages.cache_key(EXPLAIN) is None
-    end = msgspec.structs.replace(EVENT, kind="end", seq=9)
-    assert messages.cache_key(end) == messages.cache_key(EVENT)
-    assert [messages.clears(each) for each in (EVENT, end, HELLO, STATUS, SCORES)] == [False, True, False, False, False]
-
-
 def test_topics_end_in_a_slash() -> None:
     """A subscription to cam1 does not match cam10."""
     assert messages.topic(STATUS) == messages.status_topic("door") == "status/door/"

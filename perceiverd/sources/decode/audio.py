@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from perceiverd.core.media import NS_PER_S, Chunk
 
-GAP_NS = NS_PER_S // 50
-"""Audio that is further than this from its expected time does not continue the audio before it. The windower uses the
-same bound."""
+GAP_NS = 15 * NS_PER_S // 1000
+"""Audio that is further than this from its expected time does not continue the audio before it. It is less than a
+packet of most codecs (20 ms), so that one lost packet is a hole. The windower uses the same bound."""
 SHORTEST_S = 0.04
 """We gather at least this much: a codec's frame may be 2.5 ms, and each chunk costs a message."""
 LONGEST_S = 0.5
@@ -39,7 +39,7 @@ class Resampler:
     def feed(self, samples: NDArray[np.float32], rate_hz: int, start_ns: int | None) -> Iterator[Chunk]:
         """Accept samples (S,), of which the first was captured at `start_ns`; None means right after the last one.
 
-        If time jumps by more than 20 ms or the rate changes, the run ends and another begins, so a gap stays a gap.
+        If time jumps by more than 15 ms or the rate changes, the run ends and another begins, so a gap stays a gap.
         """
         if start_ns is None:
             start_ns = round(self._next_ns)

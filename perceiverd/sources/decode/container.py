@@ -88,6 +88,7 @@ def read(
         if log_track and wanted.audio_rate_hz is not None:
             tracks.log_audio(name, use)
         decoders = _decoders(container, tracks, wanted, name, counts, use, live=live)
+        counts.modalities = frozenset(decoder.kind for decoder in decoders.values())
         packets = _packets(container, list(decoders), name, counts, read_timeout_s, live=live)
         for item in _decoded(packets, decoders, name, live=live):
             end_ns = max(end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)

@@ -39,6 +39,8 @@ class DecodeCounts:
     corrupt_packets: int = 0
     thinned_frames: int = 0
     """Frames that no tick of the model could need."""
+    modalities: frozenset[str] = frozenset()
+    """Which of `audio` and `video` are read; known when the first item comes."""
 
 
 class StreamDecoder(ABC):
