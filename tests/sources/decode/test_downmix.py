@@ -41,7 +41,7 @@ def mixed(names: tuple[str, ...], channels: list[Wave], pieces: list[int] | None
     while at < samples.shape[1]:
         length = (pieces or [1024])[number % len(pieces or [1024])]
         parts.append(mixer.feed(samples[:, at : at + length]))
-        assert mixer.held <= 2 * RATE_HZ // 100
+        assert mixer.held < 5 * RATE_HZ // 100
         at, number = at + length, number + 1
     return np.concatenate([*parts, mixer.flush()])
 
