@@ -101,11 +101,12 @@ class Downmixer:
     def __init__(self, names: Sequence[str], rate_hz: int) -> None:
         """`names` has FFmpeg's name of each channel."""
         self._weights = fold_weights(names)
+        self._is_stereo = np.array_equal(self._weights, np.eye(2))
         self._main = np.flatnonzero(self._weights.any(axis=0))
         self._block = max(1, round(rate_hz * BLOCK_S))
         self._update = 1 - np.exp(-self._block / rate_hz / AVERAGE_S)
         self._taps = hilbert_filter(self._block)
-        self._spectra: dict[int, NDArray[np.complex128]] = {}
+        self._spectra: dict[int, NDArray[np.complex64]] = {}
         """The filter's spectrum by length."""
         self._signs = np.ones(len(names))
         self._correlations = np.zeros((len(names), len(names)))
@@ -157,12 +158,12 @@ class Downmixer:
         self._accepted = self._delivered = 0
         self._pending = np.zeros((channels, 0), np.float32)
         self._before = np.zeros((channels, block), np.float32)
-        self._mid, self._side = np.zeros(block), np.zeros(2 * block)
+        self._mid, self._side = np.zeros(block, np.float32), np.zeros(2 * block, np.float32)
         self._skip = block
         """The first block that comes out is the time before the first sample."""
 
     def _mix(self, samples: Samples) -> Samples:
-        """Whole blocks (C, N) to the mix (N,) of the time one block earlier."""
+        """Whole blocks (C, N) to the mix of the time one block earlier: (N,), less before the first sample."""
         length = samples.shape[1]
         left, right = self._folded(samples)
         mid = np.concatenate([self._mid, (left + right) / 2])
@@ -173,31 +174,30 @@ class Downmixer:
         mixed = mid[:length]
         if side.any():
             mixed = mixed + self._transformed(side)
-        mixed = mixed * self._gains(earlier[self._main, :length], mixed)
+        mixed = mixed * self._gains(np.concatenate([earlier[self._main, :length], mixed[None]]))
         skip, self._skip = self._skip, 0
-        return mixed[skip:].astype(np.float32)
+        return np.asarray(mixed[skip:], np.float32)
 
-    def _folded(self, samples: Samples) -> tuple[Real, Real]:
+    def _folded(self, samples: Samples) -> tuple[Samples, Samples]:
         """Left and right, (N,) each, of whole blocks (C, N)."""
-        if len(samples) == 2 and len(self._main) == 2:
-            left, right = self._weights @ samples.astype(np.float64)
-            return left, right
-        wide = samples.astype(np.float64)
+        if self._is_stereo:
+            return samples[0], samples[1]
         is_first = not self._correlations.any()
         signs = [self._signs]
-        for block in wide.reshape(len(wide), -1, self._block).swapaxes(0, 1):
+        for block in samples.reshape(len(samples), -1, self._block).swapaxes(0, 1):
             self._align(block)
             signs.append(self._signs)
         if is_first:
             signs[0] = signs[1]
-        if all(each is self._signs for each in signs):
-            left, right = (self._weights * self._signs) @ wide
+        weights, signed = self._weights, samples
+        if all(each is signs[0] for each in signs):
+            weights = weights * signs[0]
         else:
-            signed = wide * _ramps(np.array(signs).T, self._block)
-            left, right = self._weights @ signed
+            signed = samples * _ramps(np.array(signs).T, self._block)
+        left, right = weights.astype(np.float32) @ signed
         return left, right
 
-    def _align(self, block: Real) -> None:
+    def _align(self, block: Samples) -> None:
         """Update the sign of each channel after this block (C, B): it must not cancel the ones before it."""
         now = block @ block.T / block.shape[1]
         self._correlations += (now - self._correlations) * (self._update if self._correlations.any() else 1.0)
@@ -214,19 +214,20 @@ class Downmixer:
         if (signs != self._signs).any():
             self._signs = signs
 
-    def _transformed(self, side: Real) -> Real:
+    def _transformed(self, side: Samples) -> Samples:
         """The Hilbert transform (N,) of all samples (N + 2 B,) that have B samples around them."""
         size = len(side)  # as many as the valid results need: what the transform wraps around is cut off
         if size not in self._spectra:
-            self._spectra[size] = np.fft.rfft(self._taps, size)
+            self._spectra[size] = np.fft.rfft(self._taps, size).astype(np.complex64)
         wide = np.fft.irfft(np.fft.rfft(side, size) * self._spectra[size], size)
-        return wide[2 * self._block :]
+        return np.asarray(wide[2 * self._block :], np.float32)
 
-    def _gains(self, channels: Samples, mixed: Real) -> Real | float:
-        """The gain of each sample (N,), for channels (M, N) and their mix (N,); one number if it does not change."""
-        blocks = channels.astype(np.float64).reshape(len(channels), -1, self._block)
-        of_channels = np.einsum("cnb,cnb->nc", blocks, blocks) / self._block
-        of_mix = np.square(mixed.reshape(-1, self._block)).mean(axis=1)
+    def _gains(self, signals: Samples) -> Samples | float:
+        """The gain of each sample (N,) for channels and their mix (M + 1, N); one number if it does not change."""
+        blocks = signals.reshape(len(signals), -1, self._block)
+        # The sums of all rows are formed in the same way, so that equal rows have exactly equal powers.
+        found = np.einsum("cnb,cnb->nc", blocks, blocks).astype(np.float64) / self._block
+        of_channels, of_mix = found[:, :-1], found[:, -1]
         gains = list[float]()
         first = 1 if self._skip else 0  # a block before the first sample has no power to learn from
         for powers, power in zip(of_channels[first:], of_mix[first:], strict=True):
@@ -249,8 +250,10 @@ class Downmixer:
         return min(GAIN_MOST, math.sqrt((loudest + FLOOR) / (self._mix_power + FLOOR)))
 
 
-def _ramps(values: Real, block: int) -> Real:
+def _ramps(values: Real, block: int) -> Samples:
     """Values (C, K + 1) at the borders of K blocks, joined by straight lines: (C, K * block)."""
-    share = np.arange(1, block + 1) / block
-    starts, steps = values[:, :-1, None], np.diff(values, axis=1)[:, :, None]
-    return (starts + steps * share).reshape(len(values), -1)
+    share = np.arange(1, block + 1, dtype=np.float32) / np.float32(block)
+    points = values.astype(np.float32)
+    starts, steps = points[:, :-1, None], np.diff(points, axis=1)[:, :, None]
+    joined: Samples = (starts + steps * share).reshape(len(values), -1)
+    return joined
