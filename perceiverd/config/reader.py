@@ -78,7 +78,7 @@ def _shown(value: Any, *, defaults: bool) -> Any:
 
 
 def _parse(table: dict[str, Any]) -> Config:
-    _check_references(table, "$")
+    _check_texts(table, "$")
     # Streams are converted one by one: in msgspec's places the keys of a dict are missing (`$.streams[...]`).
     streams = table.get("streams", {})
     config = convert({key: value for key, value in table.items() if key not in ("events", "streams")}, Config, "$")
@@ -110,14 +110,16 @@ def _events(raw: Any, section: type[Events], where: str) -> Events:
     return msgspec.structs.replace(options, labels=parsed)
 
 
-def _check_references(raw: Any, where: str) -> None:
-    """Refuse a `${NAME}` in a place where it would not be replaced."""
+def _check_texts(raw: Any, where: str) -> None:
+    """Refuse a `${NAME}` in a place where it would not be replaced, and NUL, which no path and no address may have."""
     if isinstance(raw, dict):
         for key, value in raw.items():
-            _check_references(value, f"{where}.{key}")
+            _check_texts(value, f"{where}.{key}")
     elif isinstance(raw, list):
         for position, value in enumerate(raw):
-            _check_references(value, f"{where}[{position}]")
+            _check_texts(value, f"{where}[{position}]")
+    elif isinstance(raw, str) and "\0" in raw:
+        raise ConfigError(f"{where}: has a NUL character (\\u0000); remove it")
     elif isinstance(raw, str) and "${" in raw and not where.endswith("].url"):
         raise ConfigError(f"{where}: ${{NAME}} is replaced only in the url of a source; write the value itself")
 

@@ -79,6 +79,12 @@ def test_a_file_in_another_encoding_is_a_config_error(tmp_path: Path) -> None:
         config.load(path)
 
 
+def test_a_nul_character_is_a_config_error(tmp_path: Path) -> None:
+    """No path and no address has a NUL; the system's calls would end with an exception."""
+    line = refusal(tmp_path, 'snapshots.directory = "a\\u0000"')
+    assert line == r"$.snapshots.directory: has a NUL character (\u0000); remove it"
+
+
 @pytest.mark.parametrize(
     ("value", "why"), [("[" * 5000, "nested too deeply"), ("9" * 5000, "an integer has too many digits")]
 )

@@ -165,6 +165,8 @@ def _damaged_table(table: dict[str, Value], key: str, rng: Random) -> Value:
 
 def hostile_value(value: Value, rng: Random) -> Value:
     """Another leaf or a small nested value in place of this one."""
+    if isinstance(value, int | float) and rng.random() < 0.4:
+        return rng.choice((value + 1, value - 1, value * 2, value / 2, -value, float(value), round(value)))
     match rng.randrange(8):
         case 0 | 1:
             return rng.choice(HOSTILE_NUMBERS)

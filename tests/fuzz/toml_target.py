@@ -1,10 +1,11 @@
-"""Configurations: `config.load`, and what `config show` and a start do with the result."""
+"""Configurations: `config.load`, and what `config show` and `config check` do with the result."""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,8 @@ import tomli_w
 
 from perceiverd import config
 from perceiverd.core.errors import ConfigError
+from perceiverd.model.card import DEFAULT, Card, load_card
+from perceiverd.pipeline.rules import resolve
 from tests.fuzz import mutations
 from tests.fuzz.target import ROOT, Target, named
 
@@ -79,8 +82,16 @@ def _damaged_line(line: bytes, rng: Random) -> bytes:
     return rng.choice((b"[" + line + b"]", line.strip(b"[]"), line.replace(b".", b".."), b"a.b.c = 1", b"[a", b"]"))
 
 
+@cache
+def _bundled() -> Card:
+    return load_card(DEFAULT)
+
+
 def run(data: bytes, folder: Path) -> str:
-    """Load it, show it, and fill in its secrets. An error of `load` begins with the file's name."""
+    """Load it, show it, fill in its secrets, find its model and resolve its rules, as `config check` does.
+
+    An error of `load` begins with the file's name.
+    """
     path = folder / "c.toml"
     path.write_bytes(data)
     try:
@@ -90,6 +101,10 @@ def run(data: bytes, folder: Path) -> str:
     shown = tomli_w.dumps(config.table(settings, defaults=True))
     tomllib.loads(shown)
     config.secrets_of(settings, SECRETS)
+    load_card(settings.model.name)
+    card = _bundled()
+    for name, stream in settings.streams.items():
+        resolve(card.labels, card.calibration, settings.events, stream.events, name)
     kinds = sorted({type(source).__name__ for stream in settings.streams.values() for source in stream.sources})
     return f"loaded {' '.join(kinds)}"
 
