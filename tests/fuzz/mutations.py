@@ -9,7 +9,7 @@ Value = object
 """A nested value: dicts with string keys, lists and leaves."""
 Damage = Callable[[bytearray, Random, Sequence[bytes]], None]
 
-HEADER_BYTES = 512
+HEADER_BYTES = 1024
 LONGEST_BLOCK = 4096
 EXTREMES = tuple(
     bytes([fill]) * size if fill in (0, 0xFF) else bytes([fill]) + bytes([0xFF if fill == 0x7F else 0]) * (size - 1)
@@ -166,7 +166,7 @@ def _damaged_table(table: dict[str, Value], key: str, rng: Random) -> Value:
 def hostile_value(value: Value, rng: Random) -> Value:
     """Another leaf or a small nested value in place of this one."""
     if isinstance(value, int | float) and rng.random() < 0.4:
-        return rng.choice((value + 1, value - 1, value * 2, value / 2, -value, float(value), round(value)))
+        return _near(value, rng)
     match rng.randrange(8):
         case 0 | 1:
             return rng.choice(HOSTILE_NUMBERS)
@@ -180,6 +180,13 @@ def hostile_value(value: Value, rng: Random) -> Value:
             return {} if rng.random() < 0.5 else {"a": value}
         case _:
             return misspelled(value, rng) if isinstance(value, str) and value else value
+
+
+def _near(number: int | float, rng: Random) -> int | float:
+    """A number that may still be allowed."""
+    if not -1e15 < number < 1e15:  # infinities, NaN, and integers that no float holds
+        return 1
+    return rng.choice((number + 1, number - 1, number * 2, number / 2, -number, float(number), round(number)))
 
 
 def misspelled(word: str, rng: Random) -> str:

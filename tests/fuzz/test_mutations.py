@@ -19,6 +19,16 @@ def test_the_same_generator_gives_the_same_input(tmp_path: Path, name: str) -> N
         assert first == second
 
 
+@pytest.mark.parametrize("name", targets.NAMES)
+def test_damaged_inputs_can_be_damaged_again(tmp_path: Path, name: str) -> None:
+    """A change takes any bytes, because an input with a new outcome is changed further."""
+    target, rng = targets.load(name), Random(3)
+    inputs = target.make_seeds(tmp_path)
+    for _ in range(300):
+        short = [each for each in inputs if len(each) < 20_000]
+        inputs.append(target.mutate(rng.choice(short), rng, inputs))
+
+
 def test_bytes_are_damaged() -> None:
     """Most changes give other bytes, and none gives nothing."""
     data = bytes(range(200))

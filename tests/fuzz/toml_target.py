@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -13,8 +14,10 @@ import tomli_w
 
 from perceiverd import config
 from perceiverd.core.errors import ConfigError
+from perceiverd.daemon import snapshots
 from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.pipeline.rules import resolve
+from perceiverd.wire import keys
 from tests.fuzz import mutations
 from tests.fuzz.target import ROOT, Target, named
 
@@ -24,6 +27,9 @@ LITERALS = (
     b"'''", b'"""a\n"""', b"[[1], ['a']]", b"{a = {b = {}}}", b"[" * 2000, b"{a=" * 800, b"\xff", b"\xef\xbb\xbf", b"",
 )  # fmt: skip
 STREAMS = b"""
+[snapshots]
+on_event = true
+directory = "snapshots"
 [streams.a]
 sources = [{ kind = "camera", device = "/dev/video0" }, { kind = "microphone", channel = 1 }]
 [streams.b.events]
@@ -105,8 +111,20 @@ def run(data: bytes, folder: Path) -> str:
     card = _bundled()
     for name, stream in settings.streams.items():
         resolve(card.labels, card.calibration, settings.events, stream.events, name)
+    _look_outside(settings)
     kinds = sorted({type(source).__name__ for stream in settings.streams.values() for source in stream.sources})
     return f"loaded {' '.join(kinds)}"
+
+
+def _look_outside(settings: config.Config) -> None:
+    """Look for the files that a configuration names; only ConfigError may say that they are missing."""
+    with suppress(ConfigError):
+        snapshots.check(settings, {})
+    if settings.publish.secret_key and settings.publish.client_keys:
+        with suppress(ConfigError):
+            keys.read_pair(Path(settings.publish.secret_key))
+        with suppress(ConfigError):
+            keys.AllowList(Path(settings.publish.client_keys))
 
 
 TARGET = Target("toml", make_seeds, mutate, run)
