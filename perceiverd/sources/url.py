@@ -10,6 +10,7 @@ from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
 from perceiverd.sources.decode import container, diagnosis
+from perceiverd.sources.decode.decoders import DecodeCounts
 from perceiverd.sources.file import due_ns, later, paced
 from perceiverd.sources.specs import Url, shown
 
@@ -138,6 +139,7 @@ class SenderClock:
 
 def media(spec: Url, wanted: MediaFormat, clock: Clock = now_ns) -> Iterator[Media | Timing | None]:
     """Yield live-stamped media as they come; None while nothing is due. Raises MediaError, and ends in no other way."""
+    counts = DecodeCounts()
     items = container.read(
         spec.url,
         wanted,
@@ -145,12 +147,13 @@ def media(spec: Url, wanted: MediaFormat, clock: Clock = now_ns) -> Iterator[Med
         open_timeout_s=spec.open_timeout_s,
         read_timeout_s=spec.read_timeout_s,
         live=True,
+        counts=counts,
         why=partial(diagnosis.why, spec),
         use=spec,
         log_track=True,
     )
     items = _while_complete(spec, items)
-    yield from _pushed(spec, items, clock) if spec.pushed else _pulled(spec, items, clock)
+    yield from _pushed(spec, items, clock, counts) if spec.pushed else _pulled(spec, items, clock)
     # FFmpeg reports a server's death like the end of a file.
     raise MediaError(f"{shown(spec.url)}: the stream ended; check the device and the network")
 
@@ -203,16 +206,28 @@ def _while_complete(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
         yield item
 
 
-def _pushed(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media | Timing]:
-    """The sender sets the pace: what comes now was captured just now."""
+def _pushed(
+    spec: Url, items: Iterator[Media], clock: Clock, counts: DecodeCounts | None = None
+) -> Iterator[Media | Timing]:
+    """The sender sets the pace: what comes now was captured just now.
+
+    If the sender restarts, media continue without a gap (`decode.timeline`), though time has passed: one step for all.
+    """
+    counts = counts or DecodeCounts()
     sender, held, reported_steps, reported_ns = SenderClock(), list[Media](), 0, 0
     newest_ns: dict[type[Media], int] = {}
+    joins = counts.joins
     for item in items:
         at_ns, media_ns, before_ns = clock(), due_ns(item), newest_ns.get(type(item))
-        _check_time(spec, sender.astray_ns(media_ns, at_ns))
         steps = sender.steps
+        if counts.joins > joins and item.start_ns >= counts.joined_ns:
+            joins = counts.joins
+            if abs(sender.astray_ns(media_ns, at_ns)) > STEP_NS:
+                sender.step()
+        _check_time(spec, sender.astray_ns(media_ns, at_ns))
         if before_ns is not None and media_ns < before_ns - STEP_NS:
             sender.step()
+            newest_ns.clear()
         settled = sender.add(media_ns, at_ns)
         newest_ns[type(item)] = media_ns
         if sender.steps > steps:

@@ -77,12 +77,21 @@ def test_a_loop_logs_its_track_once(clip: Callable[..., Path], caplog: pytest.Lo
 
 
 def test_long_waits_give_signs_of_life(clip: Callable[..., Path]) -> None:
-    """While a clip has nothing new for seconds, the replay yields None as a sign of life."""
+    """While a clip has no media for seconds, the replay yields None as a sign of life."""
+    clock = FakeClock()
+    path = clip("a.mkv", sound=hum, audio_codec="pcm_s16le", seconds=2.0, audio_gap_s=(1.0, 4.0))
+    items = list(file.media(File(str(path)), WANTED, clock.now, clock.sleep))
+    assert sum(item is None for item in items) >= 7
+
+
+def test_a_slow_picture_is_sent_again_and_again(clip: Callable[..., Path]) -> None:
+    """A picture that is shown for 4 s comes at each tick of the model, when it is due."""
     clock = FakeClock()
     path = clip("a.mkv", picture=grey, times_s=[0.0, 4.0])
     items = list(file.media(File(str(path)), WANTED, clock.now, clock.sleep))
-    assert sum(item is None for item in items) >= 7
-    assert sum(item is not None for item in items) == 2
+    assert [item for item in items if item is None] == []
+    times_ns = [item.start_ns for item in items if item is not None]
+    assert {round((b - a) / NS_PER_S, 2) for a, b in pairwise(times_ns[:24])} == {0.16}
 
 
 def test_loose_interleaving_is_sorted() -> None:

@@ -6,10 +6,9 @@ Knows nothing of the clock that a live source maps this time to.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import av
 from av.container import InputContainer
@@ -17,7 +16,7 @@ from av.stream import Discard
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
-from perceiverd.core.logs import log_event
+from perceiverd.core.logs import LogLimit, log_event
 from perceiverd.core.media import NS_PER_S, Chunk, Media, MediaFormat
 from perceiverd.sources.decode.decoders import (
     CORRUPT_RUN,
@@ -27,8 +26,14 @@ from perceiverd.sources.decode.decoders import (
     StreamDecoder,
     VideoDecoder,
 )
-from perceiverd.sources.decode.opening import Why, message_of, name_of, open_container
-from perceiverd.sources.decode.tracks import Tracks, choose
+from perceiverd.sources.decode.lengths import duration_s, is_cut_short
+from perceiverd.sources.decode.merge import merged
+from perceiverd.sources.decode.opening import Why, name_of, open_container, open_part
+from perceiverd.sources.decode.order import in_order
+from perceiverd.sources.decode.packets import Demuxed, demux, on_time_line
+from perceiverd.sources.decode.parts import next_part
+from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
+from perceiverd.sources.decode.tracks import Tracks, choose, is_cover
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import MediaOptions
 
@@ -36,8 +41,10 @@ logger = logging.getLogger("perceiverd.sources")
 
 CLOCKLESS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc", "image2", "mjpeg_2000"})
 """Formats without times. FFmpeg invents 25 frames a second for them, so we stamp a live one on arrival."""
-CUT_SHORT_NS = NS_PER_S
-"""We log a file that ends this much earlier than its header says."""
+WRAPPING = frozenset({"mpegts", "mpeg", "hls"})
+"""Formats whose time stamps have 33 bits of 90 kHz."""
+INDEXED = frozenset({"mov", "matroska", "avi", "gif", "asf", "wav", "flac"})
+"""Formats whose own index covers long gaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +52,21 @@ class MediaInfo:
     """What the header of a file says, for a progress bar."""
 
     duration_s: float | None
+    """None if FFmpeg can only estimate it."""
+    estimate_s: float | None
+    """The same, or what FFmpeg estimates, which may be far off."""
     has_audio: bool
     has_video: bool
+    """Whether it has video or, under audio, a picture on its cover."""
 
 
 def inspect(path: Path) -> MediaInfo:
     """Read the header of a file without decoding it. Raises MediaError."""
     with open_container(path, {}, None, None) as container:
         tracks = choose(container, name_of(path), MediaOptions())
-        duration_s = container.duration / av.time_base if container.duration else None
-        return MediaInfo(duration_s, has_audio=tracks.audio is not None, has_video=tracks.video is not None)
+        estimate_s = container.duration / av.time_base if container.duration else None
+        exact_s = duration_s(container, path)
+        return MediaInfo(exact_s, estimate_s, has_audio=tracks.audio is not None, has_video=tracks.video is not None)
 
 
 def read(
@@ -80,133 +92,167 @@ def read(
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
     """
-    counts = counts or DecodeCounts()
-    name, end_ns = name_of(what), -1
+    programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
-        use = use or MediaOptions()
-        tracks = choose(container, name, use, live=live)
-        if log_track and wanted.audio_rate_hz is not None:
-            tracks.log_audio(name, use)
-        decoders = _decoders(container, tracks, wanted, name, counts, use, live=live)
-        counts.modalities = frozenset(decoder.kind for decoder in decoders.values())
-        packets = _packets(container, list(decoders), name, counts, read_timeout_s, live=live)
-        for item in _decoded(packets, decoders, name, live=live):
-            end_ns = max(end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
+        yield from programme.media(container, log_track=log_track)
+    while (part := programme.next_part()) is not None:
+        with part as container:
+            yield from programme.media(container)
+    programme.end()
+
+
+class _Programme:
+    """The media of a file or URL; of a file, those of all files that were joined into it."""
+
+    def __init__(
+        self,
+        what: Path | str,
+        wanted: MediaFormat,
+        counts: DecodeCounts,
+        use: MediaOptions,
+        read_timeout_s: float | None,
+        *,
+        live: bool,
+    ) -> None:
+        self._what, self._name, self._wanted, self._counts = what, name_of(what), wanted, counts
+        self._use, self._read_timeout_s, self._live = use, read_timeout_s, live
+        self._line: TimeLine[Packet] | None = None
+        self._origin_ns = 0
+        self._decoders: dict[int, StreamDecoder] = {}
+        self._demuxed = Demuxed()
+        self._end_ns, self._length_s = -1, 0.0
+        self._limit = LogLimit()
+
+    def media(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
+        """The media of one part, behind those of the parts before it."""
+        line = self._begin(container, log_track=log_track)
+        indices = list(self._decoders)
+        read = demux(container, indices, self._name, self._counts, self._read_timeout_s, self._demuxed, live=self._live)
+        packets = on_time_line(read, line, self._name, self._decoders, self._join)
+        if self._live:
+            items: Iterable[Media] = _decoded(packets, self._decoders, self._name)
+        else:
+            items = in_order(merged(packets, self._decoders), self._counts)
+        for item in items:
+            self._end_ns = max(self._end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
             yield item
-        if end_ns < 0:
-            hint = "check the device" if live else "copy or record it again"
-            raise MediaError(f"{name}: nothing in it can be decoded; {hint}")
-        if not live:
-            _log_damage(container, name, end_ns, counts)
+
+    def _begin(self, container: InputContainer, *, log_track: bool) -> TimeLine[Packet]:
+        self._length_s += (container.duration or 0) / av.time_base
+        start_ns = 0
+        if self._line is None:
+            self._origin_ns, self._line = _origin_ns(container), _time_line(container, live=self._live)
+        else:
+            self._line.new_part()
+            start_ns = (self._line.end_ns or 0) - self._origin_ns
+        origin_ns = None if self._live and container.format.name in CLOCKLESS else self._origin_ns
+        tracks = choose(container, self._name, self._use, live=self._live)
+        if log_track and self._wanted.audio_rate_hz is not None:
+            tracks.log_audio(self._name, self._use)
+        self._decoders = self._decoders_of(tracks, origin_ns, start_ns)
+        self._counts.modalities |= {decoder.kind for decoder in self._decoders.values()}
+        for stream in container.streams:
+            if stream.index not in self._decoders:
+                stream.discard = Discard.all
+        return self._line
+
+    def _decoders_of(self, tracks: Tracks, origin_ns: int | None, start_ns: int) -> dict[int, StreamDecoder]:
+        """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
+        video, audio, wanted, counts = tracks.video, tracks.audio, self._wanted, self._counts
+        decoders: dict[int, StreamDecoder] = {}
+        if audio is not None and wanted.audio_rate_hz is not None:
+            decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz, self._use)
+        if video is not None and wanted.video is not None and (decoders or not is_cover(video)):
+            # Decoding frames on several threads at once is faster, but holds as many frames back.
+            video.thread_type = "SLICE" if self._live else "AUTO"
+            stills = JpegEncoder(wanted.stills) if wanted.stills else None
+            decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills, start_ns)
+        if decoders:
+            return decoders
+        only = self._use.only
+        if only:
+            raise MediaError(f'{self._name}: only = "{only}" is set, and the model uses no {only}; remove it')
+        has, wants = ("video", "audio") if audio is None else ("audio", "video")
+        raise MediaError(f"{self._name}: has only {has} and the model wants only {wants}; take another model or file")
+
+    def _join(self, at_ns: int) -> None:
+        """A part begins at this time."""
+        self._counts.joins += 1
+        self._counts.joined_ns = at_ns - self._origin_ns
+        for decoder in self._decoders.values():
+            decoder.join(at_ns)
+        held = self._limit.admit(now_ns())
+        if held is not None:
+            at_s = f"{self._counts.joined_ns / NS_PER_S:.1f}"
+            log_event(logger, logging.INFO, "media-joined", file=self._name, at_s=at_s, not_logged=held)
+
+    def next_part(self) -> InputContainer | None:
+        """The next file that was joined into this one, if FFmpeg did not reach it."""
+        if self._live or not isinstance(self._what, Path):
+            return None
+        before, self._demuxed = self._demuxed, Demuxed()
+        at = before.end_byte if before.tracks_changed else next_part(self._what, before.end_byte)
+        if not at:
+            return None
+        self._demuxed.first_byte = at
+        try:
+            return open_part(self._what, at)
+        except MediaError:  # it only looks like a file
+            return None
+
+    def end(self) -> None:
+        """Log what is missing. Raises MediaError if nothing could be decoded."""
+        if self._end_ns < 0:
+            hint = "check the device" if self._live else "copy or record it again"
+            raise MediaError(f"{self._name}: nothing in it can be decoded; {hint}")
+        counts = self._counts
+        if not self._live and (counts.corrupt_packets or (isinstance(self._what, Path) and is_cut_short(self._what))):
+            log_event(
+                logger,
+                logging.WARNING,
+                "file-damaged",
+                file=self._name,
+                read_s=f"{self._end_ns / NS_PER_S:.1f}",
+                length_s=f"{self._length_s:.1f}",
+                skipped_packets=counts.corrupt_packets,
+            )
+        if not self._live and (counts.refused_items or counts.ignored_packets):
+            log_event(
+                logger,
+                logging.WARNING,
+                "media-refused",
+                file=self._name,
+                overlapping=counts.refused_items,
+                cut_s=f"{counts.cut_ns / NS_PER_S:.3f}",
+                ignored_packets=counts.ignored_packets,
+            )
 
 
-def _log_damage(container: InputContainer, name: str, end_ns: int, counts: DecodeCounts) -> None:
-    length_ns = (container.duration or 0) * (NS_PER_S // av.time_base)
-    if counts.corrupt_packets or end_ns < length_ns - CUT_SHORT_NS:
-        log_event(
-            logger,
-            logging.WARNING,
-            "file-damaged",
-            file=name,
-            read_s=f"{end_ns / NS_PER_S:.1f}",
-            length_s=f"{length_ns / NS_PER_S:.1f}",
-            skipped_packets=counts.corrupt_packets,
-        )
+def _time_line(container: InputContainer, *, live: bool) -> TimeLine[Packet]:
+    names = set(container.format.name.split(","))
+    end_ns = None
+    if names & INDEXED and container.duration and not live:
+        end_ns = _origin_ns(container) + (container.duration + av.time_base) * (NS_PER_S // av.time_base)
+    forward_ns = FORWARD_LIVE_NS if live else FORWARD_NS
+    return TimeLine(forward_ns=forward_ns, wraps=bool(names & WRAPPING), indexed_ns=end_ns)
 
 
-def _decoders(
-    container: InputContainer,
-    tracks: Tracks,
-    wanted: MediaFormat,
-    name: str,
-    counts: DecodeCounts,
-    use: MediaOptions,
-    *,
-    live: bool,
-) -> dict[int, StreamDecoder]:
-    """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
-    video, audio = tracks.video, tracks.audio
-    origin_ns = None if live and container.format.name in CLOCKLESS else _origin_ns(container)
-    decoders: dict[int, StreamDecoder] = {}
-    if audio is not None and wanted.audio_rate_hz is not None:
-        decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz, use)
-    if video is not None and wanted.video is not None:
-        # Decoding frames on several threads at once is faster, but holds as many frames back.
-        video.thread_type = "SLICE" if live else "AUTO"
-        stills = JpegEncoder(wanted.stills) if wanted.stills else None
-        decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills)
-    if not decoders:
-        has, wants = ("audio", "video") if video is None else ("video", "audio")
-        if use.only:
-            raise MediaError(f'{name}: only = "{use.only}" is set, and the model uses no {use.only}; remove it')
-        raise MediaError(f"{name}: has only {has} and the model wants only {wants}; take another model or file")
-    for stream in container.streams:
-        if stream.index not in decoders:
-            stream.discard = Discard.all
-    return decoders
+def _decoded(packets: Iterator[Packet], decoders: dict[int, StreamDecoder], name: str) -> Iterator[Media]:
+    """The media of the packets of a live stream, as they come.
 
-
-def _decoded(
-    packets: Iterator[Packet], decoders: dict[int, StreamDecoder], name: str, *, live: bool
-) -> Iterator[Media]:
-    """The media of these packets.
-
-    In a file, a hopeless stream is ignored from then on. A hopeless live stream that worked before is an error, because
-    opening it again helps. If it never worked, that would not help and would cost the other stream, so we continue.
+    A hopeless stream that worked before is an error, because opening it again helps. If it never worked, that would not
+    help and would cost the other stream, so we continue.
     """
     for packet in packets:
-        if live and packet.dts is None and not packet.size:
+        if packet.dts is None and not packet.size:
             return  # a flush: when a live stream ends, what its decoders still hold is too late
         decoder = decoders[packet.stream.index]
-        if live or not decoder.is_hopeless:
-            yield from decoder.decode(packet)
-        if live and decoder.is_hopeless and decoder.has_delivered:
+        decoder.reach(packet)
+        yield from decoder.decode(packet)
+        if decoder.is_hopeless and decoder.has_delivered:
             raise MediaError(
                 f"{name}: {CORRUPT_RUN} packets of its {decoder.kind} in a row cannot be decoded; check the network"
             )
-    for decoder in decoders.values():
-        yield from decoder.flush()
-
-
-def _packets(
-    container: InputContainer,
-    indices: list[int],
-    name: str,
-    counts: DecodeCounts,
-    read_timeout_s: float | None,
-    *,
-    live: bool,
-) -> Iterator[Packet]:
-    """The packets of these streams and, at the end, the decoders' flush; skips damage in a file."""
-    damaged, asked_ns = 0, now_ns()
-    while True:
-        try:
-            for packet in container.demux(indices):
-                _check_silence(name, asked_ns, read_timeout_s)
-                yield cast(Packet, packet)
-                asked_ns = now_ns()
-        except av.error.InvalidDataError as error:
-            counts.corrupt_packets += 1
-            damaged += 1
-            if live or damaged >= CORRUPT_RUN:
-                hint = "check the network" if live else "copy or record it again"
-                raise MediaError(
-                    f"{name}: is damaged and cannot be read further ({message_of(error)}); {hint}"
-                ) from None
-        except av.FFmpegError as error:
-            if isinstance(error, av.error.ExitError):
-                asked_ns = 0
-            _check_silence(name, asked_ns, read_timeout_s)
-            hint = "the device and the network" if live else "the disk"
-            raise MediaError(f"{name}: cannot be read further ({message_of(error)}); check {hint}") from None
-        else:
-            return
-
-
-def _check_silence(name: str, asked_ns: int, read_timeout_s: float | None) -> None:
-    """An interrupted read may return a last packet, the stream's end or an error, so the time decides."""
-    if read_timeout_s is not None and now_ns() - asked_ns >= read_timeout_s * NS_PER_S:
-        raise MediaError(f"{name}: no data for {read_timeout_s:g} s; check the device and the network")
 
 
 def _origin_ns(container: InputContainer) -> int:

@@ -6,10 +6,12 @@ Knows nothing of files, sockets or the other streams.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import av
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
+from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.decode.video import Sizer
@@ -30,6 +33,13 @@ CORRUPT_RUN = 100
 ASSUMED_FPS = 25
 LOUDEST = 16.0
 """Lossy codecs decode beyond full scale, but not beyond this: more is damage."""
+TAG = b"ID3"
+"""So begins a packet that FFmpeg makes of the titles in the middle of joined MP3 files. It is no damage."""
+JOIN_NS = NS_PER_S // 1000
+"""Time stamps are rounded to the units of their stream."""
+OTHER_DECODERS = {"audio": ("aac", "mp2", "mp3", "ac3", "eac3"), "video": ()}
+"""Codecs whose packets describe themselves, as in MPEG-TS. Packets of video are split by the first part's parser, so
+the video of another codec cannot be decoded; its packets are counted."""
 
 
 @dataclass(slots=True)
@@ -37,6 +47,16 @@ class DecodeCounts:
     """What was lost or left out. The caller passes one to the reader and can look at it any time."""
 
     corrupt_packets: int = 0
+    ignored_packets: int = 0
+    """Packets of a track that could not be decoded for long, and packets of tracks that begin in the middle."""
+    refused_items: int = 0
+    """Frames and pieces of audio that belong before what came already."""
+    cut_ns: int = 0
+    """How much audio was cut because it overlaps the audio before it."""
+    joins: int = 0
+    """Where time stamps went back or jumped far ahead, and media continue without a gap."""
+    joined_ns: int = 0
+    """The time of the newest of these, on the time line of the media."""
     thinned_frames: int = 0
     """Frames that no tick of the model could need."""
     modalities: frozenset[str] = frozenset()
@@ -54,6 +74,13 @@ class StreamDecoder(ABC):
         self.stream, self.counts = stream, counts
         self._origin_ns = origin_ns
         self._corrupt_run, self._opened_ns = 0, now_ns()
+        self._joins_ns = deque[int]()
+        self._is_joined, self._joined_ns = False, 0
+        """Whether no packet of the newest part could be decoded yet, and when it began."""
+        self._other: av.CodecContext | None = None
+        """The decoder of a later part with another codec."""
+        self.end_ns = -(1 << 62)
+        """The end of the audio that was decoded without a time stamp of its own, on the programme's time line."""
         self.has_delivered = False
         """Whether anything of it could be decoded so far."""
 
@@ -62,19 +89,60 @@ class StreamDecoder(ABC):
         """Whether its last 100 packets could not be decoded."""
         return self._corrupt_run >= CORRUPT_RUN
 
+    def join(self, at_ns: int) -> None:
+        """From this time stamp on packets belong to another part, which may have another codec."""
+        self._joins_ns.append(at_ns)
+
+    def reach(self, packet: Packet) -> None:
+        """This packet is the next one to be decoded."""
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if self._joins_ns and stamp is not None and self._nanoseconds(packet, stamp) >= self._joins_ns[0] - JOIN_NS:
+            self._corrupt_run, self._is_joined = 0, True
+            self._joined_ns = self._joins_ns.popleft()
+
     def decode(self, packet: Packet) -> Iterator[Media]:
         """The media that come out when this packet goes in."""
         try:
-            decoded = packet.decode()
+            for item in self._frames(packet):
+                self._corrupt_run, self.has_delivered = 0, True
+                if self._is_joined and item.pts is not None:  # frames of the part before may still come
+                    self._is_joined = self._nanoseconds(item, item.pts) < self._joined_ns - JOIN_NS
+                with ffmpeg_errors():
+                    yield from self.media(item)
         except av.error.EOFError:  # a flush of a decoder that has been flushed
             return
         except av.FFmpegError:
+            if bytes(packet)[: len(TAG)] == TAG:
+                return
             self._corrupt_run += 1
             self.counts.corrupt_packets += 1
-            return
-        for item in decoded:
-            self._corrupt_run, self.has_delivered = 0, True
-            yield from self.media(item)
+
+    def _frames(self, packet: Packet) -> list[av.AudioFrame] | list[av.VideoFrame]:
+        try:
+            return self._decoded(packet)
+        except av.error.EOFError:
+            raise
+        except av.FFmpegError:
+            if not self._is_joined or not packet.size:
+                raise
+        return self._decoded_by_other(packet)
+
+    def _decoded(self, packet: Packet) -> list[av.AudioFrame] | list[av.VideoFrame]:
+        with ffmpeg_errors():
+            if self._other is None:
+                return packet.decode()
+            return cast(av.AudioCodecContext, self._other).decode(cast("av.Packet[av.AudioStream]", packet))
+
+    def _decoded_by_other(self, packet: Packet) -> list[av.AudioFrame] | list[av.VideoFrame]:
+        """Try the decoders of other codecs, and keep the first that decodes. Raises FFmpegError if none does."""
+        for name in (self.stream.codec_context.name, *OTHER_DECODERS[self.kind]):
+            with suppress(av.FFmpegError), ffmpeg_errors():
+                if _decodes(name, packet):
+                    self._is_joined = False
+                    is_first = name == self.stream.codec_context.name
+                    self._other = None if is_first else av.CodecContext.create(name, "r")
+                    break
+        return self._decoded(packet)
 
     @abstractmethod
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
@@ -88,10 +156,13 @@ class StreamDecoder(ABC):
         """When the item was captured, from the container's beginning; None if the container does not say."""
         if self._origin_ns is None:
             return now_ns() - self._opened_ns
-        base = item.time_base or self.stream.time_base
-        if item.pts is None or base is None:
+        if item.pts is None or (item.time_base or self.stream.time_base) is None:
             return None
-        return item.pts * base.numerator * NS_PER_S // base.denominator - self._origin_ns
+        return self._nanoseconds(item, item.pts) - self._origin_ns
+
+    def _nanoseconds(self, item: av.AudioFrame | av.VideoFrame | Packet, units: int) -> int:
+        base = item.time_base or self.stream.time_base or Fraction(0)
+        return units * base.numerator * NS_PER_S // base.denominator
 
 
 class AudioDecoder(StreamDecoder):
@@ -109,13 +180,20 @@ class AudioDecoder(StreamDecoder):
     ) -> None:
         super().__init__(stream, origin_ns, counts)
         self._resampler = MonoResampler(rate_hz, options)
+        self._decoded_ns = 0
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         """Mix and resample the decoded audio."""
         assert isinstance(item, av.AudioFrame)
-        if item.samples and item.sample_rate > 0:
-            names = [channel.name for channel in item.layout.channels]
-            yield from self._resampler.feed(to_channels(item), names, item.sample_rate, self.time_ns(item))
+        if not item.samples or item.sample_rate <= 0:
+            return
+        start_ns = self.time_ns(item)
+        lasts_ns = item.samples * NS_PER_S // item.sample_rate
+        self._decoded_ns = (self._decoded_ns if start_ns is None else start_ns) + lasts_ns
+        if start_ns is None:
+            self.end_ns = self._decoded_ns + (self._origin_ns or 0)
+        names = [channel.name for channel in item.layout.channels]
+        yield from self._resampler.feed(to_channels(item), names, item.sample_rate, start_ns)
 
     def flush(self) -> Iterator[Media]:
         """The end of the resampler's filter."""
@@ -134,12 +212,19 @@ class VideoDecoder(StreamDecoder):
         counts: DecodeCounts,
         wanted: VideoFormat,
         stills: JpegEncoder | None,
+        start_ns: int = 0,
     ) -> None:
+        """`start_ns` is the time of a first frame that has none, as the picture on a cover."""
         super().__init__(stream, origin_ns, counts)
         self._decimator, self._sizer, self._stills = Decimator(wanted.fps), Sizer(wanted), stills
         self._aspect: Fraction | None = stream.sample_aspect_ratio
-        self._period_ns = round(NS_PER_S / (stream.average_rate or stream.guessed_rate or ASSUMED_FPS))
-        self._next_ns = 0
+        self.fps = wanted.fps
+        """The model's ticks per second."""
+        self.interval_ns = round(NS_PER_S / (stream.average_rate or stream.guessed_rate or ASSUMED_FPS))
+        """From one frame to the next, as the container has it."""
+        self.lasts_ns = 0
+        """How long the newest frame is shown; 0 if the container does not say."""
+        self._next_ns = start_ns
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         """Size the frame, unless the model does not need it."""
@@ -147,12 +232,20 @@ class VideoDecoder(StreamDecoder):
         start_ns = self.time_ns(item)
         if start_ns is None:
             start_ns = self._next_ns
-        self._next_ns = start_ns + self._period_ns
+        self._next_ns = start_ns + self.interval_ns
         if not self._decimator.keeps(start_ns):
             self.counts.thinned_frames += 1
             return
+        self.lasts_ns = self._nanoseconds(item, item.duration or 0)
         still = self._stills.of(start_ns, item, self._aspect) if self._stills else None
         yield Frame(start_ns, self._sizer.fit(item, self._aspect), still)
+
+
+def _decodes(name: str, packet: Packet) -> bool:
+    """Whether a new decoder of this name makes anything of the packet alone."""
+    decoder = cast(av.AudioCodecContext, av.CodecContext.create(name, "r"))
+    alone = cast("av.Packet[av.AudioStream]", packet)
+    return bool(decoder.decode(alone) or decoder.decode(None))
 
 
 def to_channels(audio: av.AudioFrame) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from av.container import InputContainer
 from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import NS_PER_S
+from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.specs import shown
 
 NOT_MEDIA = frozenset({"tty"})
@@ -40,7 +42,7 @@ def open_container(
         address = what
     began_ns = now_ns()
     try:
-        container = av.open(address, "r", options=dict(options), timeout=(open_timeout_s, read_timeout_s))
+        container = _opened(address, options, (open_timeout_s, read_timeout_s))
     except av.FFmpegError as error:
         # For RTSP, FFmpeg reports an interruption as damaged data, so the time decides what it was.
         lasted_ns = now_ns() - began_ns
@@ -58,6 +60,20 @@ def open_container(
         container.close()
         raise MediaError(f"{name}: is text, neither audio nor video; name a media file")
     return container
+
+
+def open_part(path: Path, at: int) -> InputContainer:
+    """Open what begins at byte `at` of a file. Raises MediaError."""
+    try:
+        return _opened(f"subfile,,start,{at},end,0,,:file:{path}", {"protocol_whitelist": "file,subfile"}, (None, None))
+    except av.FFmpegError as error:
+        raise _explained(path, str(path), error) from None
+
+
+def _opened(address: str, options: Mapping[str, str], timeout: tuple[float | None, float | None]) -> InputContainer:
+    with ffmpeg_errors():
+        # Titles and languages may be any bytes.
+        return av.open(address, "r", options=dict(options), timeout=timeout, metadata_errors="replace")
 
 
 def name_of(what: Path | str) -> str:
@@ -95,7 +111,22 @@ def _explained(what: Path | str, name: str, error: av.FFmpegError) -> MediaError
     if isinstance(error, av.error.InvalidDataError):
         with what.open("rb") as file:
             head = file.read(12)
+        if _is_encrypted(what, head):
+            return MediaError(f"{name}: is encrypted; perceiverd cannot decrypt it")
         if head[4:8] in MP4_BOXES:
             return MediaError(f"{name}: breaks off before its index (moov), so nothing can be read; record it again")
         return MediaError(f"{name}: is neither audio nor video that FFmpeg knows; name a media file")
     return MediaError(f"{name}: cannot be opened ({message_of(error)}); check that it is a media file")
+
+
+def _is_encrypted(path: Path, head: bytes) -> bool:
+    """Whether an MP4 has a scheme of encryption (CENC), or a playlist names a key."""
+    if head.startswith(b"#EXTM3U"):
+        return any(
+            line.startswith("#EXT-X-KEY:") and "METHOD=NONE" not in line
+            for line in path.read_text(errors="replace").splitlines()
+        )
+    if head[4:8] not in MP4_BOXES:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(b"schm") >= 0 and (data.find(b"encv") >= 0 or data.find(b"enca") >= 0)

@@ -53,7 +53,10 @@ def choose(container: InputContainer, name: str, options: MediaOptions, *, live:
     """The video and the audio track to use; at least one of them. Raises MediaError."""
     video = _best_video(container)
     tracks = tuple(container.streams.audio)
-    audio = _best_audio(container, video) if options.track is None else _named_audio(tracks, name, options.track)
+    film = None if video and is_cover(video) else video
+    audio = _best_audio(container, film) if options.track is None else _named_audio(tracks, name, options.track)
+    if film is None and (live or audio is None or options.only == "video"):
+        video = None
     if video is None and audio is None:
         hint = "name a media file"
         if live:
@@ -111,11 +114,16 @@ def _check(audio: av.AudioStream, name: str, options: MediaOptions) -> None:
         )
 
 
+def is_cover(stream: av.VideoStream) -> bool:
+    """Whether it is the picture on a cover, and no film."""
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
 def _best_video(container: InputContainer) -> av.VideoStream | None:
-    """FFmpeg's choice, but never the picture on an album's cover."""
+    """FFmpeg's choice; the picture on a cover only if there is no film."""
     best = container.streams.best("video")
-    films = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    films = [stream for stream in films if _is_decodable(stream)]
+    streams = [stream for stream in container.streams.video if _is_decodable(stream)]
+    films = [stream for stream in streams if not is_cover(stream)] or streams
     return next((stream for stream in films if stream is best), films[0] if films else None)
 
 

@@ -199,7 +199,7 @@ def load(path: Path) -> DecodedClip:
 
 def decode(file: Path, rows: Sequence[ManifestRow], media_format: MediaFormat) -> list[DecodedClip | MediaError]:
     """The clips of one file, which is read once. Raises MediaError if it cannot be read at all."""
-    length_s = container.inspect(file).duration_s or 0.0
+    length_s = container.inspect(file).estimate_s or 0.0
     spans = [_span_ns(row, length_s) for row in rows]
     last_ns = max(end for _, end in spans)
     collectors = [_Collector(start, end, media_format.audio_rate_hz or 1) for start, end in spans]

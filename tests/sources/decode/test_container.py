@@ -239,15 +239,6 @@ def test_only_wanted_modalities_are_read(clip: Clip) -> None:
     assert not split(path, MediaFormat(None, BOTH.video))[1]
 
 
-def test_album_art_is_no_video(clip: Clip) -> None:
-    """The model does not get the cover of a song."""
-    path = clip("a.m4a", sound=tone(), cover=quadrants(), container_format="mp4")
-    frames, chunks = split(path)
-    assert not frames
-    assert chunks
-    assert not inspect(path).has_video
-
-
 def test_inspect_reads_the_header(clip: Clip) -> None:
     """`inspect` returns length and modalities."""
     info = inspect(clip("a.mp4", sound=tone(), picture=quadrants))
