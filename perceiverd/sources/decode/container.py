@@ -191,8 +191,9 @@ class _Programme:
         if self._live or not isinstance(self._what, Path):
             return None
         before, self._demuxed = self._demuxed, Demuxed()
-        at = before.end_byte if before.tracks_changed else next_part(self._what, before.end_byte)
-        if not at:
+        after = max(before.first_byte, before.end_byte)
+        at = after if before.tracks_changed else next_part(self._what, after + 1)
+        if at is None or at <= before.first_byte:
             return None
         self._demuxed.first_byte = at
         try:

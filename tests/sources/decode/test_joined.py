@@ -206,3 +206,12 @@ def test_audio_far_behind_its_video_in_the_file(clip: Clip, tmp_path: Path) -> N
         fronts_ns[type(item)] = item.start_ns
         assert abs(fronts_ns[Frame] - fronts_ns[Chunk]) < NS_PER_S
     assert min(fronts_ns.values()) > 19 * NS_PER_S
+
+
+def test_what_only_looks_like_another_part_ends_nothing(clip: Clip, tmp_path: Path) -> None:
+    """If only the header of a WAV file stands behind another file, reading ends there, and what was read stays."""
+    part = clip("a.wav", sound=tone(500), audio_codec="pcm_s16le", layout="mono", rate_hz=RATE_HZ)
+    path = tmp_path / "b.wav"
+    path.write_bytes(part.read_bytes() + part.read_bytes()[:12] + bytes(200))
+    _, audio = heard(path)
+    assert len(audio) == 2 * RATE_HZ
