@@ -12,15 +12,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, end_of
 from perceiverd.model.geometry import Audio, Video
 
 M = TypeVar("M", Frame, Chunk)
-
-
-def end_of(item: Media) -> int:
-    """The media time up to which a frame or chunk brings its modality; a frame is a point in time."""
-    return item.end_ns if isinstance(item, Chunk) else item.start_ns
 
 
 class _Track(Generic[M]):

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, end_of
 from perceiverd.model.geometry import Geometry
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, JoinedChunks, end_of, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, JoinedChunks, stacked
 
 TAIL = 16
 """A tail shorter than a window divided by this gets no window: codecs round a file's end up by some samples."""
