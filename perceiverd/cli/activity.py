@@ -134,7 +134,7 @@ class Activity:
         return None
 
     def _state(self, view: StreamView, status: Status) -> ActivityEntry | None:
-        """An entry if the state has changed. A source that restarts again and again, in vain, gives one entry."""
+        """An entry if the state has changed. A source that restarts again and again without success gives one entry."""
         still_down = view.reported_state in DOWN and status.state in (*DOWN, "starting")
         if status.state == view.reported_state or still_down:
             return None

@@ -52,6 +52,11 @@ class Chunk:
 Media = Frame | Chunk
 
 
+def end_of(item: Media) -> int:
+    """The time up to which an item brings its modality: the end of a chunk. A frame is a point in time."""
+    return item.end_ns if isinstance(item, Chunk) else item.start_ns
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """A device's clock, measured against CLOCK_MONOTONIC."""

@@ -252,7 +252,7 @@ def _by_slug() -> dict[str, Label]:
 @cache
 def _above(mid: str) -> frozenset[str]:
     """The mids of the labels above this one; none if the label is not one of AudioSet's."""
-    return ontology().ancestors(mid) if mid in ontology().parents else frozenset()
+    return ontology().ancestors(mid)
 
 
 def _is_replaced(event: Event, by: Event) -> bool:

@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, end_of
 from perceiverd.model.geometry import Audio, Video
 from perceiverd.pipeline.conceal import Span
 from perceiverd.pipeline.joined import JoinedChunks
@@ -38,11 +38,6 @@ class Link(Enum):
     """By its time, something is missing before it. The first item of all has this link too."""
     GAP = 2
     """Its source has reported that it does not follow: a restart, or a step of a clock."""
-
-
-def end_of(item: Media) -> int:
-    """The media time up to which a frame or chunk brings its modality; a frame is a point in time."""
-    return item.end_ns if isinstance(item, Chunk) else item.start_ns
 
 
 class _Track(Generic[M]):

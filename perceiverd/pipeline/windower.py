@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, end_of
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.conceal import Span
 from perceiverd.pipeline.joined import JoinedChunks
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, end_of, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, stacked
 
 MissingReason = Literal["no track", "hole", "late", "too far apart"]
 """Why a window lacks a modality: nothing of it has ever come; too much of it is missing, or its source has reported a

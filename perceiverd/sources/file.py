@@ -10,7 +10,7 @@ from pathlib import Path
 
 from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, end_of
 from perceiverd.sources.decode import container
 from perceiverd.sources.specs import File
 
@@ -39,11 +39,6 @@ def media(spec: File, wanted: MediaFormat, clock: Clock = now_ns, sleep: Sleep =
         begin_ns += extent.length_ns
 
 
-def due_ns(item: Media) -> int:
-    """When a device would have delivered the item: a chunk once its last sample is taken, a frame at once."""
-    return item.end_ns if isinstance(item, Chunk) else item.start_ns
-
-
 def later(item: Media, by_ns: int) -> Media:
     """The same item, later by this much."""
     return replace(item, start_ns=item.start_ns + by_ns)
@@ -58,7 +53,7 @@ def paced(items: Iterable[Media], clock: Clock = now_ns, sleep: Sleep = time.sle
         if isinstance(item, MediaError):
             fault = item
             break
-        due = due_ns(item)
+        due = end_of(item)
         newest_ns = max(newest_ns, due)
         heapq.heappush(heap, (due, number, item))
         # We send what is due at once: the next item may take long to come from a network.

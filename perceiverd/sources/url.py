@@ -8,10 +8,10 @@ from functools import partial
 
 from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
+from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing, end_of
 from perceiverd.sources.decode import container, diagnosis
 from perceiverd.sources.decode.decoders import DecodeCounts
-from perceiverd.sources.file import due_ns, later, paced
+from perceiverd.sources.file import later, paced
 from perceiverd.sources.specs import Url, shown
 
 SETTLE_NS = NS_PER_S // 2
@@ -190,7 +190,7 @@ def _while_complete(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
     interval_ns: dict[type[Media], float] = {}
     missing_ns: dict[type[Media], int] = {}
     for item in items:
-        kind, at_ns = type(item), due_ns(item)
+        kind, at_ns = type(item), end_of(item)
         step_ns = max(0, at_ns - newest_ns.get(kind, at_ns))
         if kind in newest_ns:
             interval_ns[kind] = max(min(step_ns, INTERVAL_MOST_NS), FORGET * interval_ns.get(kind, 0.0))
@@ -218,7 +218,7 @@ def _pushed(
     newest_ns: dict[type[Media], int] = {}
     joins = counts.joins
     for item in items:
-        at_ns, media_ns, before_ns = clock(), due_ns(item), newest_ns.get(type(item))
+        at_ns, media_ns, before_ns = clock(), end_of(item), newest_ns.get(type(item))
         steps = sender.steps
         if counts.joins > joins and item.start_ns >= counts.joined_ns:
             joins = counts.joins
@@ -256,8 +256,8 @@ def _pulled(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media |
                 reported += 1
                 yield Timing(None, 0.0, reported)
             # Pacing would wait out any jump of the sender's clock; a gap in the media this long is a fault as well.
-            _check_time(spec, clock() - due_ns(item))
-            last_ns = due_ns(item)
+            _check_time(spec, clock() - end_of(item))
+            last_ns = end_of(item)
         elif last_ns is not None:
             _check_time(spec, last_ns - clock())
         yield item
@@ -270,12 +270,12 @@ def _continued(items: Iterator[Media], clock: Clock, steps_ns: list[int]) -> Ite
     for item in items:
         if offset_ns is None:
             offset_ns = clock() - item.start_ns
-        elif due_ns(item) + offset_ns < newest_ns.get(type(item), 0) - STEP_NS:
+        elif end_of(item) + offset_ns < newest_ns.get(type(item), 0) - STEP_NS:
             offset_ns = max(newest_ns.values()) - item.start_ns
             steps_ns.append(item.start_ns + offset_ns)
             newest_ns.clear()
         item = later(item, offset_ns)
-        newest_ns[type(item)] = due_ns(item)
+        newest_ns[type(item)] = end_of(item)
         yield item
 
 

@@ -30,7 +30,7 @@ def test_the_daemon_is_reported_once() -> None:
 
 
 def test_a_state_is_reported_when_it_changes() -> None:
-    """A lost stream gives one entry, however often its source restarts in vain, and one when it is back."""
+    """A lost stream gives one entry, however often its source restarts without success, and one when it is back."""
     activity = Activity("ipc://x")
     tries = [status("stalled"), status("backing off", stalled=1), status("starting", stalled=1), status("stalled")]
     assert lines(activity, status("starting"), status("up"), status("up"), *tries, status("up", stalled=1)) == [

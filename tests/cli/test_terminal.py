@@ -38,7 +38,7 @@ def test_a_longer_bar_is_more(signs: Glyphs, shares: list[float], width: int) ->
 def test_a_gauge_shows_where_things_stand(
     signs: Glyphs, filled: float, now: float | None, off: float | None, on: float, width: int
 ) -> None:
-    """All marks are within the gauge; the score's own is never hidden, a threshold only by what stands upon it."""
+    """All marks are within the gauge. The mark of the score is always visible; without it, that of `on` is."""
     gauge = signs.gauge(filled, now, off, on, width)
     assert len(gauge) == width
     place = min(width - 1, round(on * width))

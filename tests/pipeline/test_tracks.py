@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, end_of
 from perceiverd.model.geometry import Audio, Video
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, end_of, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, stacked
 
 MS = NS_PER_S // 1_000
 AUDIO = Audio(rate_hz=1_000, samples=70, form="raw", patch=(7,), bands=2)

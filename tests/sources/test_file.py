@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, VideoFormat
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, VideoFormat, end_of
 from perceiverd.sources import file
 from perceiverd.sources.specs import File
 
@@ -49,7 +49,7 @@ def test_nothing_comes_before_its_time(clip: Callable[..., Path]) -> None:
     for item in file.media(File(str(path)), WANTED, clock.now, clock.sleep):
         if item is not None:
             count += 1
-            assert 0 <= clock.ns - file.due_ns(item) < NS_PER_S // 10
+            assert 0 <= clock.ns - end_of(item) < NS_PER_S // 10
     assert count > 60
     assert clock.ns - 5_000 * NS_PER_S == pytest.approx(2 * NS_PER_S, abs=NS_PER_S // 10)
 
@@ -108,7 +108,7 @@ def test_loose_interleaving_is_sorted() -> None:
 
     for item in file.paced(loose(), clock.now, clock.sleep):
         if item is not None:
-            assert clock.ns - file.due_ns(item) < NS_PER_S // 100
+            assert clock.ns - end_of(item) < NS_PER_S // 100
 
 
 def test_a_missing_clip(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from perceiverd.wire.publisher import Publisher
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MODEL = Model("tiny", "0" * 64)
 LOOPBACK = "tcp://127.0.0.1:*"
-DEADLINE_S = 20
+DEADLINE_S = 60
 BOOT_ID = "a"
 """The daemon that published these messages; a publisher replaces it by its own."""
 

@@ -68,7 +68,9 @@ class Vocabulary:
         self._absent[list(self.taught)] = 0
         places = set(self.taught) if old else set()
         self._above = {
-            index: [self._index[mid] for mid in _mids_above(labels[index].mid) if self._index.get(mid) in places]
+            index: [
+                self._index[mid] for mid in ontology().ancestors(labels[index].mid) if self._index.get(mid) in places
+            ]
             for index in places
         }
         self._below = {index: [other for other in places if index in self._above[other]] for index in places}
@@ -88,11 +90,6 @@ class Vocabulary:
             weights[self._below.get(place, [])] = 0  # a clip labelled Dog may have any sound of a dog
         targets[present], weights[present] = 1, 1
         return targets, weights
-
-
-def _mids_above(mid: str) -> frozenset[str]:
-    """The mids above this one in AudioSet's ontology; none above a class of the user's own."""
-    return ontology().ancestors(mid) if mid in ontology().parents else frozenset()
 
 
 class ClipSampler:
