@@ -14,7 +14,7 @@ LOADED = {
     "perceiverd.sources": set(),
     "perceiverd.sources.process.worker": {"numpy", "zmq"},  # the kind of source loads av or cv2 when it opens
     "perceiverd.daemon.daemon": {"numpy", "zmq"},  # torch is loaded with the model, after the configuration is checked
-    "perceiverd.offline.tag": {"av", "numpy", "rich", "torch", "zmq"},
+    "perceiverd.offline.tag": {"numpy", "rich", "torch", "zmq"},
     "perceiverd.pipeline.windower": {"numpy"},
     "perceiverd.mqtt.bridge": {"zmq"},
     "perceiverd.model.card": {"numpy"},

@@ -25,6 +25,7 @@ from perceiverd.cli.console import (
     SECRET_KEY,
     SERVER_KEY,
     output,
+    prepare_streams,
     report,
 )
 from perceiverd.core.errors import ConfigError, PerceiverdError
@@ -50,11 +51,15 @@ def main() -> None:
     # that is waited for may not run at all: with both of two cores busy, a window took 30 times as long as with threads
     # that sleep. The variable must be set before torch is loaded; a value from the user's environment wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_streams()
     try:
-        app(prog_name="perceiverd")
+        with output():  # here too: --version and --help print before a command runs
+            app(prog_name="perceiverd")
     except PerceiverdError as error:
         report(error)
         sys.exit(EXIT_FAILED)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
     except KeyboardInterrupt:  # before typer handles it
         sys.exit(EXIT_INTERRUPTED)
 
@@ -153,7 +158,9 @@ def explain(
 @app.command()
 @output()
 def tag(
-    files: Annotated[list[str], typer.Argument(help="Audio and video files, or URLs.", metavar="FILE")],
+    files: Annotated[
+        list[str], typer.Argument(help="Audio and video files, URLs, FIFOs, or - for standard input.", metavar="FILE")
+    ],
     form: Annotated[
         Literal["text", "jsonl"], typer.Option("--format", help="Text for people, or a line of JSON for each record.")
     ] = "text",
@@ -207,6 +214,13 @@ def tag(
         float | None,
         typer.Option(min=1, max=8000, help="Remove what is below this frequency: wind and hum.", metavar="HZ"),
     ] = None,
+    raw: Annotated[
+        str | None,
+        typer.Option(
+            help="The files are audio samples without a container. FORMAT is s16le, s32le, f32le, u8, mulaw or alaw.",
+            metavar="FORMAT,RATE,CHANNELS",
+        ),
+    ] = None,
 ) -> None:
     """Label the audio and video of files."""
     # A hop below a millisecond would give thousands of windows a second; it is certainly a mistake.
@@ -232,6 +246,7 @@ def tag(
         output=into,
         use=media_options(only, track, channel, gain_db, highpass_hz),
         conceal_s=conceal,
+        raw=raw,
     )
     raise typer.Exit(run(command))
 

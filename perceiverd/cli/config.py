@@ -13,16 +13,19 @@ from perceiverd import config
 from perceiverd.cli.console import EXIT_CONFIG, report
 from perceiverd.config.json_schema import schema_text
 from perceiverd.core.errors import ConfigError, PerceiverdError
+from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.daemon import reload, snapshots
 from perceiverd.model.card import load_card
-from perceiverd.wire import keys
+from perceiverd.sources.decode.files import check_file
+from perceiverd.sources.specs import File
+from perceiverd.wire import endpoint, keys
 
 
 def check(file: Path) -> int:
     """Print whether the daemon accepts this file; returns 0 or 78.
 
-    Faults outside the file (keys, folders, secrets) are printed as notes: the service has another user and another
-    environment than this shell.
+    Faults outside the file (keys, folders, secrets, media files) are printed as notes: the service has another user
+    and another environment than this shell.
     """
     try:
         settings = config.load(file)
@@ -36,19 +39,24 @@ def check(file: Path) -> int:
     for look in _outside(settings):
         try:
             look()
-        except ConfigError as error:
+        except PerceiverdError as error:
             print(f"note: {error}")
     return 0
 
 
 def _outside(settings: config.Config) -> Iterator[Callable[[], object]]:
-    """Checks of what the file refers to; each raises ConfigError."""
+    """Checks of what the file refers to, by the functions that the daemon calls; each raises PerceiverdError."""
     yield partial(config.secrets_of, settings, os.environ)
     yield partial(snapshots.check, settings, os.environ)
     publish = settings.publish
     if publish.secret_key and publish.client_keys:
         yield partial(keys.read_pair, Path(publish.secret_key))
         yield partial(keys.AllowList, Path(publish.client_keys))
+    if publish.endpoint != SERVICE_ENDPOINT:  # systemd makes its folder when the service starts
+        yield partial(endpoint.check, publish.endpoint)
+    for source in reload.sources_of(reload.enabled(settings)).values():
+        if isinstance(source, File):
+            yield partial(check_file, Path(source.path))
 
 
 def show(file: Path | None, *, effective: bool) -> int:

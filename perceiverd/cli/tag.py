@@ -14,11 +14,12 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.offline import tag
+from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.records import FORMATS, FormatName
 from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
-from perceiverd.sources.specs import MediaOptions
+from perceiverd.sources.specs import MediaOptions, RawFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class TagCommand:
     use: MediaOptions
     conceal_s: float | None = None
     """None for the configuration's `conceal_s`."""
+    raw: str | None = None
+    """FORMAT,RATE,CHANNELS of audio without a container."""
 
 
 def run(command: TagCommand) -> int:
@@ -62,7 +65,17 @@ def run(command: TagCommand) -> int:
         rules=_rules(card, settings, command.config) if command.events else None,
         use=command.use,
     )
-    return tag.tag(command.files, Tagger(card, command.device), options, FORMATS[command.form](), command.output)
+    with Decoder(card.geometry.media_format, _raw(command.raw)) as decoder:
+        decoder.start()
+        tagger = Tagger(card, command.device)
+        return tag.tag(command.files, tagger, options, FORMATS[command.form](), command.output, decoder)
+
+
+def _raw(text: str | None) -> RawFormat | None:
+    try:
+        return RawFormat.parsed(text) if text is not None else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="'--raw'") from None
 
 
 def _rules(card: Card, settings: Config, file: Path | None) -> Rules:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from perceiverd.config.hints import convert
 from perceiverd.config.schema import STREAM_NAME, Config, StreamConfig
 from perceiverd.config.toml import read_table
 from perceiverd.core.errors import ConfigError
+from perceiverd.core.paths import SOCKET_PATH_BYTES
 from perceiverd.core.secrets import look_up, masked
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
 from perceiverd.sources.specs import File, Source, Url
@@ -26,15 +28,25 @@ def load(path: Path, endpoint: str | None = None) -> Config:
     table = read_table(path, "the configuration")
     try:
         settings = _rooted(_parse(table), path.resolve().parent)
+        _check_socket_path("$.publish.endpoint", settings)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if endpoint is None:
         return settings
     try:
         publish = msgspec.structs.replace(settings.publish, endpoint=endpoint)
-        return msgspec.structs.replace(settings, publish=publish)
+        settings = msgspec.structs.replace(settings, publish=publish)
     except ValueError as error:
         raise ConfigError(f"--endpoint: {error}") from error
+    _check_socket_path("--endpoint", settings)
+    return settings
+
+
+def _check_socket_path(place: str, settings: Config) -> None:
+    """Raises ConfigError if the kernel has no room for the path of the socket."""
+    scheme, _, address = settings.publish.endpoint.partition("://")
+    if scheme == "ipc" and len(os.fsencode(address)) > SOCKET_PATH_BYTES:
+        raise ConfigError(f"{place}: the path of a socket has at most {SOCKET_PATH_BYTES} bytes; write a shorter one")
 
 
 def secrets_of(settings: Config, environment: Mapping[str, str]) -> dict[str, str]:

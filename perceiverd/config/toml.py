@@ -15,7 +15,8 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
     Python's parser has limits that TOML has not: for nested lists, and for the digits of an integer.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows put a byte order mark first, which TOML does not know.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         hint = "check the path and the permissions"
         raise ConfigError(f"{path}: cannot read {what}: {error.strerror}; {hint}") from error

@@ -25,9 +25,11 @@ class PerceiverdError(Exception):
 
     def __init__(self, message: str) -> None:
         # We quote other libraries, files and messages from the network. Those may hold line breaks, and control
-        # characters that a terminal obeys.
+        # characters that a terminal obeys, and bytes that are no text.
         line = " ".join(message.split())
-        super().__init__("".join(sign if unicodedata.category(sign) != "Cc" else ascii(sign)[1:-1] for sign in line))
+        super().__init__(
+            "".join(sign if unicodedata.category(sign) not in ("Cc", "Cs") else ascii(sign)[1:-1] for sign in line)
+        )
 
 
 class ConfigError(PerceiverdError):

@@ -5,10 +5,9 @@ Memory use is constant: it holds one batch of windows. It does not know how reco
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,15 +22,14 @@ from perceiverd.core.errors import MediaError, PerceiverdError
 from perceiverd.core.labels import Label
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.geometry import Geometry
+from perceiverd.offline.decoding import Decoder, shown_name
 from perceiverd.offline.losses import log_losses
 from perceiverd.offline.records import FileEvent, FileExplanation, FileScores, FileSummary, Format, Record
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
-from perceiverd.sources.decode import container
-from perceiverd.sources.decode.decoders import DecodeCounts
-from perceiverd.sources.specs import MediaOptions, shown
+from perceiverd.sources.specs import MediaOptions
 from perceiverd.wire.messages import best
 
 TOLERANCE = Tolerance(
@@ -42,8 +40,6 @@ TOLERANCE = Tolerance(
     is_stored=True,
 )
 """A window gets both audio and video even if the file stores them up to 60 s apart."""
-OPEN_TIMEOUT_S, READ_TIMEOUT_S = 10.0, 30.0
-"""Time limits for URLs. A file needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +62,31 @@ class TagOptions:
     """Which tracks to use, and what to do with audio."""
 
 
-def tag(files: Sequence[str], tagger: Tagger, options: TagOptions, write: Format, output: Path | None = None) -> int:
+def tag(
+    files: Sequence[str],
+    tagger: Tagger,
+    options: TagOptions,
+    write: Format,
+    output: Path | None = None,
+    decoder: Decoder | None = None,
+) -> int:
     """Tag the files in order and write records to `output`, or to standard output; returns 1 if a file failed, else 0.
 
-    If a file fails, its error is one line on standard error, after the records of what could be read; the next file is
-    tagged. Raises PerceiverdError if `output` cannot be written.
+    `decoder` may be started already. If a file fails, its error is one line on standard error, after the records of
+    what could be read; the next file is tagged. Raises PerceiverdError if `output` cannot be written.
     """
     failed = 0
-    with _opened(output, files) as out, _bars(out) as bars:
+    with (
+        decoder or Decoder(tagger.card.geometry.media_format) as decoding,
+        _opened(output, files) as out,
+        _bars(out) as bars,
+    ):
         for file in files:
-            bar = bars.add_task(_shown(file), total=None if bars.disable else _length_s(file))
+            bar = bars.add_task(shown_name(file), total=None)
+            if not bars.disable:
+                decoding.on_length = partial(_set_length, bars, bar)
             try:
-                for record in records(file, tagger, options, partial(_advance, bars, bar)):
+                for record in records(file, tagger, options, partial(_advance, bars, bar), decoding):
                     out.write(write(record))
                     out.flush()
             except MediaError as error:
@@ -88,18 +97,30 @@ def tag(files: Sequence[str], tagger: Tagger, options: TagOptions, write: Format
 
 
 def records(
-    file: str, tagger: Tagger, options: TagOptions, progress: Callable[[int], None] = lambda _: None
+    file: str,
+    tagger: Tagger,
+    options: TagOptions,
+    progress: Callable[[int], None] = lambda _: None,
+    decoder: Decoder | None = None,
 ) -> Iterator[Record]:
     """The records of one file. Calls `progress` with the nanoseconds of media that are done.
 
-    Raises MediaError after the records of what could be read.
+    `decoder` decodes it; without one, it gets one of its own. Raises MediaError after the records of what could be
+    read.
     """
-    card, name = tagger.card, _shown(file)
+    with nullcontext(decoder) if decoder else Decoder(tagger.card.geometry.media_format) as decoding:
+        yield from _records(file, tagger, options, progress, decoding)
+
+
+def _records(
+    file: str, tagger: Tagger, options: TagOptions, progress: Callable[[int], None], decoder: Decoder
+) -> Iterator[Record]:
+    card, name = tagger.card, shown_name(file)
     tracker = EventTracker(options.rules) if options.rules else None
     total, count = np.zeros(len(card.labels)), 0
     fault: MediaError | None = None
     try:
-        for window, scores in _scored(file, tagger, options):
+        for window, scores in _scored(file, tagger, options, decoder):
             count += 1
             if options.summary:
                 total += scores
@@ -156,9 +177,11 @@ def _event(file: str, change: EventChange, label: Label) -> FileEvent:
     )
 
 
-def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+def _scored(
+    file: str, tagger: Tagger, options: TagOptions, decoder: Decoder
+) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
-    windows = _windows(file, tagger.card.geometry, options)
+    windows = _windows(file, tagger.card.geometry, options, decoder)
     batch: list[Window] = []
     fault: MediaError | None = None
     while True:
@@ -177,42 +200,20 @@ def _scored(file: str, tagger: Tagger, options: TagOptions) -> Iterator[tuple[Wi
         raise fault
 
 
-def _windows(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Window]:
+def _windows(file: str, geometry: Geometry, options: TagOptions, decoder: Decoder) -> Iterator[Window]:
     windower = Windower(geometry, options.hop_ns, replace(TOLERANCE, conceal_ns=options.conceal_ns))
-    wanted, counts = geometry.media_format, DecodeCounts()
-    if _is_url(file):
-        media = container.read(
-            file,
-            wanted,
-            open_timeout_s=OPEN_TIMEOUT_S,
-            read_timeout_s=READ_TIMEOUT_S,
-            use=options.use,
-            log_track=True,
-            counts=counts,
-        )
-    else:
-        media = container.read(Path(file), wanted, use=options.use, log_track=True, counts=counts)
-    for number, item in enumerate(media):
+    for number, item in enumerate(decoder.read(file, options.use)):
         if not number:
-            for modality in {"audio", "video"} - counts.modalities:
+            for modality in {"audio", "video"} - decoder.modalities:
                 windower.end(modality)
         yield from windower.push(item)
     yield from windower.flush()
-    log_losses(_shown(file), windower.counts)
+    log_losses(shown_name(file), windower.counts)
 
 
 def _seconds(time_ns: int) -> float:
     """Seconds to the millisecond, because containers round times and codecs start a few samples before zero."""
     return round(time_ns / NS_PER_S, 3) + 0.0  # never -0.0
-
-
-def _is_url(file: str) -> bool:
-    return "://" in file
-
-
-def _shown(file: str) -> str:
-    """The name with characters that UTF-8 can encode; a URL without its password."""
-    return shown(file) if _is_url(file) else os.fsencode(file).decode(errors="replace")
 
 
 @contextmanager
@@ -250,9 +251,5 @@ def _advance(bars: Progress, bar: TaskID, done_ns: int) -> None:
     bars.update(bar, completed=done_ns / NS_PER_S)
 
 
-def _length_s(file: str) -> float | None:
-    """The length that the file states; None if it states none, or for a URL, which would be opened twice."""
-    try:
-        return None if _is_url(file) else container.inspect(Path(file)).duration_s
-    except MediaError:  # reported when the file is read
-        return None
+def _set_length(bars: Progress, bar: TaskID, length_s: float) -> None:
+    bars.update(bar, total=length_s)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
+from perceiverd.core.errors import did_you_mean
 from perceiverd.core.secrets import filled, has_stray_at, references
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
@@ -70,6 +71,39 @@ class File(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kin
         super().__post_init__()
         if not self.path:
             raise ValueError("path must not be empty; name an audio or video file")
+
+
+RAW = re.compile(r"(?P<format>[a-z0-9]+),(?P<rate_hz>[0-9]{1,6}),(?P<channels>[0-9]{1,2})")
+RAW_FORMATS = ("s16le", "s32le", "f32le", "u8", "mulaw", "alaw")
+"""Sample formats of raw audio, as FFmpeg calls them."""
+
+
+class RawFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Audio samples without a container, which FFmpeg cannot recognise."""
+
+    format: Literal["s16le", "s32le", "f32le", "u8", "mulaw", "alaw"]
+    rate_hz: int
+    channels: int
+    """Interleaved."""
+
+    @classmethod
+    def parsed(cls, text: str) -> RawFormat:
+        """From `s16le,16000,1`: format, rate in hertz, channels. Raises ValueError."""
+        found = RAW.fullmatch(text)
+        example = "write FORMAT,RATE,CHANNELS, such as s16le,16000,1"
+        if not found:
+            raise ValueError(f"{text!r} is no raw format; {example}")
+        if found["format"] not in RAW_FORMATS:
+            raise ValueError(f"unknown sample format {found['format']!r}; {did_you_mean(found['format'], RAW_FORMATS)}")
+        raw = cls(found["format"], int(found["rate_hz"]), int(found["channels"]))  # type: ignore[arg-type]
+        if not (1000 <= raw.rate_hz <= 384_000 and 1 <= raw.channels <= 64):
+            raise ValueError(f"{text!r} needs a rate from 1000 to 384000 Hz and 1 to 64 channels; {example}")
+        return raw
+
+    @property
+    def layout(self) -> str:
+        """FFmpeg's name for the channels. Of more than two, nobody knows where they belong."""
+        return {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels}C")
 
 
 class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):

@@ -50,8 +50,7 @@ class Binding:
             finally:
                 os.umask(before)
         except (OSError, zmq.ZMQError) as error:
-            hint = HINTS.get(error.errno or 0, error.strerror or str(error))
-            raise WireError(f"cannot publish at {self.endpoint}: {hint}") from error
+            raise _refused(self.endpoint, error) from error
         self.endpoint = socket_.get_string(zmq.LAST_ENDPOINT)
         self._inode = path.stat().st_ino if path else None
 
@@ -69,11 +68,22 @@ def _path_of(endpoint: str) -> Path | None:
     return Path(address) if scheme == "ipc" and address[:1] not in ("@", "*") else None
 
 
-def _make_room(path: Path) -> None:
-    """Remove the socket that a killed daemon left behind. Raises OSError or WireError if the path cannot be used.
+def check(endpoint: str) -> None:
+    """Raises WireError if no socket can be bound there. Changes nothing, and does not see another daemon."""
+    try:
+        if path := _path_of(endpoint):
+            _is_taken(path)
+    except OSError as error:
+        raise _refused(endpoint, error) from error
 
-    ZeroMQ would remove any file there without a check, be it the socket of a running daemon or no socket at all.
-    """
+
+def _refused(endpoint: str, error: OSError | zmq.ZMQError) -> WireError:
+    hint = HINTS.get(error.errno or 0, error.strerror or str(error))
+    return WireError(f"cannot publish at {endpoint}: {hint}")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a socket is there already. Raises OSError or WireError if the path cannot be used."""
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
         raise OSError(errno.ENAMETOOLONG, "")
     if not path.parent.is_dir():
@@ -81,9 +91,19 @@ def _make_room(path: Path) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise WireError(f"cannot publish at ipc://{path}: the file there is not a socket; remove it")
+    return True
+
+
+def _make_room(path: Path) -> None:
+    """Remove the socket that a killed daemon left behind. Raises OSError or WireError if the path cannot be used.
+
+    ZeroMQ would remove any file there without a check, be it the socket of a running daemon or no socket at all.
+    """
+    if not _is_taken(path):
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:

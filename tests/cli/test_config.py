@@ -1,5 +1,7 @@
 """`perceiverd config`, and `run` with a configuration that cannot be used."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,37 @@ def test_the_schema_of_the_configuration_is_printed(perceiverd: Perceiverd) -> N
     """`config schema` prints the shipped JSON Schema."""
     text = (CONFIGS / "perceiverd.schema.json").read_text(encoding="utf-8")
     assert perceiverd("config", "schema") == (0, text, "")
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        (os.mkfifo, "is a device or pipe, not a file"),
+        (os.mkdir, "is a directory"),
+        (Path.touch, "is empty (0 bytes)"),
+        (lambda _: None, "there is no such file"),
+    ],
+)
+def test_check_names_the_fault_of_a_file(
+    perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path, make: Callable[[Path], object], cause: str
+) -> None:
+    """A `file` that its source would refuse is a note with the words of the source."""
+    make(tmp_path / "clip.wav")
+    file = tmp_path / "c.toml"
+    file.write_text(f'model.name = "{tiny_model}"\nstreams.a.sources = [{{ kind = "file", path = "clip.wav" }}]\n')
+    status, out, _ = perceiverd("config", "check", file)
+    assert status == 0
+    assert f"note: {tmp_path}/clip.wav: {cause}" in out
+
+
+def test_a_socket_path_that_is_too_long_is_refused(perceiverd: Perceiverd, tmp_path: Path) -> None:
+    """Both `config check` and `run` end with status 78, and a byte order mark disturbs neither."""
+    file = tmp_path / "c.toml"
+    file.write_text(
+        f'\ufeff[publish]\nendpoint = "ipc:///run/{"s" * 130}"\n[streams.a]\nsources = [{{ kind = "synthetic" }}]'
+    )
+    for command in (["config", "check", file], ["run", "--config", file]):
+        status, _, err = perceiverd(*command)
+        assert status == 78
+        assert err.startswith(f"perceiverd: {file}: $.publish.endpoint: the path of a socket has at most 107 bytes")
+        assert err.count("\n") == 1

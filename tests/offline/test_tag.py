@@ -16,6 +16,7 @@ from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import load_card
 from perceiverd.model.geometry import Geometry
 from perceiverd.offline import tag
+from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.records import FileEvent, FileScores, FileSummary, JsonLines
 from perceiverd.offline.tag import TagOptions
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, Rules, resolve
@@ -142,8 +143,8 @@ def test_events_before_a_fault_are_written(tmp_path: Path, tagger: Tagger, monke
     rules = rules_for(tagger, path)
     whole = tag._windows
 
-    def torn(file: str, geometry: Geometry, options: TagOptions) -> Iterator[Window]:
-        yield from itertools.islice(whole(file, geometry, options), 3)
+    def torn(file: str, geometry: Geometry, options: TagOptions, decoder: Decoder) -> Iterator[Window]:
+        yield from itertools.islice(whole(file, geometry, options, decoder), 3)
         raise MediaError("torn")
 
     monkeypatch.setattr(tag, "_windows", torn)

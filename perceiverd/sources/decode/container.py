@@ -32,10 +32,11 @@ from perceiverd.sources.decode.opening import Why, name_of, open_container, open
 from perceiverd.sources.decode.order import in_order
 from perceiverd.sources.decode.packets import Demuxed, demux, on_time_line
 from perceiverd.sources.decode.parts import next_part
+from perceiverd.sources.decode.pipes import Pipe
 from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
 from perceiverd.sources.decode.tracks import Tracks, choose, is_cover
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
-from perceiverd.sources.specs import MediaOptions
+from perceiverd.sources.specs import MediaOptions, RawFormat
 
 logger = logging.getLogger("perceiverd.sources")
 
@@ -60,9 +61,9 @@ class MediaInfo:
     """Whether it has video or, under audio, a picture on its cover."""
 
 
-def inspect(path: Path) -> MediaInfo:
-    """Read the header of a file without decoding it. Raises MediaError."""
-    with open_container(path, {}, None, None) as container:
+def inspect(path: Path, raw: RawFormat | None = None) -> MediaInfo:
+    """Read the header of a file without decoding it; of raw audio, as `raw` says. Raises MediaError."""
+    with open_container(path, {}, None, None, raw=raw) as container:
         tracks = choose(container, name_of(path), MediaOptions())
         estimate_s = container.duration / av.time_base if container.duration else None
         exact_s = duration_s(container, path)
@@ -70,7 +71,7 @@ def inspect(path: Path) -> MediaInfo:
 
 
 def read(
-    what: Path | str,
+    what: Path | str | Pipe,
     wanted: MediaFormat,
     *,
     options: Mapping[str, str] | None = None,
@@ -81,19 +82,21 @@ def read(
     why: Why | None = None,
     use: MediaOptions | None = None,
     log_track: bool = False,
+    raw: RawFormat | None = None,
 ) -> Iterator[Media]:
-    """Yield what the model wants of a file (Path) or URL (str) in the container's order, from time 0 on.
+    """Yield what the model wants of a file (Path), URL (str) or pipe in the container's order, from time 0 on.
 
     Frames are (height, width, 3) as wanted, chunks mono at the wanted rate; a missing modality is left out.
     `live` reads with little delay, stamps formats without times on arrival, and fails on damage that a file survives.
     `why` explains why a URL could not be opened. `use` names the tracks and says what to do with audio; with
-    `log_track`, the choice is logged.
+    `log_track`, the choice is logged. `raw` is the format of audio without a container.
 
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
     """
     programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
-    with open_container(what, options or {}, open_timeout_s, read_timeout_s, why) as container:
+    programme.is_raw = raw is not None
+    with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw) as container:
         yield from programme.media(container, log_track=log_track)
     while (part := programme.next_part()) is not None:
         with part as container:
@@ -106,7 +109,7 @@ class _Programme:
 
     def __init__(
         self,
-        what: Path | str,
+        what: Path | str | Pipe,
         wanted: MediaFormat,
         counts: DecodeCounts,
         use: MediaOptions,
@@ -122,6 +125,8 @@ class _Programme:
         self._demuxed = Demuxed()
         self._end_ns, self._length_s = -1, 0.0
         self._limit = LogLimit()
+        self.is_raw = False
+        """Whether it has no container, so its bytes say nothing of parts and lengths."""
 
     def media(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
         """The media of one part, behind those of the parts before it."""
@@ -188,7 +193,7 @@ class _Programme:
 
     def next_part(self) -> InputContainer | None:
         """The next file that was joined into this one, if FFmpeg did not reach it."""
-        if self._live or not isinstance(self._what, Path):
+        if self._live or self.is_raw or not isinstance(self._what, Path):
             return None
         before, self._demuxed = self._demuxed, Demuxed()
         after = max(before.first_byte, before.end_byte)
@@ -201,13 +206,16 @@ class _Programme:
         except MediaError:  # it only looks like a file
             return None
 
+    def _is_cut_short(self) -> bool:
+        return isinstance(self._what, Path) and not self.is_raw and is_cut_short(self._what)
+
     def end(self) -> None:
         """Log what is missing. Raises MediaError if nothing could be decoded."""
         if self._end_ns < 0:
             hint = "check the device" if self._live else "copy or record it again"
             raise MediaError(f"{self._name}: nothing in it can be decoded; {hint}")
         counts = self._counts
-        if not self._live and (counts.corrupt_packets or (isinstance(self._what, Path) and is_cut_short(self._what))):
+        if not self._live and (counts.corrupt_packets or self._is_cut_short()):
             log_event(
                 logger,
                 logging.WARNING,

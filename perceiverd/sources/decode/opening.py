@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-import stat
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,35 +14,45 @@ from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import NS_PER_S
 from perceiverd.sources.decode.boundary import ffmpeg_errors
-from perceiverd.sources.specs import shown
+from perceiverd.sources.decode.files import check_file
+from perceiverd.sources.decode.pipes import MP4_BOXES, Pipe
+from perceiverd.sources.specs import RawFormat, shown
 
 NOT_MEDIA = frozenset({"tty"})
 """Formats as which FFmpeg renders plain text to video."""
-MP4_BOXES = (b"ftyp", b"mdat", b"moov", b"wide", b"free", b"skip")
+INDEX_LAST = (
+    "its index (moov) is at its end, and a pipe cannot go back; name the file itself, or write it with FFmpeg's "
+    "-movflags +faststart"
+)
 
 Why = Callable[[av.FFmpegError], tuple[str, Refused]]
 """Why a URL could not be opened and what to do, and whether it was refused."""
 
 
 def open_container(
-    what: Path | str,
+    what: Path | str | Pipe,
     options: Mapping[str, str],
     open_timeout_s: float | None,
     read_timeout_s: float | None,
     why: Why | None = None,
+    raw: RawFormat | None = None,
 ) -> InputContainer:
-    """Open a file (Path) or URL (str). Raises MediaError."""
+    """Open a file (Path), URL (str) or pipe; `raw` says what it holds if it has no container. Raises MediaError."""
     name = name_of(what)
+    address: str | Pipe
     if isinstance(what, Path):
-        _check_file(what)
+        check_file(what)
         # With the prefix, FFmpeg does not read a colon in a file's name as a protocol. With the white list, a playlist
         # that is named like a clip cannot reach into the network.
         address, options = f"file:{what}", {"protocol_whitelist": "file,crypto,data", **options}
     else:
         address = what
+    form = None
+    if raw is not None:
+        form, options = raw.format, {**options, "sample_rate": str(raw.rate_hz), "ch_layout": raw.layout}
     began_ns = now_ns()
     try:
-        container = _opened(address, options, (open_timeout_s, read_timeout_s))
+        container = _opened(address, options, (open_timeout_s, read_timeout_s), form)
     except av.FFmpegError as error:
         # For RTSP, FFmpeg reports an interruption as damaged data, so the time decides what it was.
         lasted_ns = now_ns() - began_ns
@@ -56,6 +66,8 @@ def open_container(
             text, refused = why(error)
             raise MediaError(f"{name}: {text}", refused) from None
         raise _explained(what, name, error) from None
+    except IndexError:  # PyAV 18 for a file without streams
+        raise MediaError(f"{name}: has neither audio nor video; name a media file") from None
     if container.format.name in NOT_MEDIA:
         container.close()
         raise MediaError(f"{name}: is text, neither audio nor video; name a media file")
@@ -70,15 +82,26 @@ def open_part(path: Path, at: int) -> InputContainer:
         raise _explained(path, str(path), error) from None
 
 
-def _opened(address: str, options: Mapping[str, str], timeout: tuple[float | None, float | None]) -> InputContainer:
+def _opened(
+    address: str | Pipe,
+    options: Mapping[str, str],
+    timeout: tuple[float | None, float | None],
+    form: str | None = None,
+) -> InputContainer:
     with ffmpeg_errors():
         # Titles and languages may be any bytes.
-        return av.open(address, "r", options=dict(options), timeout=timeout, metadata_errors="replace")
+        return av.open(address, "r", format=form, options=dict(options), timeout=timeout, metadata_errors="replace")
 
 
-def name_of(what: Path | str) -> str:
+def name_of(what: Path | str | Pipe) -> str:
     """What errors call it; holds no secret."""
-    return str(what) if isinstance(what, Path) else shown(what)
+    match what:
+        case Path():
+            return os.fsencode(what).decode(errors="replace")
+        case Pipe():
+            return what.name
+        case _:
+            return shown(what)
 
 
 def message_of(error: av.FFmpegError) -> str:
@@ -86,26 +109,12 @@ def message_of(error: av.FFmpegError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _check_file(path: Path) -> None:
-    """Refuse what FFmpeg would fail on, block on, or explain badly."""
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        raise MediaError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from None
-    if stat.S_ISDIR(info.st_mode):
-        raise MediaError(f"{path}: is a directory; name the files in it")
-    if not stat.S_ISREG(info.st_mode):
-        raise MediaError(f"{path}: is a device or pipe, not a file; name a media file")
-    if not info.st_size:
-        raise MediaError(f"{path}: is empty (0 bytes); copy or record it again")
-
-
-def _explained(what: Path | str, name: str, error: av.FFmpegError) -> MediaError:
+def _explained(what: Path | str | Pipe, name: str, error: av.FFmpegError) -> MediaError:
     """Why opening failed, and what to do."""
     if isinstance(what, str):
         return MediaError(f"{name}: cannot be opened ({message_of(error)}); check the URL, the device and the network")
+    if isinstance(what, Pipe):
+        return MediaError(f"{name}: {_wrong_with_pipe(what, error)}")
     if isinstance(error, av.error.PermissionError):
         return MediaError(f"{name}: this user may not read it; give the user read permission")
     if isinstance(error, av.error.InvalidDataError):
@@ -130,3 +139,13 @@ def _is_encrypted(path: Path, head: bytes) -> bool:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         return data.find(b"schm") >= 0 and (data.find(b"encv") >= 0 or data.find(b"enca") >= 0)
+
+
+def _wrong_with_pipe(pipe: Pipe, error: av.FFmpegError) -> str:
+    if not pipe.head:
+        return "nothing came through the pipe; check the program that writes into it"
+    if pipe.is_mp4_stream():
+        return INDEX_LAST
+    if isinstance(error, av.error.InvalidDataError):
+        return "is neither audio nor video that FFmpeg knows; for samples without a container, say which they are"
+    return f"cannot be read ({message_of(error)}); check the program that writes into it"

@@ -7,6 +7,7 @@ process.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -78,7 +79,23 @@ _decoder = msgspec.json.Decoder(Header)
 def packed(request: StartRequest, dropped: int, item: Item | None, steps: int = 0) -> list[bytes | memoryview]:
     """The parts of one message; `steps` is how many steps the source has reported so far."""
     header = Header(request.token, request.incarnation, "alive", dropped, steps=steps)
-    data: NDArray[np.uint8] | NDArray[np.float32] | None = None
+    match item:
+        case Frame() | Chunk():
+            return list(_media_parts(header, item))
+        case Timing():
+            header = replace(
+                header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms, overflows=item.overflows
+            )
+    return [msgspec.json.encode(header)]
+
+
+def media_parts(item: Media) -> tuple[bytes, memoryview]:
+    """The two parts of a frame or chunk for a receiver that has only one sender, in this order."""
+    return _media_parts(Header("", 0, "alive", 0), item)
+
+
+def _media_parts(header: Header, item: Media) -> tuple[bytes, memoryview]:
+    data: NDArray[np.uint8] | NDArray[np.float32]
     match item:
         case Frame():
             header = replace(header, kind="frame", start_ns=item.start_ns, shape=item.pixels.shape)
@@ -87,15 +104,10 @@ def packed(request: StartRequest, dropped: int, item: Item | None, steps: int = 
             start_ns, shape = item.start_ns, item.samples.shape
             header = replace(header, kind="chunk", start_ns=start_ns, shape=shape, rate_hz=item.rate_hz)
             data = item.samples
-        case Timing():
-            header = replace(
-                header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms, overflows=item.overflows
-            )
-    head = msgspec.json.encode(header)
-    return [head] if data is None else [head, np.ascontiguousarray(data).data]
+    return msgspec.json.encode(header), np.ascontiguousarray(data).data
 
 
-def unpacked(parts: list[bytes]) -> tuple[Header, Item | None]:
+def unpacked(parts: Sequence[bytes]) -> tuple[Header, Item | None]:
     """The header and its item; None if it has none. Raises WireError if the parts are not a message of ours."""
     try:
         header = _decoder.decode(parts[0])
