@@ -34,7 +34,7 @@ from perceiverd.sources.decode.packets import Demuxed, demux, on_time_line
 from perceiverd.sources.decode.parts import next_part
 from perceiverd.sources.decode.pipes import Pipe
 from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
-from perceiverd.sources.decode.tracks import Tracks, choose, is_cover
+from perceiverd.sources.decode.tracks import ChosenTracks, choose, is_cover
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import MediaOptions, RawFormat
 
@@ -161,7 +161,7 @@ class _Programme:
                 stream.discard = Discard.all
         return self._line
 
-    def _decoders_of(self, tracks: Tracks, origin_ns: int | None, start_ns: int) -> dict[int, StreamDecoder]:
+    def _decoders_of(self, tracks: ChosenTracks, origin_ns: int | None, start_ns: int) -> dict[int, StreamDecoder]:
         """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
         video, audio, wanted, counts = tracks.video, tracks.audio, self._wanted, self._counts
         decoders: dict[int, StreamDecoder] = {}

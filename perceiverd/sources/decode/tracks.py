@@ -24,7 +24,7 @@ TERMINOLOGICAL = dict(pair.split() for pair in SYNONYMS.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
-class Tracks:
+class ChosenTracks:
     """The tracks of a container that are used."""
 
     video: av.VideoStream | None
@@ -49,7 +49,7 @@ class Tracks:
         )
 
 
-def choose(container: InputContainer, name: str, options: MediaOptions, *, live: bool = False) -> Tracks:
+def choose(container: InputContainer, name: str, options: MediaOptions, *, live: bool = False) -> ChosenTracks:
     """The video and the audio track to use; at least one of them. Raises MediaError."""
     video = _best_video(container)
     tracks = tuple(container.streams.audio)
@@ -70,7 +70,7 @@ def choose(container: InputContainer, name: str, options: MediaOptions, *, live:
         video = None
     if audio is not None:
         _check(audio, name, options)
-    return Tracks(video, audio, tracks)
+    return ChosenTracks(video, audio, tracks)
 
 
 def described(tracks: tuple[av.AudioStream, ...]) -> list[str]:
