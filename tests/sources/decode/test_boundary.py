@@ -54,8 +54,14 @@ def copied(source: Path, target: Path, **metadata: str) -> Path:
     return target
 
 
-@pytest.mark.parametrize("text", [b"TITLETITLE", b"TRACKTRACK"])
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flac", "a.mp3", "a.flv", "a.wav"])
+FILE, TRACK = b"TITLETITLE", b"TRACKTRACK"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(name, FILE) for name in ("a.mp4", "a.mkv", "a.flac", "a.mp3", "a.flv", "a.wav")]
+    + [(name, TRACK) for name in ("a.mp4", "a.mkv")],  # the other containers have no title for a track
+)
 def test_titles_that_are_no_text(clip: Clip, tmp_path: Path, name: str, text: bytes) -> None:
     """A file whose titles are no UTF-8 is read like any other."""
     codec = {"a.flac": "flac", "a.mp3": "libmp3lame", "a.wav": "pcm_s16le"}.get(name, "aac")
@@ -64,8 +70,7 @@ def test_titles_that_are_no_text(clip: Clip, tmp_path: Path, name: str, text: by
     )
     path = copied(source, tmp_path / f"titled-{name}", title="TITLETITLE")
     data = path.read_bytes()
-    if text not in data:
-        pytest.skip("this container has no title for a track")
+    assert text in data
     path.write_bytes(data.replace(text, NO_TEXT))
     assert inspect(path).has_audio
     chunks = [item for item in read(path, BOTH) if isinstance(item, Chunk)]
