@@ -14,7 +14,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= $(shell expr 3 \* $$(nproc))
+WORKERS ?= $(shell expr 2 \* $$(nproc))
 FUZZ_SECONDS ?= 600
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -39,7 +39,7 @@ PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e '
 run: $(VENV)/.run
 	@$(BIN)/perceiverd demo
 
-# Most tests wait more than they compute, so three run at once for each core. Tests that measure time
+# Most tests wait more than they compute, so two run at once for each core; three were no faster. Tests that measure time
 # against a bound (marker `quiet`) run after them, one by one.
 test: $(VENV)/.dev
 	@status=0; \
