@@ -1,4 +1,4 @@
-"""Lists of labelled clips: `training.finetune.manifest`, in each of its formats."""
+"""Lists of labelled clips: `evaluation.manifest`, in each of its formats."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import ontology
-from perceiverd.training.finetune import manifest
+from perceiverd.evaluation import manifest
 from tests.fuzz import mutations
 from tests.fuzz.target import Target, named
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
-from perceiverd.training.evaluation.metrics import (
+from perceiverd.evaluation.metrics import (
     Facts,
     Interval,
     average_precision,
@@ -22,6 +21,7 @@ from perceiverd.training.evaluation.metrics import (
     quartiles,
     ranks,
 )
+from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.scores import sigmoid
 
 TEACHER = "YAMNet, its teacher"

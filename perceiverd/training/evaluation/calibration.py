@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from perceiverd.core.labels import Label
 from perceiverd.core.logs import log_event
+from perceiverd.evaluation.metrics import Facts
+from perceiverd.evaluation.reliability import recording_weights
 from perceiverd.model.card import CALIBRATION_FILE, Calibration, Card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data.ambient import HOP_S, AmbientStream
 from perceiverd.training.evaluation.false_alarms import event_levels, stream_levels
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
-from perceiverd.training.evaluation.metrics import Facts
 from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import Levels, ThresholdCounts, by_recording, choose, clip_levels
 from perceiverd.training.evaluation.video import HeldOutPictures
@@ -65,12 +66,8 @@ class Evidence:
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
-        """(N, classes): for each class, each recording weighs 1 in all, and unknown windows weigh 0."""
-        names, which = np.unique(self.recordings, return_inverse=True)
-        known = self.facts >= 0
-        counts = np.zeros((len(names), known.shape[1]))
-        np.add.at(counts, which, known)
-        return np.asarray(known / np.maximum(counts[which], 1))
+        """(N, classes), as in `recording_weights`."""
+        return recording_weights(self.facts, self.recordings)
 
     @property
     def classes(self) -> list[int]:
@@ -189,6 +186,23 @@ def log_loss(scores: NDArray[np.floating], evidence: Evidence, classes: Sequence
     weights = evidence.weights[:, classes]
     losses = np.where(evidence.facts[:, classes] == 1, -np.log(p), -np.log1p(-p)) * weights
     return float((losses.sum(axis=0) / weights.sum(axis=0)).mean())
+
+
+def pooled_check(model: Evidence, teacher: Evidence, classes: Sequence[int]) -> dict[str, float]:
+    """Mean log loss of classes, if each is calibrated without recordings of its own, in three ways.
+
+    Bare: uncalibrated scores. Pooled: the scaling of all other classes. Drawn to the teacher: the pooled scaling, with
+    the teacher's scores, calibrated by all other classes, as the truth.
+    """
+    losses: dict[str, list[float]] = {"bare scores": [], "pooled": [], "pooled and drawn to the teacher": []}
+    for c in classes:
+        others = [other for other in classes if other != c]
+        own, taught = (fit_pooled(one, others) for one in (model, teacher))
+        opinion = sigmoid(taught.scale * teacher.logits[:, c] + taught.shift).astype(np.float64)
+        drawn = fit_platt(model.logits[:, c], opinion, model.weights[:, c], own, 1.0)
+        for name, scaling in zip(losses, (PlattScaling(1.0, 0.0), own, drawn), strict=True):
+            losses[name].append(log_loss(sigmoid(scaling.scale * model.logits + scaling.shift), model, [c]))
+    return {name: float(np.mean(values)) for name, values in losses.items()}
 
 
 def best_width(evidence: Evidence, classes: Sequence[int]) -> tuple[float, dict[float, float]]:

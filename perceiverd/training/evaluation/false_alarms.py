@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
 from perceiverd.core.logs import log_event
+from perceiverd.evaluation.metrics import rate
 from perceiverd.pipeline.rules import lineage
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data.ambient import HOP_S, VIDEO_KINDS, AmbientStream, correct_labels, windows_of
 from perceiverd.training.data.ambient_audio import AUDIO_KINDS
-from perceiverd.training.evaluation.metrics import rate
 
 SMOOTHING_S = 0.5
 """Time constant of the smoothing."""

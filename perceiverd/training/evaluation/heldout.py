@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.labels import ontology
+from perceiverd.evaluation.metrics import Facts
 from perceiverd.pipeline.rules import lineage
 from perceiverd.training.data.mixtures import VOUCHED_DB
 from perceiverd.training.data.truth import OFTEN_TOGETHER
-from perceiverd.training.evaluation.metrics import Facts
 
 FEWEST = 3
 """The fewest recordings of a class for which a measure and its bootstrap mean something."""

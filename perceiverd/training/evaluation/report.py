@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
+from perceiverd.evaluation import reliability
+from perceiverd.evaluation.metrics import bootstraps
+from perceiverd.evaluation.reliability import Reliability
 from perceiverd.model.card import Card, load_card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data import ambient
 from perceiverd.training.data.images import Split
-from perceiverd.training.evaluation import audio, false_alarms, heldout, reliability, stability, video
+from perceiverd.training.evaluation import audio, false_alarms, heldout, stability, video
 from perceiverd.training.evaluation.calibration import (
     Evidence,
     audio_evidence,
@@ -23,10 +26,9 @@ from perceiverd.training.evaluation.calibration import (
     cross_fitted,
     log_loss,
     picture_evidence,
+    pooled_check,
 )
 from perceiverd.training.evaluation.heldout import HeldOut
-from perceiverd.training.evaluation.metrics import bootstraps
-from perceiverd.training.evaluation.reliability import Reliability
 from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import by_recording, clip_levels
 from perceiverd.training.teachers import efficientnet, yamnet
@@ -135,7 +137,7 @@ def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
     own = log_loss(crossed, validation, classes)
     yield f"Log loss of {len(classes)} classes, each drawn to the pooled scaling (width {width:g}): {own:.5f}."
     teacher = np.nan_to_num(measured.held["validation"].teacher, nan=-20.0)
-    check = reliability.pooled_check(validation, Evidence(teacher, validation.facts, validation.recordings), classes)
+    check = pooled_check(validation, Evidence(teacher, validation.facts, validation.recordings), classes)
     losses = ", ".join(f"{name} {loss:.5f}" for name, loss in check.items())
     yield f"The same, if no class had recordings of its own: {losses}."
     yield ""
@@ -161,8 +163,8 @@ def _before_and_after(
     evidence: Evidence, scores: NDArray[np.float32], classes: Sequence[int]
 ) -> tuple[Reliability, Reliability]:
     return (
-        reliability.measure(sigmoid(evidence.logits), evidence, classes),
-        reliability.measure(scores, evidence, classes),
+        reliability.measure(sigmoid(evidence.logits), evidence.facts, evidence.recordings, classes),
+        reliability.measure(scores, evidence.facts, evidence.recordings, classes),
     )
 
 
@@ -194,7 +196,7 @@ def _pictures(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
     yield from _picture_hits(measured, inputs)
     test = picture_evidence(measured.picture_logits["test"], measured.pictures["test"])
     if test.classes:
-        found = reliability.measure(model.scores(test.logits), test, test.classes)
+        found = reliability.measure(model.scores(test.logits), test.facts, test.recordings, test.classes)
         yield from reliability.table({"pictures of another package, calibrated": found})
     for split, _, whose in SPLITS:
         held, shown = measured.held[split], measured.pictures[split]

@@ -22,6 +22,7 @@ from perceiverd.config import WindowConfig
 from perceiverd.core.errors import MediaError
 from perceiverd.core.labels import ontology
 from perceiverd.core.media import NS_PER_S, Chunk
+from perceiverd.evaluation.metrics import Facts, correlation, mean_precision, quartiles, ranks
 from perceiverd.model.encoding import log_mel
 from perceiverd.model.geometry import Audio
 from perceiverd.pipeline.rules import related
@@ -30,7 +31,6 @@ from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.decode.audio import Resampler
 from perceiverd.training.distill.audio_shards import dequantise, quantise
 from perceiverd.training.evaluation.heldout import HeldOut
-from perceiverd.training.evaluation.metrics import Facts, correlation, mean_precision, quartiles, ranks
 from perceiverd.training.evaluation.scores import sigmoid
 from perceiverd.training.teachers import yamnet
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiverd.evaluation.metrics import Facts
 from perceiverd.training.data.ambient_audio import RATE_HZ
 from perceiverd.training.distill.heldout_windows import VALIDATION_HOP
 from perceiverd.training.evaluation import false_alarms
 from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
-from perceiverd.training.evaluation.metrics import Facts
 from perceiverd.training.evaluation.scores import logit, sigmoid
 
 FLOOR, UNMEASURED, CEILING = 0.3, 0.7, 0.95

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
+from perceiverd.evaluation.metrics import Facts, bootstrap, bootstraps, mean_precision, recall_at
 from perceiverd.model.geometry import Video
 from perceiverd.training.data.camera_motion import validation
 from perceiverd.training.data.images import Split
 from perceiverd.training.evaluation.heldout import HeldOut
-from perceiverd.training.evaluation.metrics import Facts, bootstrap, bootstraps, mean_precision, recall_at
 from perceiverd.training.evaluation.scores import ScoringModel
 from perceiverd.training.teachers import efficientnet
 

@@ -25,10 +25,10 @@ from safetensors.numpy import save_file
 from perceiverd.config import WindowConfig
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat
+from perceiverd.evaluation.manifest import ManifestRow
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.decode import container
-from perceiverd.training.finetune.manifest import ManifestRow
 
 TOLERANCE = replace(WindowConfig().tolerance, wait_ns=3600 * NS_PER_S)
 """A whole clip is pushed before a window is cut without one modality."""

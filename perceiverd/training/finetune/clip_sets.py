@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perceiverd.core.errors import MediaError
+from perceiverd.evaluation.manifest import ManifestRow, log_faults
 from perceiverd.training.finetune import clip_cache
 from perceiverd.training.finetune.clip_cache import ClipCache
-from perceiverd.training.finetune.manifest import ManifestRow, log_faults
 from perceiverd.training.finetune.sampling import ClipSampler, Vocabulary
 from perceiverd.training.finetune.task import FitContext, FitTask
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
+from perceiverd.evaluation.manifest import Manifest, ManifestRow, log_faults
+from perceiverd.evaluation.metrics import Interval, average_precision, bootstrap
 from perceiverd.model.card import Card
 from perceiverd.pipeline.tagger import Tagger
-from perceiverd.training.evaluation.metrics import Interval, average_precision, bootstrap
 from perceiverd.training.finetune import clip_cache
 from perceiverd.training.finetune.clip_cache import ClipCache
-from perceiverd.training.finetune.manifest import Manifest, ManifestRow, log_faults
 from perceiverd.training.finetune.sampling import Vocabulary
 
 BATCH = 16

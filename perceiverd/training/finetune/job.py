@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from perceiverd.core.errors import ConfigError
+from perceiverd.evaluation.manifest import Manifest
 from perceiverd.model.card import CARD_FILE, DEFAULT, Card, load_card
 from perceiverd.training.finetune import clip_cache, evaluate, finetune, output
-from perceiverd.training.finetune.manifest import Manifest
 from perceiverd.training.finetune.settings import FinetuneSettings
 from perceiverd.training.finetune.task import FitTask, known_labels
 from perceiverd.training.fitting.distributed import is_leader

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from perceiverd.core.errors import MediaError
 from perceiverd.core.labels import Label, ontology
 from perceiverd.core.media import NS_PER_S
+from perceiverd.evaluation.manifest import ManifestRow
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.windower import Window
 from perceiverd.training.finetune import clip_cache
 from perceiverd.training.finetune.clip_cache import DecodedClip
-from perceiverd.training.finetune.manifest import ManifestRow
 from perceiverd.training.finetune.settings import AugmentSettings
 from perceiverd.training.synthesis.tones import coloured_noise
 

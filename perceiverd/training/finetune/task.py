@@ -11,9 +11,9 @@ import msgspec
 import torch
 
 from perceiverd.core.labels import Label, ontology
+from perceiverd.evaluation.manifest import Manifest, ManifestRow
 from perceiverd.model.card import Card
 from perceiverd.model.geometry import Geometry
-from perceiverd.training.finetune.manifest import Manifest, ManifestRow
 from perceiverd.training.finetune.settings import FinetuneSettings
 from perceiverd.training.fitting.distributed import ProcessGroup, precision
 from perceiverd.training.fitting.loop import fingerprint

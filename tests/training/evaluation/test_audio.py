@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perceiverd.core.labels import ontology
-from perceiverd.training.evaluation import metrics
+from perceiverd.evaluation import metrics
 from perceiverd.training.evaluation.audio import TEACHER, agreement_rows, audio_rows, compare
 from perceiverd.training.evaluation.heldout import HeldOut, read
 from perceiverd.training.evaluation.scores import sigmoid

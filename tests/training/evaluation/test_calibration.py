@@ -20,6 +20,7 @@ from perceiverd.training.evaluation.calibration import (
     fit_platt,
     folds,
     log_loss,
+    pooled_check,
     write,
 )
 from perceiverd.training.evaluation.scores import sigmoid
@@ -120,3 +121,15 @@ def test_the_written_table_is_read(tmp_path: Path) -> None:
     text = (tmp_path / "calibration.tsv").read_text()
     assert "Dog, barking" in text and "own\t8\t6\t200\t1\tno" in text and "pooled\t0\t0\t0\t0\tyes" in text
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.tsv"]
+
+
+def test_the_pooled_check_leaves_the_class_out() -> None:
+    """If all classes need the same scaling, that of the others is better than none, and than a teacher of noise."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 2, (800, 3)).astype(np.float32)
+    facts = (rng.random((800, 3)) < 1 / (1 + np.exp(-(2 * logits - 1)))).astype(np.int8)
+    names = np.array([f"r{n}" for n in range(800)])
+    noise = Evidence(rng.normal(0, 1, (800, 3)).astype(np.float32), facts, names)
+    found = pooled_check(Evidence(logits, facts, names), noise, [0, 1, 2])
+    assert found["pooled"] < found["bare scores"]
+    assert found["pooled"] < found["pooled and drawn to the teacher"]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import Label, ontology
+from perceiverd.evaluation import metrics, reliability
 from perceiverd.model.card import Calibration, load_card
 from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
@@ -19,7 +20,6 @@ from perceiverd.model.perceiver import Perceiver
 from perceiverd.training.cli.app import app
 from perceiverd.training.data import ambient
 from perceiverd.training.data.images import build
-from perceiverd.training.evaluation import metrics, reliability
 from tests.support.heldout_set import write
 
 

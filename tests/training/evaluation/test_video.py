@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from perceiverd.core.labels import ontology
+from perceiverd.evaluation import metrics
 from perceiverd.model.card import load_card
 from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.training.evaluation import metrics
 from perceiverd.training.evaluation.heldout import HeldOut, facts, read
 from perceiverd.training.evaluation.scores import ScoringModel
 from perceiverd.training.evaluation.video import (

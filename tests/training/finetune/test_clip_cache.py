@@ -8,11 +8,11 @@ import numpy as np
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S
+from perceiverd.evaluation.manifest import ManifestRow
 from perceiverd.pipeline.windower import Windower
 from perceiverd.sources.decode import container
 from perceiverd.training.finetune import clip_cache
 from perceiverd.training.finetune.clip_cache import ClipCache, DecodedClip
-from perceiverd.training.finetune.manifest import ManifestRow
 from tests.support.clips import GEOMETRY as BOTH
 from tests.support.clips import write_clip
 from tests.support.finetune import AUDIO, RATE_HZ, write_sound

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from perceiverd.core.errors import MediaError
+from perceiverd.evaluation import manifest
 from perceiverd.model.card import load_card
-from perceiverd.training.finetune import clip_sets, manifest
+from perceiverd.training.finetune import clip_sets
 from perceiverd.training.finetune.sampling import Vocabulary
 from perceiverd.training.finetune.task import FitContext, FitTask
 from perceiverd.training.fitting.distributed import ProcessGroup

@@ -15,10 +15,11 @@ import torch
 
 from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.core.labels import Label, ontology
+from perceiverd.evaluation import manifest
 from perceiverd.model.card import load_card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.training.distill import rehearsal
-from perceiverd.training.finetune import evaluate, manifest
+from perceiverd.training.finetune import evaluate
 from tests.support.clips import make_model
 from tests.support.finetune import AUDIO, fit, run_fit, same_weights, weights, write_manifest
 

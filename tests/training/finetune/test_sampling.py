@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from perceiverd.core.labels import Label, ontology
-from perceiverd.training.finetune import manifest
+from perceiverd.evaluation import manifest
 from perceiverd.training.finetune.sampling import ClipSampler, Vocabulary, shuffled_order
 from perceiverd.training.finetune.settings import AugmentSettings
 from tests.support.finetune import AUDIO, DOG

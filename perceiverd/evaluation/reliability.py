@@ -12,10 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.training.evaluation.calibration import Evidence, PlattScaling, fit_platt, fit_pooled, log_loss
-from perceiverd.training.evaluation.charts import Dot, Panel, diagonal
-from perceiverd.training.evaluation.metrics import ROUNDS, Interval
-from perceiverd.training.evaluation.scores import sigmoid
+from perceiverd.evaluation.charts import Dot, Panel, diagonal
+from perceiverd.evaluation.metrics import ROUNDS, Facts, Interval
 
 EDGES = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 """Lower ends of the bins. Low bins are narrow, because most windows lack most labels."""
@@ -47,16 +45,24 @@ class Reliability:
     """Mean squared distance between score and truth."""
 
 
-def measure(scores: NDArray[np.float32], evidence: Evidence, classes: Sequence[int], seed: int = 0) -> Reliability:
-    """The reliability of scores (N, classes), with bootstraps by recording."""
-    facts, p = evidence.facts[:, classes], scores[:, classes].astype(np.float64)
+def recording_weights(facts: Facts, recordings: NDArray[np.str_]) -> NDArray[np.float64]:
+    """(N, classes) of windows: for each class, each recording weighs 1 in all, and unknown windows weigh 0."""
+    names, which = np.unique(recordings, return_inverse=True)
+    known = facts >= 0
+    counts = np.zeros((len(names), known.shape[1]))
+    np.add.at(counts, which, known)
+    return np.asarray(known / np.maximum(counts[which], 1))
+
+
+def measure(
+    scores: NDArray[np.float32], facts: Facts, recordings: NDArray[np.str_], classes: Sequence[int], seed: int = 0
+) -> Reliability:
+    """The reliability of scores (N, classes) of windows of these `recordings` (N,), with bootstraps by recording."""
+    weights, facts = recording_weights(facts, recordings)[:, classes], facts[:, classes]
     rows, columns = np.nonzero(facts >= 0)
-    p, y, w = (
-        p[rows, columns],
-        (facts[rows, columns] == 1).astype(np.float64),
-        evidence.weights[:, classes][rows, columns],
-    )
-    names, owner = np.unique(evidence.recordings, return_inverse=True)
+    p = scores[:, classes].astype(np.float64)[rows, columns]
+    y, w = (facts[rows, columns] == 1).astype(np.float64), weights[rows, columns]
+    names, owner = np.unique(recordings, return_inverse=True)
     owner, which = owner[rows], np.searchsorted(EDGES, p, side="right") - 1
     # For each recording and bin: weight, weighted scores, weighted truths. For each recording: its squared error.
     sums = np.zeros((3, len(names), len(EDGES)))
@@ -96,23 +102,6 @@ def _interval(value: float, draws: Sequence[float]) -> Interval:
     sure = [draw for draw in draws if np.isfinite(draw)]
     low, high = np.percentile(sure, [2.5, 97.5]) if sure else (np.nan, np.nan)
     return Interval(float(value), float(low), float(high))
-
-
-def pooled_check(model: Evidence, teacher: Evidence, classes: Sequence[int]) -> dict[str, float]:
-    """Mean log loss of classes, if each is calibrated without recordings of its own, in three ways.
-
-    Bare: uncalibrated scores. Pooled: the scaling of all other classes. Drawn to the teacher: the pooled scaling, with
-    the teacher's scores, calibrated by all other classes, as the truth.
-    """
-    losses: dict[str, list[float]] = {"bare scores": [], "pooled": [], "pooled and drawn to the teacher": []}
-    for c in classes:
-        others = [other for other in classes if other != c]
-        own, taught = (fit_pooled(one, others) for one in (model, teacher))
-        opinion = sigmoid(taught.scale * teacher.logits[:, c] + taught.shift).astype(np.float64)
-        drawn = fit_platt(model.logits[:, c], opinion, model.weights[:, c], own, 1.0)
-        for name, scaling in zip(losses, (PlattScaling(1.0, 0.0), own, drawn), strict=True):
-            losses[name].append(log_loss(sigmoid(scaling.scale * model.logits + scaling.shift), model, [c]))
-    return {name: float(np.mean(values)) for name, values in losses.items()}
 
 
 def table(found: Mapping[str, Reliability]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from perceiverd.training.evaluation.charts import SIDE, Dot, Panel, diagonal
+from perceiverd.evaluation.charts import SIDE, Dot, Panel, diagonal
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiverd.training.evaluation.metrics import (
+from perceiverd.evaluation.metrics import (
     average_precision,
     bootstrap,
     bootstraps,

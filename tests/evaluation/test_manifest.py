@@ -9,8 +9,8 @@ import pytest
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import ontology
-from perceiverd.training.finetune import manifest
-from perceiverd.training.finetune.manifest import Manifest, ManifestRow
+from perceiverd.evaluation import manifest
+from perceiverd.evaluation.manifest import Manifest, ManifestRow
 
 KNOWN = ontology().labels
 DOG, BARK = "/m/0bt9lr", "/m/05tny_"

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal
 from perceiverd.core.errors import ConfigError, did_you_mean
 from perceiverd.core.labels import Label
 from perceiverd.core.logs import log_event
-from perceiverd.training.finetune.label_lookup import LabelLookup
+from perceiverd.evaluation.label_lookup import LabelLookup
 
 if TYPE_CHECKING:
     from _csv import Reader  # csv.reader is a function; its result has no public name
 
-logger = logging.getLogger("perceiverd.training")
+logger = logging.getLogger("perceiverd.evaluation")
 
 ManifestFormat = Literal["auto", "perceiverd", "audioset"]
 
