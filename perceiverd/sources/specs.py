@@ -116,7 +116,7 @@ class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries media: tcp loses no packets, udp can."""
     open_timeout_s: float = 10.0
-    """Restart the source if the URL has not opened after this many seconds."""
+    """Restart the source if the URL has not opened after this many seconds: connected, answered and begun to send."""
     read_timeout_s: float = 5.0
     """Restart the source if no data comes for this many seconds, or if only the audio or only the video stops."""
     verify: bool = True

@@ -208,8 +208,8 @@ def _while_complete(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
 
 def _pushed(
     spec: Url, items: Iterator[Media], clock: Clock, counts: DecodeCounts | None = None
-) -> Iterator[Media | Timing]:
-    """The sender sets the pace: what comes now was captured just now.
+) -> Iterator[Media | Timing | None]:
+    """The sender sets the pace: what comes now was captured just now. None while media are held.
 
     If the sender restarts, media continue without a gap (`decode.timeline`), though time has passed: one step for all.
     """
@@ -239,6 +239,8 @@ def _pushed(
                 yield sender.timing
             yield from (later(each, sender.offset_ns) for each in held)
             held.clear()
+        else:
+            yield None
 
 
 def _pulled(spec: Url, items: Iterator[Media], clock: Clock) -> Iterator[Media | Timing | None]:

@@ -20,6 +20,8 @@ from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources import url
 from perceiverd.sources.process.arrivals import Discontinuity
+from perceiverd.sources.process.restart import Timeouts
+from perceiverd.sources.process.source_process import URL_CAP_S, timeouts_of
 from perceiverd.sources.process.supervisor import Supervisor
 from perceiverd.sources.specs import Url
 from tests.support.network_camera import NEEDS, Camera, Network, available, cuttable
@@ -27,7 +29,8 @@ from tests.support.network_camera import NEEDS, Camera, Network, available, cutt
 WANTED = MediaFormat(16000, VideoFormat(48, 64, 6.25))
 CYCLES = int(os.environ.get("PERCEIVERD_CYCLES", "6"))
 """How many faults the long test causes; 50 take ten minutes."""
-BACK_S = 10.0
+BACK_S = URL_CAP_S + 2 * timeouts_of(Url("rtsp://camera/1"), Timeouts()).open_s
+"""A wait, a call that the camera missed, and one that succeeds. On an idle machine a camera is back within 10 s."""
 
 pytestmark = [
     pytest.mark.skipif(not available(), reason=NEEDS),
@@ -100,8 +103,8 @@ def test_a_self_signed_certificate(tmp_path: Path) -> None:
         ) as caught:
             next(url.media(Url(camera.url), WANTED))
         assert caught.value.refused == "request"
-        assert next(url.media(Url(camera.url, ca_file=str(certificate)), WANTED))
-        assert next(url.media(Url(camera.url, verify=False), WANTED))
+        assert any(url.media(Url(camera.url, ca_file=str(certificate)), WANTED))
+        assert any(url.media(Url(camera.url, verify=False), WANTED))
 
 
 def test_a_password_shows_nowhere(
@@ -137,7 +140,7 @@ class Watch:
     gap_ns: dict[str, int] = field(default_factory=dict)
     """The longest gap between two items of each stream."""
 
-    def until(self, done: Callable[[], bool], within_s: float = 40.0) -> float:
+    def until(self, done: Callable[[], bool], within_s: float = 60.0) -> float:
         """Poll until `done`; returns how many seconds it took."""
         began_s = time.monotonic()
         while not done():
@@ -172,9 +175,9 @@ FAULTS: dict[str, tuple[float, Trouble, Trouble]] = {
 
 
 @pytest.mark.skipif(not cuttable(), reason="needs root, and a kernel in which networks can be made")
-@pytest.mark.long
+@pytest.mark.quiet  # one camera must not notice what happens to the other
 def test_a_camera_returns_after_any_fault(record_property: Callable[[str, object], None]) -> None:
-    """A camera is up within 10 s of its return, the other one is undisturbed, and no resources pile up."""
+    """A camera is up again within its time-outs, the other one is undisturbed, and no resources pile up."""
     with ExitStack() as opened:
         networks = [opened.enter_context(Network(number)) for number in (21, 22)]
         cameras = [opened.enter_context(Camera(network, "viewer:hunter2")) for network in networks]

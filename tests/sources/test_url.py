@@ -69,14 +69,15 @@ def hum(t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @contextmanager
-def serving(body: bytes, *, hangs: bool = False) -> Iterator[str]:
-    """An HTTP server for one request, which can become silent instead of closing."""
+def serving(body: bytes, *, hangs: bool = False, after_s: float = 0.0) -> Iterator[str]:
+    """An HTTP server for one request, which answers after a while and can become silent instead of closing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             peer, _ = server.accept()
             with peer:
                 peer.recv(4096)
+                time.sleep(after_s)
                 peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/x-matroska\r\n\r\n" + body)
                 if hangs:
                     peer.settimeout(20)
@@ -174,6 +175,34 @@ def test_a_server_that_does_not_answer(scheme: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.quiet
+def test_opening_has_one_bound(clip: Callable[..., Path]) -> None:
+    """A slow answer, then silence while FFmpeg searches for streams: both together take at most open_timeout_s."""
+    body = clip("a.mkv", picture=grey, sound=hum, seconds=4).read_bytes()
+    began_s = time.monotonic()
+    with (
+        serving(body[:700], hangs=True, after_s=2.5) as address,
+        pytest.raises(MediaError, match=r"does not answer within 3 s"),
+    ):
+        list(url.media(Url(address, open_timeout_s=3.0), WANTED))
+    assert time.monotonic() - began_s < 5.0  # PyAV would allow 3 s for each: 5.5 s
+
+
+def test_a_source_that_opens_is_not_killed() -> None:
+    """While media are held until their clock is known, there are signs of life."""
+    now_ns = 50 * NS_PER_S
+
+    def sent() -> Iterator[Media]:
+        nonlocal now_ns
+        for number in range(120):
+            now_ns += 40_000_000
+            # Each comes sooner than the one before, as after a long burst.
+            yield Frame(number * 70_000_000, np.zeros((2, 2, 3), np.uint8))
+
+    live = url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns)
+    assert [next(live) for _ in range(100)] == [None] * 100
+
+
 def test_a_refused_connection() -> None:
     """A refused connection is a MediaError at once, without the password."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
@@ -251,7 +280,7 @@ def pushed(jump_s: float, lasts: int = 400) -> list[Media | Timing]:
             yield Frame(start_ns, np.zeros((2, 2, 3), np.uint8))
             yield Chunk(start_ns - 40_000_000, np.zeros(640, np.float32), 16_000)
 
-    return list(url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns))
+    return [item for item in url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns) if item is not None]
 
 
 @pytest.mark.parametrize("jump_s", [-4.0, -1.0, -0.3, 0.3, 1.0, 4.0])

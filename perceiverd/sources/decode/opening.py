@@ -6,11 +6,12 @@ import mmap
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
 import av
 from av.container import InputContainer
 
-from perceiverd.core.clock import now_ns
+from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import NS_PER_S
 from perceiverd.sources.decode.boundary import ffmpeg_errors
@@ -25,6 +26,21 @@ INDEX_LAST = (
     "-movflags +faststart"
 )
 
+
+class Rest:
+    """What is left of a time, for PyAV, which gives its whole time-out to each of the two steps of opening.
+
+    It reads the number of seconds when a step begins. This is no float, because PyAV would then read it only once.
+    """
+
+    def __init__(self, seconds: float, clock: Clock = now_ns) -> None:
+        self._clock, self._until_ns = clock, clock() + round(seconds * NS_PER_S)
+
+    def __float__(self) -> float:
+        """The seconds that are left; never below 0, which PyAV would read as no time-out."""
+        return max(0, self._until_ns - self._clock()) / NS_PER_S
+
+
 Why = Callable[[av.FFmpegError], tuple[str, Refused]]
 """Why a URL could not be opened and what to do, and whether it was refused."""
 
@@ -37,7 +53,10 @@ def open_container(
     why: Why | None = None,
     raw: RawFormat | None = None,
 ) -> InputContainer:
-    """Open a file (Path), URL (str) or pipe; `raw` says what it holds if it has no container. Raises MediaError."""
+    """Open a file (Path), URL (str) or pipe; `raw` says what it holds if it has no container. Raises MediaError.
+
+    All of opening takes at most `open_timeout_s`: connecting, the header, and the search for streams.
+    """
     name = name_of(what)
     address: str | Pipe
     if isinstance(what, Path):
@@ -57,8 +76,7 @@ def open_container(
         # For RTSP, FFmpeg reports an interruption as damaged data, so the time decides what it was.
         lasted_ns = now_ns() - began_ns
         if open_timeout_s is not None and lasted_ns >= open_timeout_s * NS_PER_S:
-            how = f"does not answer within {open_timeout_s:g} s"
-            raise MediaError(f"{name}: {how}; check the device and the network") from None
+            raise _too_slow(name, open_timeout_s) from None
         if isinstance(what, str) and read_timeout_s is not None and lasted_ns >= read_timeout_s * NS_PER_S:
             how = f"accepted a connection and did not answer for {read_timeout_s:g} s"
             raise MediaError(f"{name}: {how}; check the device and the network") from None
@@ -71,7 +89,15 @@ def open_container(
     if container.format.name in NOT_MEDIA:
         container.close()
         raise MediaError(f"{name}: is text, neither audio nor video; name a media file")
+    # FFmpeg does not report that its search for streams was interrupted.
+    if open_timeout_s is not None and now_ns() - began_ns >= open_timeout_s * NS_PER_S:
+        container.close()
+        raise _too_slow(name, open_timeout_s)
     return container
+
+
+def _too_slow(name: str, open_timeout_s: float) -> MediaError:
+    return MediaError(f"{name}: does not answer within {open_timeout_s:g} s; check the device and the network")
 
 
 def open_part(path: Path, at: int) -> InputContainer:
@@ -88,9 +114,11 @@ def _opened(
     timeout: tuple[float | None, float | None],
     form: str | None = None,
 ) -> InputContainer:
+    open_s, read_s = timeout
+    both = (None if open_s is None else cast(float, Rest(open_s)), read_s)
     with ffmpeg_errors():
         # Titles and languages may be any bytes.
-        return av.open(address, "r", format=form, options=dict(options), timeout=timeout, metadata_errors="replace")
+        return av.open(address, "r", format=form, options=dict(options), timeout=both, metadata_errors="replace")
 
 
 def name_of(what: Path | str | Pipe) -> str:

@@ -35,6 +35,8 @@ PLUGGED_CAP_S = 6.0
 URL_CAP_S = 3.0
 """Longest wait before a URL that does not answer is tried again. A camera that returns is then seen within 10 s: this
 wait, a call that it missed (5 s), and opening it (2 s)."""
+REPORT_S = 4.0
+"""A URL's process has time-outs of its own. It gets this much more to connect (2 s) and to report what is wrong."""
 LOGIN_CAP_S = 300.0
 """Longest wait after a refused login: it stays wrong until somebody corrects it, and cameras lock accounts."""
 LAST_MESSAGE_NS = NS_PER_S // 2
@@ -314,7 +316,8 @@ class SourceProcess:
 def timeouts_of(source: Source, limits: Timeouts) -> Timeouts:
     """The time-outs of this source.
 
-    A URL has its own in the configuration. Its process gets 2 s more, to report what is wrong before it is killed.
+    A URL has its own in the configuration: one to open, then one until the first data. Its process keeps them itself
+    and is killed only if it hangs.
     Devices of this machine are tried often: a try costs the network nothing, and they should be back at once.
     """
     if isinstance(source, Camera | Microphone):
@@ -323,7 +326,7 @@ def timeouts_of(source: Source, limits: Timeouts) -> Timeouts:
         return limits
     return replace(
         limits,
-        open_s=max(limits.open_s, source.open_timeout_s + 2),
-        read_s=max(limits.read_s, source.read_timeout_s + 2),
+        open_s=max(limits.open_s, source.open_timeout_s + source.read_timeout_s + REPORT_S),
+        read_s=max(limits.read_s, source.read_timeout_s + REPORT_S),
         backoff_cap_s=min(limits.backoff_cap_s, URL_CAP_S),
     )
