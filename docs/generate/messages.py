@@ -1,4 +1,7 @@
-"""`wire.md`: every message with its keys, from the structs of `perceiverd.wire.messages`, and one example of each."""
+"""`wire.md` and `records.md`: every message and every record of a file with its keys, and examples.
+
+From the structs of `perceiverd.wire.messages` and `perceiverd.wire.records`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
+import msgspec
 from msgspec import inspect
 
 from docs.generate.markdown import code, table
 from docs.generate.structs import Field, fields, nullable, struct, summary, type_of
-from perceiverd.wire import codec, messages
+from perceiverd.wire import messages, records
 from perceiverd.wire.messages import Message
+from perceiverd.wire.records import Record
 
 KINDS: tuple[type, ...] = get_args(Message)
 COMMON = ("model", "boot_id", "seq", "schema")
@@ -22,7 +27,7 @@ PEER = messages.Hello
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 MODEL = messages.Model("ear-and-eye-small", "f6e927c9b088...")
-SAMPLES: tuple[Message, ...] = (
+SAMPLES: tuple[Message | Record, ...] = (
     messages.Hello(
         version="0.1.0", streams=("door", "room"), model=MODEL, hop_s=0.5, status_interval_s=1.0, up_since=NOON
     ),
@@ -64,6 +69,31 @@ SAMPLES: tuple[Message, ...] = (
         model=MODEL,
         seq=7,
     ),
+    records.FileHeader(
+        file="film.mp4",
+        version="0.1.0",
+        model=MODEL,
+        window_s=1.28,
+        hop_s=0.5,
+        modalities=("audio", "video"),
+        length_s=32.0,
+    ),
+    records.FileEvent(
+        file="film.mp4",
+        id="74-8000",
+        mid="/m/0bt9lr",
+        index=74,
+        name="Dog",
+        start_s=8.0,
+        end_s=12.28,
+        duration_s=4.28,
+        peak=0.91,
+        mean=0.82,
+        modalities=("audio", "video"),
+        continues=None,
+        explanation=records.FileExplanation(score=0.21, on=0.5, off=0.27, windows=7, reason="faded"),
+        model=MODEL,
+    ),
 )
 """Shown as examples. A status and an explanation are too long to help."""
 
@@ -75,6 +105,16 @@ def contents() -> dict[str, str]:
         "topics": table(("`type`", "topic", "what it is"), (_topic(kind) for kind in KINDS)),
         "common": table(HEADINGS, rows),
         "messages": "\n\n".join(_section(kind) for kind in KINDS),
+    }
+
+
+def record_contents() -> dict[str, str]:
+    """The parts of the page on records of files."""
+    common = ("file", *COMMON)
+    rows = (_row(field, path) for path, field in _paths(records.FileHeader) if path.partition(".")[0] in common)
+    return {
+        "common": table(HEADINGS, rows),
+        "records": "\n\n".join(_section(kind, common) for kind in get_args(Record)),
     }
 
 
@@ -100,12 +140,12 @@ def _topic(kind: type) -> tuple[str, str, str]:
     return code(tag(kind)), code(topics.get(tag(kind), f"{tag(kind)}/STREAM/")), summary(kind)
 
 
-def _section(kind: type) -> str:
-    rows = (_row(field, path) for path, field in _paths(kind) if not _common(path))
+def _section(kind: type, common: tuple[str, ...] = COMMON) -> str:
+    rows = (_row(field, path) for path, field in _paths(kind) if path.partition(".")[0] not in common)
     parts = [f"## {tag(kind)}", summary(kind), table(HEADINGS, rows)]
     example = next((sample for sample in SAMPLES if isinstance(sample, kind)), None)
     if example is not None:
-        body = json.dumps(json.loads(codec.encode(example)[1]), ensure_ascii=False, indent=2)
+        body = json.dumps(json.loads(msgspec.json.encode(example)), ensure_ascii=False, indent=2)
         parts.append(f"```json\n{body}\n```")
     return "\n\n".join(parts)
 

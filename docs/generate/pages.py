@@ -15,6 +15,7 @@ NOTICE = "<!-- Written by `make docs` from the code and docs/generate/templates/
 PAGES: Mapping[str, Callable[[], dict[str, str]]] = {
     "configuration.md": options.contents,
     "wire.md": messages.contents,
+    "records.md": messages.record_contents,
     "metrics.md": metrics.contents,
     "cli.md": commands.contents,
     "log-events.md": log_events.contents,

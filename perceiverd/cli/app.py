@@ -161,23 +161,29 @@ def tag(
     files: Annotated[
         list[str], typer.Argument(help="Audio and video files, URLs, FIFOs, or - for standard input.", metavar="FILE")
     ],
-    form: Annotated[
-        Literal["text", "jsonl"], typer.Option("--format", help="Text for people, or a line of JSON for each record.")
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="text for people; jsonl: lines of JSON; csv: a table of windows and events.",
+            metavar="NAME",
+        ),
     ] = "text",
     top: Annotated[int, typer.Option(min=1, help="Print the K best labels.", metavar="K")] = 5,
     hop: Annotated[
         float | None,
         typer.Option(
-            help="Seconds from the start of one window to the start of the next. Default: the window's length; with "
-            "--events the configuration's hop_s.",
+            help="Seconds from the start of one window to the start of the next. Default: the configuration's hop_s if "
+            "events are made, otherwise the window's length.",
             metavar="S",
         ),
     ] = None,
-    summary: Annotated[
-        bool, typer.Option("--summary", help="Print one line for each file: the mean over its windows.")
-    ] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the scores of each window. Default of text.")] = False,
     events: Annotated[
-        bool, typer.Option("--events", help="Print one line for each event: its label, start and end.")
+        bool, typer.Option("--events", help="Write each event: its label, start and end. jsonl and csv do so anyway.")
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Write the mean over the windows of each file. jsonl does so anyway.")
     ] = False,
     config: Annotated[
         Path | None, typer.Option(help="Use the thresholds in [events] of this configuration.", metavar="FILE")
@@ -226,19 +232,14 @@ def tag(
     # A hop below a millisecond would give thousands of windows a second; it is certainly a mistake.
     if hop is not None and not (math.isfinite(hop) and hop >= 0.001):
         raise typer.BadParameter(f"expected a number of seconds >= 0.001, got {hop:g}", param_hint="'--hop'")
-    if events and summary:
-        raise typer.BadParameter("cannot be combined with --summary", param_hint="'--events'")
-    if config and not events:
-        raise typer.BadParameter("needs --events", param_hint="'--config'")
-    from perceiverd.cli.tag import TagCommand, media_options, run
+    from perceiverd.cli.tag import TagCommand, media_options, record_kinds, run
 
     command = TagCommand(
         files=files,
-        form=form,
+        formats=formats,
         top=top,
         hop_s=hop,
-        summary=summary,
-        events=events,
+        kinds=record_kinds(scores=scores, events=events, summary=summary),
         config=config,
         model=model,
         device=device,
@@ -333,8 +334,12 @@ def train(context: typer.Context) -> None:
 
 @app.command()
 @output()
-def schema() -> None:
+def schema(
+    files: Annotated[
+        bool, typer.Option("--files", help="Print that of the records that `tag --format jsonl` writes.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of the messages."""
     from perceiverd.wire import schema
 
-    print(schema.json_schema_text(), end="")
+    print(schema.text_of(schema.records_schema() if files else schema.json_schema()), end="")

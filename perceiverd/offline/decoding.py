@@ -52,6 +52,8 @@ class Decoder:
         self._jobs = self._results = -1
         self.on_length: Callable[[float], None] | None = None
         """Gets the seconds that a file says it has, if it says so."""
+        self.length_s: float | None = None
+        """The seconds that the current file says it has, if it says so; known with its first frame or chunk."""
         self.modalities: frozenset[str] = frozenset()
         """What the current file has of `audio` and `video`; known with its first frame or chunk."""
 
@@ -93,6 +95,7 @@ class Decoder:
         """
         job = self._job(file, use)
         self.start()
+        self.length_s = None
         ended: Ended | None = None
         try:
             with contextlib.suppress(BrokenPipeError):  # it has died already; reading its results shows that
@@ -105,8 +108,10 @@ class Decoder:
                     yield item
                     continue
                 match msgspec.json.decode(head, type=Notice):
-                    case Length(seconds=seconds) if self.on_length:
-                        self.on_length(seconds)
+                    case Length(seconds=seconds):
+                        self.length_s = seconds
+                        if self.on_length:
+                            self.on_length(seconds)
                     case Tracks(modalities=modalities):
                         self.modalities = frozenset(modalities)
                     case LogLine() as line:
@@ -123,7 +128,7 @@ class Decoder:
         """Raises MediaError if standard input is a terminal."""
         if file == "-" and os.isatty(0):
             raise MediaError("standard input: is a terminal; write media into it, as in `cat FILE | perceiverd tag -`")
-        return Job(_kind(file), os.fsencode(file), self._wanted, use, self._raw, self.on_length is not None)
+        return Job(_kind(file), os.fsencode(file), self._wanted, use, self._raw)
 
     def _message(self, job: Job) -> tuple[bytes, bytes, bytes]:
         """The next message: its kind and its two parts. Raises MediaError if the worker has died or hangs."""

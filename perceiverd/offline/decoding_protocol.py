@@ -29,8 +29,6 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     use: MediaOptions
     """Which tracks, and what to do with audio."""
     raw: RawFormat | None = None
-    wants_length: bool = False
-    """Whether to send a Length, if the file states one."""
 
 
 class Length(msgspec.Struct, frozen=True, tag=True):

@@ -133,8 +133,7 @@ def _media(job: Job, results: Results, counts: DecodeCounts) -> Iterator[Media]:
                         raise
                     raise MediaError(f"{pipe.name}: {INDEX_LAST}") from None
         case "file":
-            if job.wants_length:
-                _send_length(job, results)
+            _send_length(job, results)
             yield from read(Path(address))
 
 

@@ -6,7 +6,7 @@ Memory use is constant: it holds one batch of windows. It does not know how reco
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from perceiverd import __version__
 from perceiverd.core.errors import MediaError, PerceiverdError
-from perceiverd.core.labels import Label
 from perceiverd.core.media import NS_PER_S
+from perceiverd.model.card import Card
 from perceiverd.model.geometry import Geometry
 from perceiverd.offline.decoding import Decoder, shown_name
+from perceiverd.offline.events import FileEvents, seconds
 from perceiverd.offline.losses import log_losses
-from perceiverd.offline.records import FileEvent, FileExplanation, FileScores, FileSummary, Format, Record
+from perceiverd.offline.writers.lines import record_of
+from perceiverd.offline.writers.writer import FileFacts, Piece, TaggedWindow, Writer
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.tagger import Tagger
-from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.specs import MediaOptions
-from perceiverd.wire.messages import best
+from perceiverd.wire.messages import Model, Tag, best
+from perceiverd.wire.records import FileHeader, FileScores, FileSummary, Record
 
 TOLERANCE = Tolerance(
     wait_ns=60 * NS_PER_S,
@@ -44,7 +47,7 @@ TOLERANCE = Tolerance(
 
 @dataclass(frozen=True, slots=True)
 class TagOptions:
-    """Which records of a file to make."""
+    """How to tag a file."""
 
     top: int
     """Labels of a record, best first."""
@@ -52,12 +55,12 @@ class TagOptions:
     """Time from the start of one window to the start of the next."""
     batch: int
     """Windows that the network scores together."""
-    summary: bool
-    """Make one record for the file, with the mean over its windows, instead of one for each window."""
     conceal_ns: int = TOLERANCE.conceal_ns
     """The longest hole that is always filled, as in `Tolerance`."""
     rules: Rules | None = None
-    """Make one record for each event by these rules, instead of one for each window."""
+    """Make events by these rules."""
+    sorts: bool = False
+    """Give events in order of start, not as soon as they have ended."""
     use: MediaOptions = field(default_factory=MediaOptions)
     """Which tracks to use, and what to do with audio."""
 
@@ -66,14 +69,15 @@ def tag(
     files: Sequence[str],
     tagger: Tagger,
     options: TagOptions,
-    write: Format,
+    make: Callable[[TextIO], Writer],
     output: Path | None = None,
     decoder: Decoder | None = None,
 ) -> int:
     """Tag the files in order and write records to `output`, or to standard output; returns 1 if a file failed, else 0.
 
-    `decoder` may be started already. If a file fails, its error is one line on standard error, after the records of
-    what could be read; the next file is tagged. Raises PerceiverdError if `output` cannot be written.
+    `make` returns the writer for the output. `decoder` may be started already. If a file fails, its error is one line
+    on standard error, after the records of what could be read; the next file is tagged. Raises PerceiverdError if
+    `output` cannot be written.
     """
     failed = 0
     with (
@@ -81,19 +85,36 @@ def tag(
         _opened(output, files) as out,
         _bars(out) as bars,
     ):
+        writer = make(out)
         for file in files:
             bar = bars.add_task(shown_name(file), total=None)
             if not bars.disable:
                 decoding.on_length = partial(_set_length, bars, bar)
             try:
-                for record in records(file, tagger, options, partial(_advance, bars, bar), decoding):
-                    out.write(write(record))
-                    out.flush()
+                for piece in pieces(file, tagger, options, partial(_advance, bars, bar), decoding):
+                    writer.write(piece)
             except MediaError as error:
                 failed += 1
                 print(f"perceiverd: {error}", file=sys.stderr)
             bars.remove_task(bar)
+        writer.close()
     return 1 if failed else 0
+
+
+def pieces(
+    file: str,
+    tagger: Tagger,
+    options: TagOptions,
+    progress: Callable[[int], None] = lambda _: None,
+    decoder: Decoder | None = None,
+) -> Iterator[Piece]:
+    """What is found in one file, as it comes: FileFacts, windows and events, FileSummary.
+
+    Calls `progress` with the nanoseconds of media that are done. `decoder` decodes the file; without one, it gets one
+    of its own. Raises MediaError after the pieces of what could be read; nothing comes before if nothing could.
+    """
+    with nullcontext(decoder) if decoder else Decoder(tagger.card.geometry.media_format) as decoding:
+        yield from _pieces(file, tagger, options, progress, decoding)
 
 
 def records(
@@ -103,77 +124,67 @@ def records(
     progress: Callable[[int], None] = lambda _: None,
     decoder: Decoder | None = None,
 ) -> Iterator[Record]:
-    """The records of one file. Calls `progress` with the nanoseconds of media that are done.
-
-    `decoder` decodes it; without one, it gets one of its own. Raises MediaError after the records of what could be
-    read.
-    """
-    with nullcontext(decoder) if decoder else Decoder(tagger.card.geometry.media_format) as decoding:
-        yield from _records(file, tagger, options, progress, decoding)
+    """The same as records."""
+    return (record_of(piece) for piece in pieces(file, tagger, options, progress, decoder))
 
 
-def _records(
+def _pieces(
     file: str, tagger: Tagger, options: TagOptions, progress: Callable[[int], None], decoder: Decoder
-) -> Iterator[Record]:
+) -> Iterator[Piece]:
     card, name = tagger.card, shown_name(file)
-    tracker = EventTracker(options.rules) if options.rules else None
-    total, count = np.zeros(len(card.labels)), 0
+    model = Model(card.name, card.sha256)
+    found = FileEvents(name, model, options.rules, sorts=options.sorts) if options.rules else None
+    total, count, end_s = np.zeros(len(card.labels)), 0, 0.0
     fault: MediaError | None = None
     try:
         for window, scores in _scored(file, tagger, options, decoder):
+            if not count:
+                yield FileFacts(_header(name, model, card, options, decoder), file, card, options.rules)
             count += 1
-            if options.summary:
-                total += scores
-            elif tracker:
-                changes = tracker.track(scores, window.start_ns, window.end_ns, window.modalities)
-                yield from _ended(name, changes, card.labels)
-            else:
-                start_s, end_s = _seconds(window.start_ns), _seconds(window.end_ns)
-                labels = best(scores, card.labels, options.top)
-                yield FileScores(
-                    name, start_s, end_s, window.modalities, labels, window.filled_ms, dict(window.missing)
-                )
+            total += scores
+            end_s = seconds(window.end_ns)
+            yield TaggedWindow(
+                window, scores, _window_record(name, model, window, best(scores, card.labels, options.top))
+            )
+            if found:
+                yield from found.track(window, scores)
             progress(window.end_ns)
     except MediaError as error:
         fault = error
-    if tracker:
-        yield from _ended(name, tracker.end("stream ended"), card.labels)
+    if found:
+        yield from found.end()
+    if count:
+        error_line = str(fault) if fault else None
+        labels = best(total / count, card.labels, options.top)
+        yield FileSummary(file=name, windows=count, end_s=end_s, labels=labels, model=model, error=error_line)
     if fault:
         raise fault
     if not count:
         raise MediaError(f"{name}: has no media for the model {card.name}")
-    if options.summary:
-        yield FileSummary(name, count, best(total / count, card.labels, options.top))
 
 
-def _ended(file: str, changes: Iterable[EventChange], labels: Sequence[Label]) -> Iterator[FileEvent]:
-    """The events among these changes that have ended."""
-    return (_event(file, change, labels[change.index]) for change in changes if change.kind == "end")
-
-
-def _event(file: str, change: EventChange, label: Label) -> FileEvent:
-    start_s, end_s = _seconds(change.start_ns), _seconds(change.end_ns)
-    explanation = FileExplanation(
-        score=round(change.smoothed, 6),
-        on=round(change.on, 6),
-        off=round(change.off, 6),
-        windows=change.windows,
-        reason=change.reason,
+def _header(name: str, model: Model, card: Card, options: TagOptions, decoder: Decoder) -> FileHeader:
+    return FileHeader(
+        file=name,
+        version=__version__,
+        model=model,
+        window_s=seconds(card.geometry.window_ns),
+        hop_s=seconds(options.hop_ns),
+        modalities=tuple(sorted(decoder.modalities)),
+        length_s=decoder.length_s,
     )
-    return FileEvent(
-        file=file,
-        id=change.id,
-        mid=label.mid,
-        index=label.index,
-        name=label.name,
-        start_s=start_s,
-        end_s=end_s,
-        duration_s=round(end_s - start_s, 3),
-        peak=round(change.peak, 6),
-        mean=round(change.mean, 6),
-        modalities=change.modalities,
-        continues=change.continues,
-        explanation=explanation,
+
+
+def _window_record(name: str, model: Model, window: Window, labels: tuple[Tag, ...]) -> FileScores:
+    return FileScores(
+        file=name,
+        start_s=seconds(window.start_ns),
+        end_s=seconds(window.end_ns),
+        modalities=window.modalities,
+        model=model,
+        labels=labels,
+        filled_ms=window.filled_ms,
+        missing=dict(window.missing),
     )
 
 
@@ -209,11 +220,6 @@ def _windows(file: str, geometry: Geometry, options: TagOptions, decoder: Decode
         yield from windower.push(item)
     yield from windower.flush()
     log_losses(shown_name(file), windower.counts)
-
-
-def _seconds(time_ns: int) -> float:
-    """Seconds to the millisecond, because containers round times and codecs start a few samples before zero."""
-    return round(time_ns / NS_PER_S, 3) + 0.0  # never -0.0
 
 
 @contextmanager

@@ -162,6 +162,12 @@ class EventTracker:
         self._record(above, keeps, start_ns)
         return changes
 
+    @property
+    def settled_ns(self) -> int:
+        """No event that is open, or that a later window begins, starts before this time."""
+        starts = self._from_ns[self._open | self._holding]
+        return min(int(starts.min(initial=2**62)), self._start_ns or 0)
+
     def end(self, reason: str) -> list[EventChange]:
         """End the open events: no window follows that belongs to them. The next window starts from nothing."""
         changes = self._close(self._open.copy(), reason)

@@ -1,7 +1,7 @@
-"""JSON Schema of the messages: for programs in other languages, and to notice any change of the format.
+"""JSON Schemas of the messages and of the records of files: for programs in other languages, and to notice any change.
 
-`wire-1.json` beside this module holds the result, and `perceiverd schema` prints it. Every message that perceiverd
-publishes is valid: it has all keys, and keys that a later version adds are allowed.
+`wire-1.json` and `files-1.json` beside this module hold the results, and `perceiverd schema` prints them. Every message
+and every record that perceiverd writes is valid: it has all keys, and keys that a later version adds are allowed.
 """
 
 from __future__ import annotations
@@ -14,34 +14,46 @@ import msgspec
 
 from perceiverd.core.docstrings import field_docstrings
 from perceiverd.wire.messages import SCHEMA, Message
+from perceiverd.wire.records import Record
 
 FILE = Path(__file__).parent / f"wire-{SCHEMA}.json"
+RECORDS_FILE = Path(__file__).parent / f"files-{SCHEMA}.json"
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of every message: one of those under `$defs`, chosen by its `type`."""
-    kinds: tuple[type[msgspec.Struct], ...] = get_args(Message)
+    what = "The second part of a message; the first is its topic."
+    return _schema(get_args(Message), f"perceiverd's wire, version {SCHEMA}", what)
+
+
+def records_schema() -> dict[str, Any]:
+    """The schema of every record that `perceiverd tag --format jsonl` writes, in the same way."""
+    what = "A line of `perceiverd tag --format jsonl`."
+    return _schema(get_args(Record), f"perceiverd's records of files, version {SCHEMA}", what)
+
+
+def text_of(schema: dict[str, Any]) -> str:
+    """A schema as text, as it is in its file."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def _schema(kinds: tuple[type[msgspec.Struct], ...], title: str, what: str) -> dict[str, Any]:
     _, parts = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
     for kind in {each.__name__: each for each in _structs(kinds)}.values():
         _describe(parts[kind.__name__], kind)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"perceiverd's wire, version {SCHEMA}",
-        "description": "The second part of a message; the first is its topic.",
+        "title": title,
+        "description": what,
         "oneOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds],
         "$defs": dict(sorted(parts.items())),
     }
 
 
-def json_schema_text() -> str:
-    """The schema as text, as it is in FILE."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
 def _describe(part: dict[str, Any], kind: type[msgspec.Struct]) -> None:
     """Add the docstrings of the fields, and require all keys."""
     properties: dict[str, dict[str, Any]] = part["properties"]
-    part["required"] = list(properties)  # a reader assumes a default for a missing key; the daemon writes every key
+    part["required"] = list(properties)  # a reader assumes a default for a missing key; the writer gives every key
     for name, text in field_docstrings(kind).items():
         properties[name]["description"] = text
     for schema in properties.values():

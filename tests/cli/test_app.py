@@ -73,7 +73,7 @@ def test_version_is_printed(perceiverd: Perceiverd) -> None:
         ["tag", "a.wav", "--hop", "1e-12"],
         ["tag", "a.wav", "--batch", "0"],
         ["tag", "a.wav", "--format", "xml"],
-        ["tag", "a.wav", "--events", "--summary"],
+        ["tag", "a.wav", "--format", "text,jsonl"],
         ["tag", "a.wav", "--config", "c.toml"],
         ["models", "nonsense"],
         ["bridge", "mqtt"],

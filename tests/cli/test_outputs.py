@@ -48,7 +48,7 @@ def test_the_status_is_right_without_an_error_output(to: str) -> None:
 def test_files_are_tagged_without_an_error_output(tiny_model: Path, tmp_path: Path, to: str) -> None:
     """A broken file cannot be reported, the next one is tagged, and the status is 1."""
     path = write_clip(tmp_path / "a.wav", audio_s=1)
-    done = shell(f"{RUN} tag --model {tiny_model} --format jsonl /nowhere.wav {path} {to}")
+    done = shell(f"{RUN} tag --model {tiny_model} --format jsonl --scores /nowhere.wav {path} {to}")
     assert done.returncode == 1
     assert len(done.stdout.splitlines()) == 2
 

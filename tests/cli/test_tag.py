@@ -33,7 +33,9 @@ def test_a_malformed_url_does_not_stop_the_others(perceiverd: Perceiverd, tiny_m
 def test_tag_prints_lines_of_json(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """Each window is a line of JSON with the requested number of labels."""
     path = write_clip(tmp_path / "film.mp4", video_s=2, audio_s=2)
-    status, out, err = perceiverd("tag", path, "--model", tiny_model, "--format", "jsonl", "--top", 527, "--hop", 0.5)
+    status, out, err = perceiverd(
+        "tag", path, "--model", tiny_model, "--format", "jsonl", "--scores", "--top", 527, "--hop", 0.5
+    )
     records = [json.loads(line) for line in out.splitlines()]
     assert (status, err) == (0, "")
     assert [record["start_s"] for record in records[:3]] == [0, 0.5, 1]
@@ -106,7 +108,7 @@ def test_progress_is_shown_on_a_terminal(tiny_model: Path, tmp_path: Path) -> No
 def test_a_track_that_nobody_chose_is_noted(tiny_model: Path, tmp_path: Path) -> None:
     """If a file has several audio tracks, one line on standard error names the one that is used."""
     path = write_tracks(tmp_path / "a.mkv")
-    command = [*PROGRAM, "tag", str(path), "--model", str(tiny_model), "--format", "jsonl", "--top", "527"]
+    command = [*PROGRAM, "tag", str(path), "--model", str(tiny_model), "--format", "jsonl", "--scores", "--top", "527"]
 
     def tagged(*options: str) -> tuple[int, str, str]:
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
@@ -123,7 +125,7 @@ def test_a_track_that_nobody_chose_is_noted(tiny_model: Path, tmp_path: Path) ->
 def test_media_options(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
     """`--only` leaves a modality out; channel, gain and high-pass change the scores."""
     path = write_tracks(tmp_path / "a.mkv", "flac", languages=("eng",))
-    tag = ("tag", path, "--model", tiny_model, "--format", "jsonl", "--top", 527)
+    tag = ("tag", path, "--model", tiny_model, "--format", "jsonl", "--scores", "--top", 527)
     usual = perceiverd(*tag)
     for only in ("audio", "video"):
         status, out, err = perceiverd(*tag, "--only", only)

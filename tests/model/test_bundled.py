@@ -11,8 +11,8 @@ from perceiverd.core.labels import ontology
 from perceiverd.model.card import DEFAULT, WEIGHTS_FILE, bundled, load_card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.offline import tag
-from perceiverd.offline.records import FileScores
 from perceiverd.pipeline.tagger import Tagger
+from perceiverd.wire.records import FileScores
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo"
 
@@ -34,7 +34,7 @@ def test_a_bundled_model_is_complete(name: str) -> None:
 
 def test_the_demo_clip_is_recognised() -> None:
     """In most segments of the demo clip a true label is among the best five of a window."""
-    options = tag.TagOptions(top=5, hop_ns=320_000_000, batch=16, summary=False)
+    options = tag.TagOptions(top=5, hop_ns=320_000_000, batch=16)
     records = [
         r for r in tag.records(str(DEMO / "clip.mp4"), Tagger(load_card(), "cpu"), options) if isinstance(r, FileScores)
     ]

@@ -32,7 +32,7 @@ def test_the_command_line_uses_an_imported_model(checkpoint: Path, tmp_path: Pat
     assert "(softmax)" in run_program(tmp_path, "models", "info", "perceiver").stdout
     assert "700 labels" in run_program(tmp_path, "models", "verify", "perceiver").stdout
     clip = write_clip(tmp_path / "a.wav", audio_s=1)
-    done = run_program(tmp_path, "tag", clip, "--model", "perceiver", "--format", "jsonl", "--top", "700")
+    done = run_program(tmp_path, "tag", clip, "--model", "perceiver", "--format", "jsonl", "--scores", "--top", "700")
     first = json.loads(done.stdout.splitlines()[0])
     assert sum(label["score"] for label in first["labels"]) == pytest.approx(1, abs=1e-3)
     assert all(label["mid"].startswith("k700/") for label in first["labels"])

@@ -8,6 +8,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import TextIO
 
 import pytest
 
@@ -17,14 +18,15 @@ from perceiverd.model.card import load_card
 from perceiverd.model.geometry import Geometry
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
-from perceiverd.offline.records import FileEvent, FileScores, FileSummary, JsonLines
 from perceiverd.offline.tag import TagOptions
+from perceiverd.offline.writers.lines import JsonLines
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
+from perceiverd.wire.records import FileEvent, FileHeader, FileScores, FileSummary
 from tests.support.clips import GEOMETRY, make_model, write_clip
 
-OPTIONS = TagOptions(top=3, hop_ns=NS_PER_S, batch=4, summary=False)
+OPTIONS = TagOptions(top=3, hop_ns=NS_PER_S, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +35,25 @@ def tagger(tmp_path_factory: pytest.TempPathFactory) -> Tagger:
 
 
 def windows(path: Path, tagger: Tagger, options: TagOptions = OPTIONS) -> list[FileScores]:
-    found = list(tag.records(str(path), tagger, options))
+    header, *found, summary = tag.records(str(path), tagger, options)
+    assert isinstance(header, FileHeader)
+    assert isinstance(summary, FileSummary)
     assert all(isinstance(record, FileScores) for record in found)
     return [record for record in found if isinstance(record, FileScores)]
+
+
+def summary_of(path: Path, tagger: Tagger, top: int) -> FileSummary:
+    *_, summary = tag.records(str(path), tagger, TagOptions(top, NS_PER_S, 4))
+    assert isinstance(summary, FileSummary)
+    return summary
+
+
+def events(path: Path, tagger: Tagger, options: TagOptions) -> list[FileEvent]:
+    return [record for record in tag.records(str(path), tagger, options) if isinstance(record, FileEvent)]
+
+
+def json_scores(out: TextIO) -> JsonLines:
+    return JsonLines(out, frozenset({"scores"}))
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
@@ -79,7 +97,7 @@ def test_a_short_file_is_one_window(tmp_path: Path, tagger: Tagger) -> None:
 @pytest.mark.parametrize("hop_s", [0.4, 1.7])
 def test_hop_is_kept(tmp_path: Path, tagger: Tagger, hop_s: float) -> None:
     """Windows start once per hop, whether it is shorter or longer than a window."""
-    options = TagOptions(top=1, hop_ns=round(hop_s * NS_PER_S), batch=4, summary=False)
+    options = TagOptions(top=1, hop_ns=round(hop_s * NS_PER_S), batch=4)
     found = windows(write_clip(tmp_path / "noise.wav", audio_s=5), tagger, options)
     assert [record.start_s for record in found[:3]] == pytest.approx([0, hop_s, 2 * hop_s])
 
@@ -88,11 +106,7 @@ def test_batches_change_nothing(tmp_path: Path, tagger: Tagger) -> None:
     """The scores do not depend on how many windows the network scores together."""
     path = write_clip(tmp_path / "film.mkv", video_s=6.5, audio_s=6.5)
     one, many = (
-        [
-            tag.score
-            for record in windows(path, tagger, TagOptions(527, NS_PER_S, batch, summary=False))
-            for tag in record.labels
-        ]
+        [tag.score for record in windows(path, tagger, TagOptions(527, NS_PER_S, batch)) for tag in record.labels]
         for batch in (1, 5)
     )
     assert one == pytest.approx(many, abs=1e-4)
@@ -101,9 +115,8 @@ def test_batches_change_nothing(tmp_path: Path, tagger: Tagger) -> None:
 def test_a_summary_is_the_mean_over_windows(tmp_path: Path, tagger: Tagger) -> None:
     """The summary has the mean score of each label, best first."""
     path = write_clip(tmp_path / "film.mkv", video_s=4, audio_s=4)
-    (summary,) = tag.records(str(path), tagger, TagOptions(527, NS_PER_S, 4, summary=True))
-    assert isinstance(summary, FileSummary)
-    each = windows(path, tagger, TagOptions(527, NS_PER_S, 4, summary=False))
+    summary = summary_of(path, tagger, 527)
+    each = windows(path, tagger, TagOptions(527, NS_PER_S, 4))
     by_label = [{label.mid: label.score for label in record.labels} for record in each]
     assert summary.windows == len(each)
     for label in summary.labels:
@@ -113,10 +126,7 @@ def test_a_summary_is_the_mean_over_windows(tmp_path: Path, tagger: Tagger) -> N
 
 def rules_for(tagger: Tagger, path: Path) -> Rules:
     """Rules by which only the best label of this file has events."""
-    best = TagOptions(1, NS_PER_S, 4, summary=True)
-    (summary,) = tag.records(str(path), tagger, best)
-    assert isinstance(summary, FileSummary)
-    (label,) = summary.labels
+    (label,) = summary_of(path, tagger, 1).labels
     options = EventOptions(min_duration_s=0, allow=(label.mid,), labels={label.mid: LabelOptions(on=label.score / 2)})
     return resolve(tagger.card.labels, tagger.card.calibration, options)
 
@@ -126,9 +136,8 @@ def test_events_are_written_when_they_end(tmp_path: Path, tagger: Tagger) -> Non
     path = write_clip(tmp_path / "film.mkv", video_s=6, audio_s=6)
     rules = rules_for(tagger, path)
     for hop_s, batch in ((1, 4), (0.3, 1), (0.3, 7)):
-        options = TagOptions(1, round(hop_s * NS_PER_S), batch, summary=False, rules=rules)
-        (event,) = tag.records(str(path), tagger, options)
-        assert isinstance(event, FileEvent)
+        options = TagOptions(1, round(hop_s * NS_PER_S), batch, rules=rules)
+        (event,) = events(path, tagger, options)
         assert rules.allowed[event.index]
         assert (event.explanation.reason, event.modalities) == ("stream ended", ("audio", "video"))
         assert event.start_s == 0
@@ -148,12 +157,22 @@ def test_events_before_a_fault_are_written(tmp_path: Path, tagger: Tagger, monke
         raise MediaError("torn")
 
     monkeypatch.setattr(tag, "_windows", torn)
-    found = tag.records(str(path), tagger, TagOptions(1, NS_PER_S, 2, summary=False, rules=rules))
-    event = next(found)
+    found = tag.records(str(path), tagger, TagOptions(1, NS_PER_S, 2, rules=rules))
+    *_, event, summary = itertools.islice(found, 6)
     assert isinstance(event, FileEvent)
     assert (event.start_s, event.end_s) == (0, 3)
+    assert isinstance(summary, FileSummary)
+    assert (summary.windows, summary.end_s, summary.error) == (3, 3, "torn")
     with pytest.raises(MediaError, match="torn"):
         next(found)
+
+
+def test_a_header_says_what_the_file_is(tmp_path: Path, tagger: Tagger) -> None:
+    """It has the length that the file states, what the file has, and how windows follow each other."""
+    header, *_ = tag.records(str(write_clip(tmp_path / "a.wav", audio_s=3)), tagger, OPTIONS)
+    assert isinstance(header, FileHeader)
+    assert (header.length_s, header.modalities, header.window_s, header.hop_s) == (3, ("audio",), 1, 1)
+    assert header.model.sha256 == tagger.card.sha256
 
 
 def test_progress_is_reported(tmp_path: Path, tagger: Tagger) -> None:
@@ -188,7 +207,7 @@ def test_a_bad_file_does_not_stop_the_others(
     empty.touch()
     text.write_text("no film\n" * 100)
     bad = [empty, text, tmp_path, tmp_path / "missing.mp4"]
-    status = tag.tag([str(path) for path in (good[0], *bad, good[1])], tagger, OPTIONS, JsonLines())
+    status = tag.tag([str(path) for path in (good[0], *bad, good[1])], tagger, OPTIONS, json_scores)
     out, err = capsys.readouterr()
     assert status == 1
     assert [json.loads(line)["file"] for line in out.splitlines()] == [str(path) for path in good]
@@ -197,14 +216,14 @@ def test_a_bad_file_does_not_stop_the_others(
 
 def test_all_good_is_zero(tmp_path: Path, tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 0 if every file was read, and standard error stays empty."""
-    assert tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=1))], tagger, OPTIONS, JsonLines()) == 0
+    assert tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=1))], tagger, OPTIONS, json_scores) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_output_goes_into_a_file(tmp_path: Path, tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
     """With an output file, standard output stays empty."""
     output = tmp_path / "out.jsonl"
-    tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=2))], tagger, OPTIONS, JsonLines(), output)
+    tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=2))], tagger, OPTIONS, json_scores, output)
     assert len(output.read_text().splitlines()) == 2
     assert capsys.readouterr().out == ""
 
@@ -214,14 +233,14 @@ def test_output_never_replaces_a_file_to_tag(tmp_path: Path, tagger: Tagger) -> 
     path = write_clip(tmp_path / "a.wav", audio_s=1)
     before = path.read_bytes()
     with pytest.raises(PerceiverdError, match=r"a\.wav: is one of the files to tag"):
-        tag.tag([str(path)], tagger, OPTIONS, JsonLines(), path)
+        tag.tag([str(path)], tagger, OPTIONS, json_scores, path)
     assert path.read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path, tagger: Tagger) -> None:
     """The error gives the reason."""
     with pytest.raises(PerceiverdError, match="cannot write the output: No such file or directory"):
-        tag.tag([], tagger, OPTIONS, JsonLines(), tmp_path / "no" / "out.jsonl")
+        tag.tag([], tagger, OPTIONS, json_scores, tmp_path / "no" / "out.jsonl")
 
 
 def test_a_file_without_media_for_the_model_is_an_error(tmp_path: Path) -> None:
@@ -237,7 +256,7 @@ def test_a_name_that_is_not_utf8_is_written(tmp_path: Path, tagger: Tagger, caps
     """A file whose name is not UTF-8 is read, and its name is written with a replacement character."""
     path = tmp_path / "caf\udce9.wav"
     write_clip(tmp_path / "a.wav", audio_s=1).rename(path)
-    assert tag.tag([str(path)], tagger, OPTIONS, JsonLines()) == 0
+    assert tag.tag([str(path)], tagger, OPTIONS, json_scores) == 0
     assert json.loads(capsys.readouterr().out)["file"].endswith("caf\ufffd.wav")
 
 
@@ -254,4 +273,5 @@ def test_a_url_is_tagged(tmp_path: Path, tagger: Tagger) -> None:
         finally:
             server.shutdown()
             thread.join()
-    assert [record.file for record in found] == [f"http://{address}"] * 2
+    assert [record.file for record in found] == [f"http://{address}"] * 4
+    assert "secret" not in repr(found)

@@ -12,12 +12,12 @@ import pytest
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import load_card
 from perceiverd.offline import tag
-from perceiverd.offline.records import FileScores
 from perceiverd.offline.tag import TagOptions
 from perceiverd.pipeline.tagger import Tagger
+from perceiverd.wire.records import FileScores
 from tests.support.clips import make_model, write_clip
 
-OPTIONS = TagOptions(top=1, hop_ns=NS_PER_S, batch=4, summary=False)
+OPTIONS = TagOptions(top=1, hop_ns=NS_PER_S, batch=4)
 
 
 @pytest.fixture(scope="module")
