@@ -5,7 +5,7 @@ from __future__ import annotations
 from docs.generate.markdown import code, table
 from docs.generate.structs import Field, default_of, fields, summary, type_of
 from perceiverd.model.card import CardFile
-from perceiverd.model.geometry import Audio, Geometry, StemGeometry, Trunk, Video
+from perceiverd.model.geometry import Audio, Geometry, SenseGeometry, StemGeometry, Trunk, Video
 
 TABLES = {
     "geometry": Geometry,
@@ -13,6 +13,7 @@ TABLES = {
     "geometry.audio": Audio,
     "geometry.video": Video,
     "geometry.audio.stem, geometry.video.stem": StemGeometry,
+    "geometry.audio.sense, geometry.video.sense": SenseGeometry,
 }
 HEADINGS = ("key", "type", "default", "meaning")
 

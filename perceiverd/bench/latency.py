@@ -146,9 +146,8 @@ def _networks(model: str, device: torch.device) -> tuple[Geometry, list[TimedNet
     if theirs is not None:
         networks += baselines.transformers_networks(theirs.to(device), samples, frames)
     if model == PUBLIC and baselines.installed_version("perceiver-pytorch"):
-        networks.append(
-            baselines.perceiver_pytorch_network(geometry, network.bytes(_tokens(geometry, samples, frames)))
-        )
+        contents = network.bytes.convolve(_tokens(geometry, samples, frames))
+        networks.append(baselines.perceiver_pytorch_network(geometry, network.bytes(contents)))
     if model == PUBLIC and baselines.installed_version("transformers"):
         networks.append(baselines.ast_network(device))
     return geometry, networks

@@ -31,7 +31,7 @@ MEL_RATE_HZ = 16_000
 """The only sample rate that `encoding.log_mel` supports."""
 
 LAYER_PATTERN = re.compile(
-    r"(?P<kind>conv|separable|inverted) (?P<kernel>[35])(?:/(?P<stride>2))? (?P<channels>[1-9]\d{0,3})"
+    r"(?P<kind>conv|separable|inverted) (?P<kernel>[135])(?:/(?P<stride>2))? (?P<channels>[1-9]\d{0,3})"
 )
 
 
@@ -57,6 +57,9 @@ class StemGeometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `separable`, a depthwise and a pointwise one (MobileNet); `inverted`, widened six times in between (MobileNetV2)."""
     ceiling: Annotated[float, Meta(ge=0)] = 0.0
     """Upper bound of activations (6 is ReLU6), or 0 for none; the lower bound is 0."""
+    border: tuple[float, ...] = ()
+    """What is beyond the edge of the input, for each of its channels; 0 if empty. Public networks pad after they scale
+    their input, so what they see there is not our 0."""
 
     def __post_init__(self) -> None:
         for layer in self.layers:
@@ -84,6 +87,15 @@ class StemGeometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.parsed[-1].channels
 
 
+class SenseGeometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a modality alone says about the labels, from the mean of its stem's output (`trunk.head` is `senses`)."""
+
+    labels: Channels
+    """How many of the model's labels it scores: the first ones. Both modalities score the same number."""
+    classes: ChannelsOrNone = 0
+    """Classes of a softmax that a table maps to labels, such as ImageNet's 1000; 0: the labels are scored directly."""
+
+
 class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One grid of tokens, as the network reads it."""
 
@@ -100,6 +112,8 @@ class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Makes a token's content; if None, the content is the patch itself."""
     single: bool = False
     """Whether positions are computed in single precision."""
+    sense: SenseGeometry | None = None
+    """What the modality alone says about the labels, for the head `senses`."""
 
     @property
     def tokens(self) -> int:
@@ -151,12 +165,14 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     single: bool = False
     """Whether positions are computed in single precision, as in the published code. At the highest frequencies that is
     off by 0.002, and weights that were trained with it need it."""
+    sense: SenseGeometry | None = None
+    """What the audio alone says about the labels; needs a stem."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (segments,) or (time, frequency)."""
         grid = tuple(n // p for n, p in zip(self._extent, self.patch, strict=True))
-        return Modality("audio", grid, self.patch, self.bands, self.resolution, self.stem, self.single)
+        return Modality("audio", grid, self.patch, self.bands, self.resolution, self.stem, self.single, self.sense)
 
     @property
     def _extent(self) -> tuple[int, ...]:
@@ -173,6 +189,8 @@ class Audio(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"audio.samples {self.samples} is not a multiple of mel_hop {self.mel_hop}")
         if len(self.resolution) not in (0, len(extent)):
             raise ValueError(f"audio.resolution {self.resolution}: expected {len(extent)} numbers, or none")
+        if self.stem and len(self.stem.border) not in (0, 1):
+            raise ValueError(f"audio.stem.border {self.stem.border}: expected one number, or none")
         if self.stem and self.patch != (self.stem.stride,) * 2:
             raise ValueError(
                 f"audio.stem of stride {self.stem.stride} needs form mel and patch {(self.stem.stride,) * 2}"
@@ -200,12 +218,15 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Max resolution along time, y and x; if empty, the token grid."""
     single: bool = False
     """Whether positions are computed in single precision; see `Audio.single`."""
+    sense: SenseGeometry | None = None
+    """What the video alone says about the labels; needs a stem."""
 
     @property
     def modality(self) -> Modality:
         """The token grid: (time, y, x)."""
         grid = tuple(n // p for n, p in zip(self._extent, self.patch, strict=True))
-        return Modality("video", grid, (*self.patch, 3), self.bands, self.resolution, self.stem, self.single)
+        patch = (*self.patch, 3)
+        return Modality("video", grid, patch, self.bands, self.resolution, self.stem, self.single, self.sense)
 
     @property
     def _extent(self) -> tuple[int, int, int]:
@@ -216,6 +237,8 @@ class Video(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"video.patch {self.patch} does not divide {self._extent}")
         if len(self.resolution) not in (0, 3):
             raise ValueError(f"video.resolution {self.resolution}: expected three numbers, or none")
+        if self.stem and len(self.stem.border) not in (0, 3):
+            raise ValueError(f"video.stem.border {self.stem.border}: expected three numbers, or none")
         if self.stem and self.patch != (1, self.stem.stride, self.stem.stride):
             raise ValueError(f"video.stem of stride {self.stem.stride} needs patch {(1, *(self.stem.stride,) * 2)}")
 
@@ -241,8 +264,9 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hidden channels of an MLP divided by its width."""
     shared: bool = False
     """Published weight sharing: all latent blocks share weights, and so do all cross-attends except the first."""
-    head: Literal["mean", "query"] = "mean"
-    """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO)."""
+    head: Literal["mean", "query", "senses"] = "mean"
+    """`mean`: mean over the latents, then linear (Perceiver); `query`: a label query attends to them (Perceiver IO);
+    `senses`: linear over that mean and over what each modality alone says about the labels."""
     modality_channels: ChannelsOrNone = 4
     """Learned channels of the widest modality; narrower modalities get more, up to the same width."""
     constants: ChannelsOrNone = 0
@@ -279,14 +303,35 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             numbers = modality.tokens * max(modality.values, modality.width + self.trunk.modality_channels)
             if numbers > MAX_VALUES or modality.width > MAX_WIDTH:
                 raise ValueError(f"{modality.name}: {modality.tokens} tokens of {modality.width} channels are too many")
+        self._check_senses()
         across = self.trunk.cross_width or max(m.width for m in self.modalities) + self.trunk.modality_channels
         if across % self.trunk.cross_heads:
             raise ValueError(f"{across} channels of a cross-attend cannot be split over {self.trunk.cross_heads} heads")
+
+    def _check_senses(self) -> None:
+        wanted = self.trunk.head == "senses"
+        for modality in self.modalities:
+            if wanted != (modality.sense is not None):
+                state = "missing, but trunk.head is senses" if wanted else "given, but trunk.head is not senses"
+                raise ValueError(f"{modality.name}.sense is {state}")
+            if modality.sense and not modality.stem:
+                raise ValueError(f"{modality.name}.sense needs {modality.name}.stem")
+        counts = {modality.sense.labels for modality in self.modalities if modality.sense}
+        if counts and (len(counts) > 1 or max(counts) > self.classes):
+            raise ValueError(f"sense.labels is {sorted(counts)}; give one number, at most {self.classes} (classes)")
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
         """Audio, then video: the order in the byte array."""
         return tuple(part.modality for part in (self.audio, self.video) if part is not None)
+
+    @property
+    def vector_width(self) -> int:
+        """Channels of a window's vector before the last layer."""
+        if self.trunk.head == "query":
+            return self.trunk.query_width or self.trunk.width
+        senses = (modality.sense for modality in self.modalities)
+        return self.trunk.width + next((sense.labels for sense in senses if sense), 0)
 
     @property
     def window_ns(self) -> int:

@@ -16,6 +16,7 @@ from perceiverd.model.attention import CrossAttend
 from perceiverd.model.encoding import position_factors
 from perceiverd.model.factorised import FactorisedCrossAttend, FixedQueryCrossAttend, GridTokens, TokenGrid
 from perceiverd.model.perceiver import ByteArray, Perceiver, QueryHead
+from perceiverd.model.senses import SensesHead
 
 MAX_LATENTS = 4096
 """Latents that go through the network together, unless one window has more. So memory does not grow with the batch, and
@@ -71,21 +72,30 @@ class _Factorised:
         ]
         for grid in grids.values():
             grid.finish(latents)
+        self._senses = head if isinstance(head, SensesHead) else None
         self._query = FixedQueryCrossAttend(head.attend, head.query) if isinstance(head, QueryHead) else None
 
     def __call__(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        inputs = self._inputs(contents, present)
-        latents = self._latents.expand(len(next(iter(contents.values()))), -1, -1)
+        batch = len(next(iter(contents.values())))
+        inputs, pooled = self._inputs(contents, present)
+        latents = self._latents.expand(batch, -1, -1)
         for index, cross in enumerate(self._crosses):
             latents = cross(latents, inputs)
             for layer in self._blocks[min(index, len(self._blocks) - 1)]:  # type: ignore[attr-defined]
                 latents = layer(latents)
-        pooled = self._query(latents)[:, 0] if self._query else latents.mean(dim=1)
-        return self._head.out(pooled)  # type: ignore[no-any-return] # (B, classes)
+        if self._senses:
+            return self._senses(latents, pooled, present)  # type: ignore[no-any-return]
+        read = self._query(latents)[:, 0] if self._query else latents.mean(dim=1)
+        return self._head.out(read)  # type: ignore[no-any-return] # (B, classes)
 
-    def _inputs(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, GridTokens]:
-        """The tokens of each modality that at least one window has."""
-        found = {}
+    def _inputs(
+        self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> tuple[dict[str, GridTokens], dict[str, Tensor]]:
+        """Of each modality that at least one window has: its tokens, and the mean of its stem's output.
+
+        The mean has a row for each window of the batch; rows of windows without the modality are zero.
+        """
+        found, pooled = {}, {}
         for name, grid in self._grids.items():
             if (content := contents.get(name)) is None:
                 continue
@@ -95,9 +105,19 @@ class _Factorised:
                 if not len(windows):
                     continue
                 content = content[windows]
-            content = self._stems[name](content) if name in self._stems else content
+            if name in self._stems:
+                content = self._stems[name].convolve(content)  # type: ignore[operator]
+                pooled[name] = _for_all(content.mean(dim=1), windows, len(contents[name]))
+                content = self._stems[name].norm(content)  # type: ignore[operator]
             found[name] = GridTokens(grid.normalised_tokens(content, self._eps), windows)
-        return found
+        return found, pooled
+
+
+def _for_all(rows: Tensor, windows: Tensor | None, batch: int) -> Tensor:
+    """Rows (batch, channels), zero except those of `windows`; the rows themselves if `windows` is None."""
+    if windows is None:
+        return rows
+    return rows.new_zeros(batch, rows.shape[1]).index_copy_(0, windows, rows)
 
 
 def token_grids(byte_array: ByteArray, rows: int) -> dict[str, TokenGrid]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from perceiverd.model.attention import CrossAttend, SelfAttend, initialise
 from perceiverd.model.encoding import positions
 from perceiverd.model.geometry import LayerGeometry, Modality, Trunk
+from perceiverd.model.senses import SensesHead
 
 
 # ---------------------------------------------------------------------------------------------- byte array
@@ -87,6 +88,9 @@ class Stem(nn.Module):
             layers.append(StemLayer(inputs, layer, modality.stem.ceiling, widen=1 if first else 6))
             inputs = layer.channels
         self.layers = nn.ModuleList(layers)
+        # Subtracted from the input, so that the zeros of the first convolution's padding stand for it.
+        border = torch.tensor(modality.stem.border)[:, None, None] if modality.stem.border else None
+        self.border = nn.Buffer(border, persistent=False) if border is not None else None
         # Without it, position features, which are several times larger at first, would dominate the content.
         self.norm = nn.LayerNorm(inputs)
 
@@ -100,6 +104,8 @@ class Stem(nn.Module):
         x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.images, self.rows, self.columns))
         x = x.transpose(3, 4).flatten(0, 1).flatten(3, 4).flatten(1, 2)  # (B * T, Y, X, colours)
         x = x.permute(0, 3, 1, 2)  # (B * T, colours, Y, X), channels last in memory
+        if self.border is not None:
+            x = x - self.border
         for layer in self.layers:
             x = layer(x)  # (B * T, channels, Y / stride, X / stride)
         x = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B * T, Y' * X', channels)
@@ -127,18 +133,24 @@ class ByteArray(nn.Module):
         for modality in modalities:
             self.register_buffer(f"position_{modality.name}", positions(modality), persistent=False)
 
-    def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
-        """(B, M, width) from the values (B, M_i, values_i) of each modality's tokens; a modality may be left out.
+    def convolve(self, contents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(B, M_i, channels_i): what the stems make of each modality's tokens (B, M_i, values_i), not normalised.
 
-        Instead of a token's values, the output of its stem's convolutions may be given (`Stem.convolve`).
+        A modality without a stem keeps its tokens' values.
         """
+        return {
+            name: self.stems[name].convolve(content) if name in self.stems else content  # type: ignore[operator]
+            for name, content in contents.items()
+        }
+
+    def forward(self, contents: Mapping[str, Tensor]) -> Tensor:
+        """(B, M, width) from the output of `convolve`; a modality may be left out."""
         parts = []
         for modality in self.modalities:
             if (content := contents.get(modality.name)) is None:
                 continue
             if modality.name in self.stems:
-                stem = self.stems[modality.name]
-                content = stem(content) if content.shape[2] == modality.values else stem.norm(content)  # type: ignore[operator]
+                content = self.stems[modality.name].norm(content)  # type: ignore[operator]
             batch, tokens = content.shape[:2]
             position: Tensor = getattr(self, f"position_{modality.name}")
             fixed = torch.cat([position, self.padding[modality.name].expand(tokens, -1)], dim=1)
@@ -212,22 +224,35 @@ class Perceiver(nn.Module):
         # Published sharing: the first cross-attend has its own weights, all later ones share weights; so do all blocks.
         self.crosses = nn.ModuleList(cross() for _ in range(min(trunk.cross_attends, 2 if trunk.shared else 10**9)))
         self.blocks = nn.ModuleList(block() for _ in range(1 if trunk.shared else trunk.cross_attends))
-        self.head: MeanHead | QueryHead = (
-            MeanHead(trunk.width, classes) if trunk.head == "mean" else QueryHead(trunk, classes)
-        )
+        self.head = self._head(modalities, classes)
         self.apply(initialise)
+        if isinstance(self.head, SensesHead):
+            self.head.hand_on()
         nn.init.trunc_normal_(self.latents, std=0.02)
 
-    def encode(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Latents (B, N, D) after all layers; see `forward`."""
-        inputs = self.bytes(contents)
-        mask = self.bytes.mask(contents, present or {})
+    def _head(self, modalities: tuple[Modality, ...], classes: int) -> MeanHead | QueryHead | SensesHead:
+        if self.trunk.head == "senses":
+            return SensesHead(modalities, self.trunk.width, classes)
+        return MeanHead(self.trunk.width, classes) if self.trunk.head == "mean" else QueryHead(self.trunk, classes)
+
+    def encode(self, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Latents (B, N, D) after all layers, from the output of `ByteArray.convolve`; see `forward`."""
+        inputs = self.bytes(convolved)
+        mask = self.bytes.mask(convolved, present or {})
         latents = self.latents.to(inputs.dtype).expand(inputs.shape[0], -1, -1)
         for index in range(self.trunk.cross_attends):
             latents = self.crosses[min(index, len(self.crosses) - 1)](latents, inputs, mask)
             for layer in self.blocks[min(index, len(self.blocks) - 1)]:  # type: ignore[attr-defined]
                 latents = layer(latents)
         return latents
+
+    def score(self, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Logits (B, classes) from the output of `ByteArray.convolve`; see `forward`."""
+        latents = self.encode(convolved, present)
+        if isinstance(self.head, SensesHead):
+            pooled = {name: convolved[name].mean(dim=1) for name in self.head.senses if name in convolved}
+            return self.head(latents, pooled, present or {})  # type: ignore[no-any-return]
+        return self.head(latents)  # type: ignore[no-any-return]
 
     def forward(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes).
@@ -236,4 +261,4 @@ class Perceiver(nn.Module):
         `present` maps a name to (B,) booleans: the tokens of a window without the modality are masked. Each window
         must have at least one modality.
         """
-        return self.head(self.encode(contents, present))  # type: ignore[no-any-return]
+        return self.score(self.bytes.convolve(contents), present)

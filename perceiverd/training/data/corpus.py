@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.logs import log_event
-from perceiverd.training.data import packages
+from perceiverd.training.data import listings, packages
 from perceiverd.training.data.copyright import Copyright
 from perceiverd.training.data.fingerprint import FINE, Fingerprint, FingerprintIndex, fingerprint
 from perceiverd.training.data.fingerprint import HOP as FINGERPRINT_HOP
@@ -123,7 +123,7 @@ def build(plan: Recipe, *, cache: Path, root: Path, out: Path, processes: int = 
     """
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan), indent=1))
-    mixed = [source for source in plan.source if source.validation or source.test]
+    mixed = [source for source in plan.source if source.validation or source.test or source.listed]
     pure = [source for source in plan.source if source not in mixed]
     held = [source for source in pure if source.split != "train"]
     first = sorted([*mixed, *held], key=lambda item: ORDER.index(_first(item)))
@@ -235,8 +235,10 @@ def _read(row: dict[str, str]) -> Clip:
 
 def _files(source: CorpusSource, cache: Path, root: Path) -> Iterator[_SourceFile]:
     """The files of a source that the recipe takes, with labels, split and credit."""
-    if source.kind == "folder" and (root / source.name / "clips.csv").exists():
-        yield from _listed(source, root / source.name)
+    if source.kind == "folder" and (sounds := listings.listed(source, root / source.name)) is not None:
+        for one in sounds:
+            credit_of = (one.licence, one.author)
+            yield _SourceFile(source, one.path, one.file.read_bytes(), one.labels, one.split, one.recording, *credit_of)
         return
     credit = _credits(source, cache)
     found: Iterator[tuple[str, bytes | Callable[[], bytes], tuple[str, ...]]]
@@ -276,21 +278,6 @@ def _credits(source: CorpusSource, cache: Path) -> Callable[[str], tuple[str, st
         return (stanza.licence, stanza.holders) if stanza else (source.licence, source.author)
 
     return credit
-
-
-def _listed(source: CorpusSource, folder: Path) -> Iterator[_SourceFile]:
-    """The clips of a folder with a list, `clips.csv`, which gives class, fold, recording, licence and author.
-
-    The recipe's rules are applied to "fold/class/name/file"; name is the AudioSet name in the list.
-    """
-    with (folder / "clips.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            path = f"{row['fold']}/{row['class']}/{row['audioset_name']}/{row['file']}"
-            labels = source.labels_of(path)
-            data = (folder / row["file"]).read_bytes()
-            recording = f"{source.name}:{row['freesound_id']}"
-            author = f"{row['author']} [{row['title']}]({row['url']})"
-            yield _SourceFile(source, path, data, labels, source.split_of(path), recording, row["licence"], author)
 
 
 def _decode(source_file: _SourceFile) -> _Decoded:

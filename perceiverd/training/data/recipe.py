@@ -50,6 +50,8 @@ class CorpusSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     test: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     """Globs of paths whose split differs from that of the source."""
+    listed: bool = False
+    """Whether the folder's list holds out recordings by itself, as `listings.held_out` says."""
 
     def takes(self, path: str) -> bool:
         """Whether this path is used."""

@@ -92,9 +92,9 @@ def features(card: Card, network: Perceiver) -> Tensor:
         ) from error
     if made != digest(network):
         raise ModelError(f"{path}: was made with other weights; run `perceiverd train rehearsal` again")
-    if found.ndim != 2 or found.shape[1] != card.geometry.trunk.width or not bool(found.isfinite().all()):
+    if found.ndim != 2 or found.shape[1] != card.geometry.vector_width or not bool(found.isfinite().all()):
         raise ModelError(
-            f"{path}: has vectors of shape {tuple(found.shape)}, but the model is {card.geometry.trunk.width} wide;"
+            f"{path}: has vectors of shape {tuple(found.shape)}, but the model is {card.geometry.vector_width} wide;"
             " delete it or fetch the model again"
         )
     return found

@@ -64,7 +64,7 @@ def _vectors(
     """
     task, processes, precision = context.task, context.processes, context.precision
     count, device, columns = len(sampler) * views, task.device, list(rows.places)
-    vectors = torch.zeros(count, task.geometry.trunk.width, device=device)
+    vectors = torch.zeros(count, task.geometry.vector_width, device=device)
     targets, weights = (torch.zeros(count, len(columns), device=device) for _ in range(2))
     starts = list(range(0, count, BATCH))[processes.rank :: processes.size]
     threads = task.settings.clips.threads

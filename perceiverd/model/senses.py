@@ -1,0 +1,91 @@
+"""A head that starts from what each sense says alone: the classifiers of audio and video, and what the latents add.
+
+Each modality's stem is a whole public network without its classifier. The mean of its output goes through that
+classifier, so a model knows at least as many labels as the networks it began with. Knows tensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from perceiverd.model.geometry import Modality
+
+RAREST = 1e-6
+"""The lowest probability of a label that a table gives, so that its log odds are finite: -13.8."""
+ABSENT = -30.0
+"""Logit of every label of a modality that a window lacks: it says nothing about any label."""
+JOINT_CENTRE, JOINT_SPREAD = -6.0, 4.0
+"""The logits are centred and scaled by these before the last layer, so that its inputs have even sizes."""
+
+
+class Sense(nn.Module):
+    """Logits (B, labels) of one modality alone, from the mean (B, channels) of its stem's output.
+
+    They are linear. If the geometry names classes, the log odds of a softmax over those classes are added: a table
+    says which labels each class has.
+    """
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        assert modality.sense
+        labels, classes = modality.sense.labels, modality.sense.classes
+        self.direct = nn.Linear(modality.content, labels)
+        self.classes = nn.Linear(modality.content, classes) if classes else None
+        if classes:
+            self.table = nn.Parameter(torch.zeros(classes, labels))
+            self.gain = nn.Parameter(torch.ones(labels))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.direct(pooled)
+        if self.classes is None:
+            return logits
+        shares = self.classes(pooled).softmax(dim=1) @ self.table
+        shares = shares.clamp(RAREST, 1 - RAREST)
+        return logits + self.gain * (shares.log() - (1 - shares).log())  # type: ignore[no-any-return]
+
+
+def either(audible: Tensor, visible: Tensor) -> Tensor:
+    """Logits that a label is heard or seen or both, if the two are independent: p = 1 - (1 - p1)(1 - p2).
+
+    The result is at least as high as the higher one, so what one sense is sure of, the other cannot hide.
+    """
+    return torch.logsumexp(torch.stack([audible, visible, audible + visible]), dim=0)
+
+
+class SensesHead(nn.Module):
+    """The last layer is linear over the mean of the latents and what the senses say (B, width + labels)."""
+
+    def __init__(self, modalities: tuple[Modality, ...], width: int, classes: int) -> None:
+        super().__init__()
+        self.senses = nn.ModuleDict({modality.name: Sense(modality) for modality in modalities})
+        (labels,) = {modality.sense.labels for modality in modalities if modality.sense}
+        self.out = nn.Linear(width + labels, classes)
+        self.labels = labels
+
+    def hand_on(self) -> None:
+        """Set the last layer so that it hands on what the senses say. The latents add nothing yet."""
+        with torch.no_grad():
+            self.out.weight.zero_()
+            self.out.weight[: self.labels, -self.labels :] = JOINT_SPREAD * torch.eye(self.labels)
+            self.out.bias.fill_(JOINT_CENTRE)
+
+    def joint(self, pooled: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, labels) of the senses together, from the mean (B, channels) of each stem's output.
+
+        `present` is as in `Perceiver.forward`. Each window must have a modality.
+        """
+        found = []
+        for name, mean in pooled.items():
+            logits: Tensor = self.senses[name](mean)
+            if (here := present.get(name)) is not None:
+                logits = torch.where(here[:, None], logits, ABSENT)
+            found.append(logits)
+        return found[0] if len(found) == 1 else either(*found)
+
+    def forward(self, latents: Tensor, pooled: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, classes) from latents (B, N, D)."""
+        joint = (self.joint(pooled, present) - JOINT_CENTRE) / JOINT_SPREAD
+        return self.out(torch.cat([latents.mean(dim=1), joint], dim=1))  # type: ignore[no-any-return]
