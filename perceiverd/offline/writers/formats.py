@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import IO, Any
 
 from perceiverd.core.errors import PerceiverdError, did_you_mean
@@ -34,6 +35,8 @@ class Format:
     """Whether it needs events in order of start. They come later then: each waits for those that began before it."""
     is_binary: bool = False
     """Whether `make` gets an output of bytes, not of text."""
+    extra: tuple[str, str] | None = None
+    """The library it needs and the extra that installs it."""
 
 
 def _text(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
@@ -54,11 +57,56 @@ def _csv(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
     return CsvTable(out, kinds)
 
 
+def _vtt(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.captions import WebVtt
+
+    return WebVtt(out)
+
+
+def _srt(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.captions import SubRip
+
+    return SubRip(out)
+
+
+def _audacity(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.labels import AudacityLabels
+
+    return AudacityLabels(out)
+
+
+def _raven(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.labels import RavenSelections
+
+    return RavenSelections(out)
+
+
+def _rttm(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.labels import Rttm
+
+    return Rttm(out)
+
+
+def _parquet(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+    from perceiverd.offline.writers.parquet import ScoresParquet
+
+    return ScoresParquet(out)
+
+
+_EVENTS: frozenset[RecordKind] = frozenset({"event"})
 _SCORES: frozenset[RecordKind] = frozenset({"scores"})
 _ALL = (
     Format("text", ".txt", "text for people", _text, _SCORES, chooses=True, joins=True),
     Format("jsonl", ".jsonl", "lines of JSON", _jsonl, ALL_KINDS, chooses=True, joins=True),
-    Format("csv", ".csv", "a table", _csv, frozenset({"scores", "event"}), chooses=True, joins=True),
+    Format("csv", ".csv", "a table of windows and events", _csv, _SCORES | _EVENTS, chooses=True, joins=True),
+    Format("vtt", ".vtt", "WebVTT captions", _vtt, _EVENTS, sorts=True),
+    Format("srt", ".srt", "SubRip captions", _srt, _EVENTS, sorts=True),
+    Format("audacity", ".audacity.txt", "Audacity labels", _audacity, _EVENTS, sorts=True),
+    Format("raven", ".selections.txt", "Raven selection table", _raven, _EVENTS, sorts=True),
+    Format("rttm", ".rttm", "RTTM", _rttm, _EVENTS, joins=True, sorts=True),
+    Format(
+        "parquet", ".parquet", "Parquet of all scores", _parquet, _SCORES, is_binary=True, extra=("pyarrow", "parquet")
+    ),
 )
 FORMATS: Mapping[str, Format] = {each.name: each for each in _ALL}
 
@@ -69,6 +117,8 @@ def chosen(names: str) -> Sequence[Format]:
     for word in words:
         if word not in FORMATS:
             raise PerceiverdError(f"unknown format {word!r}; {did_you_mean(word, FORMATS)}")
+        if (needs := FORMATS[word].extra) and find_spec(needs[0]) is None:
+            raise PerceiverdError(f"{word} needs {needs[0]}: pip install 'perceiverd[{needs[1]}]'")
     if not words:
         raise PerceiverdError(f"no format; choose from {', '.join(FORMATS)}")
     return [FORMATS[word] for word in words]
