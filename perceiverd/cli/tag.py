@@ -16,7 +16,7 @@ from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.writers.formats import Format, chosen
-from perceiverd.offline.writers.writer import RecordKind
+from perceiverd.offline.writers.writer import RecordKind, WriterOptions
 from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
@@ -74,7 +74,14 @@ def run(command: TagCommand) -> int:
     with Decoder(card.geometry.media_format, _raw(command.raw)) as decoder:
         decoder.start()
         tagger = Tagger(card, command.device)
-        return tag.tag(command.files, tagger, options, lambda out: form.make(out, kinds), command.output, decoder)
+        return tag.tag(
+            command.files,
+            tagger,
+            options,
+            lambda out: form.make(out, WriterOptions(kinds, command.output)),
+            command.output,
+            decoder,
+        )
 
 
 def _format(command: TagCommand) -> Format:

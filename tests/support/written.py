@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from perceiverd.offline.writers.formats import FORMATS
-from perceiverd.offline.writers.writer import Piece
+from perceiverd.offline.writers.writer import Piece, WriterOptions
 
 
 def written(name: str, pieces: Iterable[Piece], path: Path | None = None) -> str:
     """The text that a format makes of the pieces of a file; also written to this path. Empty if it is not text."""
     form = FORMATS[name]
     out = io.BytesIO() if form.is_binary else io.StringIO()
-    writer = form.make(out, form.kinds)
+    writer = form.make(out, WriterOptions(form.kinds))
     for piece in pieces:
         writer.write(piece)
     writer.close()

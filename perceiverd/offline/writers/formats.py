@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import IO, Any
 
 from perceiverd.core.errors import PerceiverdError, did_you_mean
-from perceiverd.offline.writers.writer import ALL_KINDS, RecordKind, Writer
+from perceiverd.offline.writers.writer import ALL_KINDS, RecordKind, Writer, WriterOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,8 @@ class Format:
     """What follows the media's name in the name of its output: `film.mp4` becomes `film.mp4.vtt`."""
     meaning: str
     """For help texts: `lines of JSON`."""
-    make: Callable[[IO[Any], frozenset[RecordKind]], Writer]
-    """A writer into an output that the caller has opened, for these kinds of records if the format has a choice."""
+    make: Callable[[IO[Any], WriterOptions], Writer]
+    """A writer into an output that the caller has opened."""
     kinds: frozenset[RecordKind]
     """The records it writes, if the user does not choose."""
     chooses: bool = False
@@ -35,59 +36,61 @@ class Format:
     """Whether it needs events in order of start. They come later then: each waits for those that began before it."""
     is_binary: bool = False
     """Whether `make` gets an output of bytes, not of text."""
+    finish: Callable[[Path], None] | None = None
+    """Called with the folder when all files of a run have their outputs there: to write a page over all of them."""
     extra: tuple[str, str] | None = None
     """The library it needs and the extra that installs it."""
 
 
-def _text(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _text(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.lines import TextLines
 
-    return TextLines(out, kinds)
+    return TextLines(out, options.kinds)
 
 
-def _jsonl(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _jsonl(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.lines import JsonLines
 
-    return JsonLines(out, kinds)
+    return JsonLines(out, options.kinds)
 
 
-def _csv(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _csv(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.rows import CsvTable
 
-    return CsvTable(out, kinds)
+    return CsvTable(out, options.kinds)
 
 
-def _vtt(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _vtt(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.captions import WebVtt
 
     return WebVtt(out)
 
 
-def _srt(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _srt(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.captions import SubRip
 
     return SubRip(out)
 
 
-def _audacity(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _audacity(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.labels import AudacityLabels
 
     return AudacityLabels(out)
 
 
-def _raven(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _raven(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.labels import RavenSelections
 
     return RavenSelections(out)
 
 
-def _rttm(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _rttm(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.labels import Rttm
 
     return Rttm(out)
 
 
-def _parquet(out: IO[Any], kinds: frozenset[RecordKind]) -> Writer:
+def _parquet(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.parquet import ScoresParquet
 
     return ScoresParquet(out)

@@ -8,6 +8,7 @@ gives it its name only then, so a writer never has to care about half a file.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from perceiverd.wire.records import FileEvent, FileHeader, FileScores, FileSummary
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 RecordKind = Literal["file", "scores", "event", "summary"]
 """The `type` of a record."""
 ALL_KINDS: frozenset[RecordKind] = frozenset({"file", "scores", "event", "summary"})
+
+
+@dataclass(frozen=True, slots=True)
+class WriterOptions:
+    """What a writer is told about its output."""
+
+    kinds: frozenset[RecordKind] = ALL_KINDS
+    """The records to write, if the format has a choice."""
+    target: Path | None = None
+    """Where the output will be when it is complete; until then it has another name. None if it is no file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import pytest
 
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.offline.writers.formats import FORMATS, Format, chosen
+from perceiverd.offline.writers.writer import WriterOptions
 from tests.support.file_records import pieces
 
 
@@ -28,7 +29,7 @@ def test_an_unknown_format_is_an_error_with_advice(names: str, message: str) -> 
 def test_every_format_writes_something(form: Format) -> None:
     """A format writes the pieces of a file into an output of its kind, and ends with a line end if it is text."""
     out = io.BytesIO() if form.is_binary else io.StringIO()
-    writer = form.make(out, form.kinds)
+    writer = form.make(out, WriterOptions(form.kinds))
     for piece in pieces(5):
         writer.write(piece)
     writer.close()
