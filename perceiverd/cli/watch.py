@@ -203,6 +203,8 @@ def _title(name: str, view: StreamView) -> Text:
     line.append(f"  {status.state}{restarts(status)}", style=f"not bold {STATES.get(status.state, 'red')}")
     for stall in (stall for source in status.sources for stall in source.stalls):
         line.append(f"  {stall}", style="not bold red")
+    for what in {source.waiting_for for source in status.sources} - {""}:
+        line.append(f"  waits for {what}", style="not bold yellow")
     facts = [f"dropped {status.dropped}"] if status.dropped else []
     facts += [] if status.data_age_s is None else [f"data {duration(status.data_age_s)} ago"]
     facts += _facts(view.scores) if view.scores else []

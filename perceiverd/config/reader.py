@@ -16,7 +16,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.paths import SOCKET_PATH_BYTES
 from perceiverd.core.secrets import look_up, masked
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
-from perceiverd.sources.specs import File, Source, Url
+from perceiverd.sources.specs import File, Pipe, Source, Url, name_of
 from perceiverd.sources.specs import secrets_of as secrets_of_source
 
 
@@ -29,6 +29,7 @@ def load(path: Path, endpoint: str | None = None) -> Config:
     try:
         settings = _rooted(_parse(table), path.resolve().parent)
         _check_socket_path("$.publish.endpoint", settings)
+        _check_pipes(settings.streams)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if endpoint is None:
@@ -106,6 +107,20 @@ def _parse(table: dict[str, Any]) -> Config:
     return msgspec.structs.replace(config, streams=parsed)
 
 
+def _check_pipes(streams: Mapping[str, StreamConfig]) -> None:
+    """Refuse a pipe that two enabled sources would read: each would get a part of its data."""
+    places: dict[str, str] = {}
+    for name, stream in streams.items():
+        for position, source in enumerate(stream.sources if stream.enabled else ()):
+            if not isinstance(source, Pipe):
+                continue
+            where = f"$.streams.{name}.sources[{position}]"
+            if first := places.get(source.path):
+                what = name_of(source)
+                raise ConfigError(f"{where}.path: {what} is read by {first} already; only one source can read a pipe")
+            places[source.path] = where
+
+
 def _stream(raw: dict[str, Any], where: str) -> StreamConfig:
     stream = convert({key: value for key, value in raw.items() if key != "events"}, StreamConfig, where)
     return msgspec.structs.replace(stream, events=_events(raw.get("events", {}), StreamOptions, f"{where}.events"))
@@ -160,7 +175,9 @@ def _rooted(config: Config, root: Path) -> Config:
 
 def _source_rooted(source: Source, root: Path) -> Source:
     match source:
-        case File(path=path):
+        case Pipe(path=path) if source.is_standard_input:
+            return source
+        case File(path=path) | Pipe(path=path):
             return msgspec.structs.replace(source, path=str(root / path))
         case Url(ca_file=str(path)):
             return msgspec.structs.replace(source, ca_file=str(root / path))

@@ -72,6 +72,14 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A source has no media yet, and this is no fault."""
+
+    what_for: str
+    """What it waits for: `a program that writes`."""
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFormat:
     """The frames that a model needs."""
 

@@ -149,7 +149,7 @@ class StreamReports:
             events=dict(self.begun),
             events_open=self.open_count,
             suppressed=dict(suppressed),
-            losses=tuple(source.detail for source in sources),
+            losses=tuple(f"waits for {each.waiting_for}" if each.waiting_for else each.detail for each in sources),
         )
 
     def _event(self, change: EventChange) -> Event:
@@ -292,6 +292,7 @@ def _source_status(source: SourceState, stalls: tuple[str, ...]) -> SourceStatus
         snapshots=source.snapshots,
         snapshots_failed=source.snapshots_failed,
         overflows=0 if timing is None else timing.overflows,
+        waiting_for=source.waiting_for,
     )
 
 

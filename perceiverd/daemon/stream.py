@@ -32,8 +32,10 @@ from perceiverd.wire.messages import Event, Message, Status
 
 
 def known_down(sources: Sequence[SourceState]) -> bool:
-    """Whether each source has been lost already, or has ended: no window is to be expected soon."""
-    return all(source.losses or source.state in (RunState.STALLED, RunState.ENDED) for source in sources)
+    """Whether each source was lost, waits for a writer, or has ended: no window is to be expected soon."""
+    return all(
+        source.losses or source.waiting_for or source.state in (RunState.STALLED, RunState.ENDED) for source in sources
+    )
 
 
 class StreamState:

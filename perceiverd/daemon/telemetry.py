@@ -105,7 +105,7 @@ class Counters:
     suppressed: Mapping[str, int]
     """How often a label had no event, or none of its own, by reason."""
     losses: tuple[str, ...]
-    """Why each source was last lost, in the order of the sources; empty if it never was."""
+    """What each source waits for or why it was last lost, in the order of the sources; empty if neither."""
 
 
 @dataclass(frozen=True, slots=True)

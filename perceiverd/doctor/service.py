@@ -15,7 +15,7 @@ from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.daemon import snapshots
 from perceiverd.doctor.checks import Finding
 from perceiverd.model.card import load_card
-from perceiverd.sources.specs import File, Url
+from perceiverd.sources.specs import File, Pipe, Url
 
 UNIT, STREAM_UNITS = "perceiverd.service", "perceiverd@*.service"
 """The unit of the service, and the pattern of the units that run one stream each."""
@@ -55,6 +55,8 @@ def _needed_files(settings: Config, path: Path | None) -> Iterator[Path]:
     yield from (Path(each) for each in (settings.publish.secret_key, settings.publish.client_keys) if each)
     for source in (source for stream in settings.streams.values() if stream.enabled for source in stream.sources):
         if isinstance(source, File):
+            yield Path(source.path)
+        if isinstance(source, Pipe) and not source.is_standard_input:
             yield Path(source.path)
         if isinstance(source, Url) and source.ca_file:
             yield Path(source.ca_file)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from perceiverd.config import StreamConfig
-from perceiverd.core.errors import ConfigError, PerceiverdError
+from perceiverd.core.errors import ConfigError, MediaError, PerceiverdError
 from perceiverd.core.media import Chunk, Frame, MediaFormat
 from perceiverd.core.secrets import CREDENTIAL, look_up
 from perceiverd.doctor.checks import Finding
+from perceiverd.sources.decode.files import check_pipe
 from perceiverd.sources.process.arrivals import StateChange
 from perceiverd.sources.process.restart import RunState
 from perceiverd.sources.process.supervisor import Supervisor
-from perceiverd.sources.specs import SCHEMES, Source, name_of, secrets_of
+from perceiverd.sources.specs import SCHEMES, Pipe, Source, name_of, secrets_of
 
 OTHER_MODALITY_S = 1.5
 """How long to wait for the other modality after the first data."""
@@ -43,6 +45,9 @@ def try_sources(
     """Run each source of a stream for a moment, in its own process, as the daemon runs it."""
     for position, source in enumerate(sources):
         check = f"stream {name}" if len(sources) == 1 else f"stream {name} {position + 1}"
+        if isinstance(source, Pipe):
+            yield _look_at_pipe(check, source)
+            continue
         secrets = _secrets(check, source, environment)
         if isinstance(secrets, Finding):
             yield secrets
@@ -51,6 +56,17 @@ def try_sources(
             yield _try_source(check, source, wanted, secrets, timeout_s / len(sources))
         except PerceiverdError as error:
             yield Finding(check, "fault", str(error), "correct what the message names")
+
+
+def _look_at_pipe(check: str, source: Pipe) -> Finding:
+    """Whether there is a FIFO. Reading it would take its data from the daemon, and end its writer."""
+    if source.is_standard_input:
+        return Finding(check, "ok", "standard input: not tried; it is what you pipe into perceiverd run")
+    try:
+        check_pipe(Path(source.path))
+    except MediaError as error:
+        return Finding(check, "fault", str(error))
+    return Finding(check, "ok", f"{source.path}: is a FIFO; not tried, because that would take data from the daemon")
 
 
 def _secrets(check: str, source: Source, environment: Mapping[str, str]) -> dict[str, str] | Finding:

@@ -36,7 +36,7 @@ from perceiverd.offline.decoding_protocol import (
 from perceiverd.sources.decode import container
 from perceiverd.sources.decode.decoders import DecodeCounts
 from perceiverd.sources.decode.opening import INDEX_LAST
-from perceiverd.sources.decode.pipes import Pipe
+from perceiverd.sources.decode.pipes import PipeReader
 from perceiverd.sources.process.protocol import media_parts
 from perceiverd.sources.specs import shown
 
@@ -144,15 +144,15 @@ def _send_length(job: Job, results: Results) -> None:
             results.notify(Length(length_s))
 
 
-def _opened(path: str, waiting: Callable[[], None]) -> Pipe:
+def _opened(path: str, waiting: Callable[[], None]) -> PipeReader:
     """Open standard input (`-`), an inherited descriptor (`/dev/fd/63`) or a FIFO. Raises MediaError."""
     name = _name_of_path(os.fsencode(path))
     try:
         # An inherited pipe must not be opened again: if its writer has left by then, its end would never be seen.
         if inherited := INHERITED.fullmatch(path):
-            return Pipe(os.dup(int(inherited[1] or 0)), name, waiting)
+            return PipeReader(os.dup(int(inherited[1] or 0)), name, waiting)
         # Without O_NONBLOCK, opening a FIFO would block until somebody writes into it, and look like a hang.
-        return Pipe(os.open(path, os.O_RDONLY | os.O_NONBLOCK), name, waiting)
+        return PipeReader(os.open(path, os.O_RDONLY | os.O_NONBLOCK), name, waiting)
     except OSError as error:
         raise MediaError(f"{name}: cannot be opened ({error.strerror}); check the path and its permissions") from None
 

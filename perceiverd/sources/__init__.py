@@ -3,6 +3,6 @@
 Knows no models, windows or messages. This face has the specifications alone and loads no driver, FFmpeg or ZeroMQ.
 """
 
-from perceiverd.sources.specs import Camera, File, Microphone, Source, Synthetic, Url
+from perceiverd.sources.specs import Camera, File, Microphone, Pipe, Source, Synthetic, Url
 
-__all__ = ["Camera", "File", "Microphone", "Source", "Synthetic", "Url"]
+__all__ = ["Camera", "File", "Microphone", "Pipe", "Source", "Synthetic", "Url"]

@@ -1,8 +1,9 @@
 """The specifications of sources, as the configuration has them. Opens nothing, so it loads neither FFmpeg nor drivers.
 
 A new kind of source is a struct here, added to `Source`, and a module named like its tag, with
-`media(spec, wanted) -> Iterator[Media | Timing | None]`. None is a sign of life while nothing is due. A Timing reports
-what is known of the clock: regularly, and right before the first media after a step.
+`media(spec, wanted) -> Iterator[Media | Timing | Waiting | None]`. None is a sign of life while nothing is due, and a
+Waiting is one that says what for. A Timing reports what is known of the clock: regularly, and right before the first
+media after a step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from perceiverd.core.secrets import filled, has_stray_at, references
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "udp", "rtp", "tcp")
 """URL schemes that PyAV's own FFmpeg opens. `file` is missing because a file is no live source."""
+STANDARD_INPUT = "-"
+"""The path that stands for it."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 """A language code (ISO 639), perhaps with a region."""
 
@@ -101,9 +104,45 @@ class RawFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return raw
 
     @property
+    def sample_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.channels * {"s16le": 2, "s32le": 4, "f32le": 4}.get(self.format, 1)
+
+    @property
     def layout(self) -> str:
         """FFmpeg's name for the channels. Of more than two, nobody knows where they belong."""
         return {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels}C")
+
+
+class Pipe(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pipe"):
+    """What another program sends live: through standard input or a FIFO."""
+
+    path: str
+    """The path of a FIFO (`mkfifo PATH` makes one), or - for standard input, which only one source can have."""
+    raw: str | None = None
+    """Format, rate in hertz and channels of audio without a container, such as "s16le,16000,1". Formats: s16le, s32le,
+    f32le, u8, mulaw, alaw. Without it, the pipe has a container that FFmpeg recognises, such as MPEG-TS or WAV."""
+    open_timeout_s: float = 10.0
+    """Restart the source if FFmpeg has not recognised the media this many seconds after the first byte."""
+    read_timeout_s: float = 5.0
+    """Restart the source if its writer sends nothing for this many seconds. It may wait for a writer forever."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.path:
+            raise ValueError('path must not be empty; name a FIFO, or write "-" for standard input')
+        if self.raw is not None:
+            raw = RawFormat.parsed(self.raw)
+            if self.only == "video":
+                raise ValueError('only = "video" leaves out the audio, and raw is audio; remove one of them')
+            if self.highpass_hz and 2 * self.highpass_hz >= raw.rate_hz:
+                raise ValueError("highpass_hz must be below half of raw's rate: at this rate nothing would remain")
+        check_timeouts(self.open_timeout_s, self.read_timeout_s)
+
+    @property
+    def is_standard_input(self) -> bool:
+        """Whether it reads the daemon's standard input."""
+        return self.path == STANDARD_INPUT
 
 
 class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="url"):
@@ -139,8 +178,7 @@ class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind
                 "url has an @ after its host and port; write a password with / ? or # in it as ${NAME}, and an @ in "
                 "the path or the query as %40"
             )
-        if not (0 < self.open_timeout_s <= 600 and 0 < self.read_timeout_s <= 600):
-            raise ValueError("open_timeout_s and read_timeout_s must be above 0 and at most 600 seconds")
+        check_timeouts(self.open_timeout_s, self.read_timeout_s)
 
     def filled(self, secrets: Mapping[str, str]) -> Url:
         """The same with its secrets in place. Raises ValueError, without any secret, if the result is no URL."""
@@ -206,7 +244,13 @@ class Microphone(AudioOptions, frozen=True, forbid_unknown_fields=True, tag_fiel
             raise ValueError("highpass_hz must be below half of rate_hz: at this rate nothing would remain")
 
 
-Source = File | Url | Synthetic | Camera | Microphone
+Source = File | Url | Pipe | Synthetic | Camera | Microphone
+
+
+def check_timeouts(open_s: float, read_s: float) -> None:
+    """Raises ValueError if one of them is out of range."""
+    if not (0 < open_s <= 600 and 0 < read_s <= 600):
+        raise ValueError("open_timeout_s and read_timeout_s must be above 0 and at most 600 seconds")
 
 
 def _check_device(device: str | int) -> None:
@@ -248,6 +292,8 @@ def name_of(source: Source) -> str:
     match source:
         case File(path=path):
             return path
+        case Pipe(path=path):
+            return "standard input" if path == STANDARD_INPUT else path
         case Url(url=url):
             return shown(url)
         case Synthetic():

@@ -151,6 +151,8 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Snapshots that failed since boot. The log has the reasons."""
     overflows: int = 0
     """How often audio was lost since boot because this machine was too slow to read it. Also counted in `steps`."""
+    waiting_for: str = ""
+    """What it waits for, if that is no fault, such as a program that writes into a pipe; otherwise empty."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

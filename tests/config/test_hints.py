@@ -28,7 +28,7 @@ CLIP = '[streams.door]\nsources = [{kind = "file", path = "a.mp4"}]\n'
         ),
         (
             '[streams.door]\nsources = [{path="a"}]',
-            "$.streams.door.sources[0]: the option 'kind' is missing; choose from file, url, synthetic, camera",
+            "$.streams.door.sources[0]: the option 'kind' is missing; choose from file, url, pipe, synthetic, camera",
         ),
         (
             '[streams.door]\nsources = [{kind="file"}]',

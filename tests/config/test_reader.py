@@ -9,7 +9,7 @@ import tomli_w
 from perceiverd import config
 from perceiverd.core.errors import ConfigError
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, StreamOptions
-from perceiverd.sources.specs import File, Synthetic, Url
+from perceiverd.sources.specs import File, Pipe, Synthetic, Url
 from tests.support.configs import refusal, uncommented, write_config
 
 CLIP = '[streams.door]\nsources = [{kind = "file", path = "a.mp4"}]\n'
@@ -153,3 +153,26 @@ def test_no_password_is_shown(tmp_path: Path) -> None:
     read = config.load(write_config(tmp_path, shown))
     assert read.streams["off"].sources == (Url("rtsp://user:***@192.0.2.7/1?key=${OFF}"),)
     assert {**read.streams, "off": settings.streams["off"]} == settings.streams
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ('{ kind = "pipe", path = "-" }', "standard input is read by $.streams.a.sources[0] already"),
+        ('{ kind = "pipe", path = "./x" }', ""),
+        ('{ kind = "pipe", path = "y", raw = "s24le,16000,1" }', "unknown sample format 's24le'"),
+        ('{ kind = "pipe", path = "y", raw = "s16le,16000,1", only = "video" }', "raw is audio"),
+        ('{ kind = "pipe", path = "y", raw = "s16le,8000,1", highpass_hz = 4000 }', "below half of raw's rate"),
+        ('{ kind = "pipe", path = "y", read_timeout_s = 0 }', "must be above 0"),
+        ('{ kind = "pipe", path = "" }', "path must not be empty"),
+    ],
+)
+def test_pipes(tmp_path: Path, second: str, why: str) -> None:
+    """A pipe has one reader; a FIFO's path starts at the file's folder; raw, its options and time-outs are checked."""
+    text = f'streams.a.sources = [{{ kind = "pipe", path = "-" }}]\nstreams.b.sources = [{second}]'
+    if why:
+        assert why in refusal(tmp_path, text)
+    else:
+        sources = config.load(write_config(tmp_path, text)).streams
+        assert sources["a"].sources == (Pipe("-"),)
+        assert sources["b"].sources == (Pipe(str(tmp_path / "x")),)

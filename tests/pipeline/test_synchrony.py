@@ -14,7 +14,7 @@ from perceiverd.core.media import NS_PER_S, Chunk, Frame
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.devices.clock_fit import ClockFit
-from perceiverd.sources.url import SenderClock
+from perceiverd.sources.live import SenderClock
 
 MS = NS_PER_S // 1000
 DAY_S = 24 * 3600

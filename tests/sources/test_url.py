@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing, VideoFormat
-from perceiverd.sources import url
+from perceiverd.sources import live, url
 from perceiverd.sources.specs import Url
 
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
@@ -29,7 +29,7 @@ WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
 @pytest.mark.parametrize("drift_ppm", [-100, 0, 100])
 def test_a_day_of_drift(drift_ppm: int) -> None:
     """Over 24 hours at 100 ppm of drift and with network jitter, media stay within 40 ms of their times."""
-    sender, chance = url.SenderClock(), random.Random(1)
+    sender, chance = live.SenderClock(), random.Random(1)
     for step in range(24 * 3600):
         media_ns = step * NS_PER_S
         taken_ns = 777 * NS_PER_S + round(media_ns * (1 + drift_ppm * 1e-6))
@@ -40,7 +40,7 @@ def test_a_day_of_drift(drift_ppm: int) -> None:
 
 def test_the_burst_of_the_opening() -> None:
     """Media that were buffered while the URL was opened do not count as late: the freshest arrival counts."""
-    sender = url.SenderClock()
+    sender = live.SenderClock()
     for step in range(40):  # 1.6 s come at once
         assert not sender.add(step * 40_000_000, 10 * NS_PER_S)
     for step in range(40, 60):
@@ -50,7 +50,7 @@ def test_the_burst_of_the_opening() -> None:
 
 def test_a_long_burst() -> None:
     """A slow machine that needs 1.5 s to read the burst waits for its end."""
-    sender, settled = url.SenderClock(), False
+    sender, settled = live.SenderClock(), False
     for step in range(200):
         taken_ns = 10 * NS_PER_S + step * 40_000_000
         at_ns = max(taken_ns, 12 * NS_PER_S + step * 10_000_000)
@@ -199,8 +199,8 @@ def test_a_source_that_opens_is_not_killed() -> None:
             # Each comes sooner than the one before, as after a long burst.
             yield Frame(number * 70_000_000, np.zeros((2, 2, 3), np.uint8))
 
-    live = url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns)
-    assert [next(live) for _ in range(100)] == [None] * 100
+    items = live.pushed("rtsp://camera/1", sent(), lambda: now_ns)
+    assert [next(items) for _ in range(100)] == [None] * 100
 
 
 def test_a_refused_connection() -> None:
@@ -280,7 +280,7 @@ def pushed(jump_s: float, lasts: int = 400) -> list[Media | Timing]:
             yield Frame(start_ns, np.zeros((2, 2, 3), np.uint8))
             yield Chunk(start_ns - 40_000_000, np.zeros(640, np.float32), 16_000)
 
-    return [item for item in url._pushed(Url("rtsp://camera/1"), sent(), lambda: now_ns) if item is not None]
+    return [item for item in live.pushed("rtsp://camera/1", sent(), lambda: now_ns) if item is not None]
 
 
 @pytest.mark.parametrize("jump_s", [-4.0, -1.0, -0.3, 0.3, 1.0, 4.0])
@@ -309,7 +309,7 @@ def test_a_clock_that_is_right_makes_no_step() -> None:
 
 def test_a_backlog_is_no_step() -> None:
     """If a network stops for 2 s and then catches up slowly, no clock was set."""
-    sender = url.SenderClock()
+    sender = live.SenderClock()
     for number in range(1000):
         taken_ns = number * 40_000_000
         at_ns = taken_ns
@@ -322,15 +322,15 @@ def test_a_backlog_is_no_step() -> None:
 
 def test_growing_delays_are_not_steps_for_ever() -> None:
     """If a network gets 1 s later every 10 s, the URL is opened again before labels are 6 s late."""
-    sender, astray_ns = url.SenderClock(), 0
+    sender, astray_ns = live.SenderClock(), 0
     for number in range(5000):
         taken_ns = number * 40_000_000
         at_ns = taken_ns + number // 250 * NS_PER_S
         astray_ns = sender.astray_ns(taken_ns, at_ns)
-        if astray_ns > url.ASTRAY_NS:
+        if astray_ns > live.ASTRAY_NS:
             break
         sender.add(taken_ns, at_ns)
-    assert astray_ns > url.ASTRAY_NS
+    assert astray_ns > live.ASTRAY_NS
     assert number // 250 <= 6
 
 
@@ -345,7 +345,7 @@ def test_a_playlist_that_restarts() -> None:
             yield Chunk(number * 40_000_000, np.zeros(640, np.float32), 16_000)
             now_ns += 40_000_000
 
-    items = list(url._pulled(Url("https://camera/live.m3u8"), taken(), lambda: now_ns))
+    items = list(live.pulled("https://camera/live.m3u8", taken(), lambda: now_ns))
     steps = [place for place, item in enumerate(items) if isinstance(item, Timing)]
     assert len(steps) == 1
     for kind in (Frame, Chunk):

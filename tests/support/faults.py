@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from perceiverd.core.clock import now_ns
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing, Waiting
 from perceiverd.sources import synthetic
 from perceiverd.sources.devices.clock_fit import ClockFit
 from perceiverd.sources.process import source_process, worker
@@ -118,7 +118,7 @@ def main() -> int:
     if sys.argv[2] == "worker":
         healthy = worker.media
 
-        def faulty(source: Source, wanted: MediaFormat) -> Iterator[Item | None]:
+        def faulty(source: Source, wanted: MediaFormat) -> Iterator[Item | Waiting | None]:
             return media(fault, source, wanted) if isinstance(source, Synthetic) else healthy(source, wanted)
 
         worker.media = faulty

@@ -32,7 +32,7 @@ from perceiverd.sources.decode.opening import Why, name_of, open_container, open
 from perceiverd.sources.decode.order import in_order
 from perceiverd.sources.decode.packets import Demuxed, demux, on_time_line
 from perceiverd.sources.decode.parts import next_part
-from perceiverd.sources.decode.pipes import Pipe
+from perceiverd.sources.decode.pipes import PipeReader
 from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
 from perceiverd.sources.decode.tracks import ChosenTracks, choose, is_cover
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
@@ -71,7 +71,7 @@ def inspect(path: Path, raw: RawFormat | None = None) -> MediaInfo:
 
 
 def read(
-    what: Path | str | Pipe,
+    what: Path | str | PipeReader,
     wanted: MediaFormat,
     *,
     options: Mapping[str, str] | None = None,
@@ -109,7 +109,7 @@ class _Programme:
 
     def __init__(
         self,
-        what: Path | str | Pipe,
+        what: Path | str | PipeReader,
         wanted: MediaFormat,
         counts: DecodeCounts,
         use: MediaOptions,

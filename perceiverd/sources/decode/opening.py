@@ -16,7 +16,7 @@ from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import NS_PER_S
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.files import check_file
-from perceiverd.sources.decode.pipes import MP4_BOXES, Pipe
+from perceiverd.sources.decode.pipes import MP4_BOXES, PipeReader
 from perceiverd.sources.specs import RawFormat, shown
 
 NOT_MEDIA = frozenset({"tty"})
@@ -46,7 +46,7 @@ Why = Callable[[av.FFmpegError], tuple[str, Refused]]
 
 
 def open_container(
-    what: Path | str | Pipe,
+    what: Path | str | PipeReader,
     options: Mapping[str, str],
     open_timeout_s: float | None,
     read_timeout_s: float | None,
@@ -58,7 +58,7 @@ def open_container(
     All of opening takes at most `open_timeout_s`: connecting, the header, and the search for streams.
     """
     name = name_of(what)
-    address: str | Pipe
+    address: str | PipeReader
     if isinstance(what, Path):
         check_file(what)
         # With the prefix, FFmpeg does not read a colon in a file's name as a protocol. With the white list, a playlist
@@ -109,7 +109,7 @@ def open_part(path: Path, at: int) -> InputContainer:
 
 
 def _opened(
-    address: str | Pipe,
+    address: str | PipeReader,
     options: Mapping[str, str],
     timeout: tuple[float | None, float | None],
     form: str | None = None,
@@ -121,12 +121,12 @@ def _opened(
         return av.open(address, "r", format=form, options=dict(options), timeout=both, metadata_errors="replace")
 
 
-def name_of(what: Path | str | Pipe) -> str:
+def name_of(what: Path | str | PipeReader) -> str:
     """What errors call it; holds no secret."""
     match what:
         case Path():
             return os.fsencode(what).decode(errors="replace")
-        case Pipe():
+        case PipeReader():
             return what.name
         case _:
             return shown(what)
@@ -137,11 +137,11 @@ def message_of(error: av.FFmpegError) -> str:
     return error.strerror or type(error).__name__
 
 
-def _explained(what: Path | str | Pipe, name: str, error: av.FFmpegError) -> MediaError:
+def _explained(what: Path | str | PipeReader, name: str, error: av.FFmpegError) -> MediaError:
     """Why opening failed, and what to do."""
     if isinstance(what, str):
         return MediaError(f"{name}: cannot be opened ({message_of(error)}); check the URL, the device and the network")
-    if isinstance(what, Pipe):
+    if isinstance(what, PipeReader):
         return MediaError(f"{name}: {_wrong_with_pipe(what, error)}")
     if isinstance(error, av.error.PermissionError):
         return MediaError(f"{name}: this user may not read it; give the user read permission")
@@ -169,7 +169,7 @@ def _is_encrypted(path: Path, head: bytes) -> bool:
         return data.find(b"schm") >= 0 and (data.find(b"encv") >= 0 or data.find(b"enca") >= 0)
 
 
-def _wrong_with_pipe(pipe: Pipe, error: av.FFmpegError) -> str:
+def _wrong_with_pipe(pipe: PipeReader, error: av.FFmpegError) -> str:
     if not pipe.head:
         return "nothing came through the pipe; check the program that writes into it"
     if pipe.is_mp4_stream():

@@ -67,5 +67,7 @@ class SourceState:
     """Snapshots that it wrote to disk."""
     snapshots_failed: int = 0
     """Requests for a snapshot that failed."""
+    waiting_for: str = ""
+    """What it waits for, if it waits and this is no fault."""
     timing: Timing | None = None
     """What its processes know of the device's clock, with the steps of all of them; None if it has no such clock."""

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from perceiverd.core.errors import Refused, WireError
-from perceiverd.core.media import Chunk, Frame, Media, MediaFormat, Timing
+from perceiverd.core.media import Chunk, Frame, Media, MediaFormat, Timing, Waiting
 from perceiverd.sources.snapshots.requests import SnapshotOptions
 from perceiverd.sources.specs import Source
 
@@ -42,6 +42,8 @@ class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the source refers to, by name."""
     snapshots: SnapshotOptions | None = None
     """None if nobody will request a snapshot."""
+    descriptor: int | None = None
+    """The number of the daemon's standard input in the worker, for the source that reads it."""
     logs: bool = False
     """Whether the worker logs on standard error from INFO upwards, as the daemon does; otherwise only warnings."""
 
@@ -59,7 +61,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """(height, width, 3) or (samples,)."""
     rate_hz: int = 0
     message: str = ""
-    """Why the source failed, in one line; or why a requested snapshot was not written, empty if it was."""
+    """Why the source failed, in one line; or why a requested snapshot was not written, empty if it was. With `alive`:
+    what it waits for, if it waits."""
     refused: Refused = ""
     """Whether the device refused, so that another try will not help soon."""
     steps: int = 0
@@ -76,12 +79,16 @@ Item = Media | Timing
 _decoder = msgspec.json.Decoder(Header)
 
 
-def packed(request: StartRequest, dropped: int, item: Item | None, steps: int = 0) -> list[bytes | memoryview]:
+def packed(
+    request: StartRequest, dropped: int, item: Item | Waiting | None, steps: int = 0
+) -> list[bytes | memoryview]:
     """The parts of one message; `steps` is how many steps the source has reported so far."""
     header = Header(request.token, request.incarnation, "alive", dropped, steps=steps)
     match item:
         case Frame() | Chunk():
             return list(_media_parts(header, item))
+        case Waiting():
+            header = replace(header, message=item.what_for)
         case Timing():
             header = replace(
                 header, kind="timing", drift_ppm=item.drift_ppm, jitter_ms=item.jitter_ms, overflows=item.overflows

@@ -24,7 +24,7 @@ from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Key, Mod
 from perceiverd.sources.process.protocol import Header, Item, StartRequest
 from perceiverd.sources.process.restart import Reason, RunState, Supervision, Timeouts
 from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
-from perceiverd.sources.specs import Camera, Microphone, Source, Url, name_of, secrets_of
+from perceiverd.sources.specs import Camera, Microphone, Pipe, Source, Url, name_of, secrets_of
 
 logger = logging.getLogger("perceiverd.sources")
 
@@ -33,8 +33,8 @@ WORKER: tuple[str, ...] = (sys.executable, "-m", "perceiverd.sources.process.wor
 PLUGGED_CAP_S = 6.0
 """Longest wait before a camera or microphone of this machine is tried again: it is back within 10 s of its return."""
 URL_CAP_S = 3.0
-"""Longest wait before a URL that does not answer is tried again. A camera that returns is then seen within 10 s: this
-wait, a call that it missed (5 s), and opening it (2 s)."""
+"""Longest wait before a pipe whose writer has gone, or a URL that does not answer, is tried again. A camera that
+returns is then seen within 10 s: this wait, a call that it missed (5 s), and opening it (2 s)."""
 REPORT_S = 4.0
 """A URL's process has time-outs of its own. It gets this much more to connect (2 s) and to report what is wrong."""
 LOGIN_CAP_S = 300.0
@@ -92,6 +92,7 @@ class SourceProcess:
         self._dropped, self._steps, self._overflows = Total(), Total(), Total()
         self._stale = self._snapshots = self._snapshots_failed = 0
         self._timing: Timing | None = None
+        self._waiting_for = ""
 
     @property
     def name(self) -> str:
@@ -108,10 +109,12 @@ class SourceProcess:
         self._last_message = None
         self.supervision.launched(now_ns)
         self.report_state()
+        descriptor = os.dup(0) if isinstance(self.source, Pipe) and self.source.is_standard_input else None
         try:
             self.process = subprocess.Popen(
                 WORKER,
                 stdin=subprocess.PIPE,
+                pass_fds=() if descriptor is None else (descriptor,),
                 stdout=subprocess.DEVNULL,  # what a library prints there must not mix with the daemon's own output
                 bufsize=0,
                 env=environment,
@@ -120,8 +123,12 @@ class SourceProcess:
         except OSError as error:  # no process or memory to be had right now
             self._lost(now_ns, "exited", f"cannot be started ({error.strerror})")
             return
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
         request = StartRequest(
             *(self.source, wanted, endpoint, self.token, self.incarnation, self.secrets, self.snapshots),
+            descriptor=descriptor,
             logs=logger.isEnabledFor(logging.INFO),
         )
         assert self.process.stdin
@@ -236,12 +243,14 @@ class SourceProcess:
             stale=self._stale,
             snapshots=self._snapshots,
             snapshots_failed=self._snapshots_failed,
+            waiting_for=self._waiting_for,
             timing=timing and replace(timing, steps=int(self._steps), overflows=int(self._overflows)),
         )
 
     def _accept(self, header: Header, item: Item | None, now_ns: int) -> None:
         self.supervision.received(now_ns, data=isinstance(item, Media))
         self.report_state()
+        self._waits_for(header.message if header.kind == "alive" else "")
         if header.steps > self._steps.now:
             self._clock_stepped(header.steps, now_ns)
         if isinstance(item, Timing):
@@ -251,11 +260,19 @@ class SourceProcess:
             self.modalities.add("video" if isinstance(item, Frame) else "audio")
             self._emit(item)
 
+    def _waits_for(self, what: str) -> None:
+        """The source waits for this; empty if it does not wait."""
+        if what and what != self._waiting_for and self._loss_logged:
+            name = self.name
+            log_event(logger, logging.INFO, "source-waiting", stream=self.key[0], source=name, waits_for=what)
+        self._waiting_for = what
+
     def _lost(self, now_ns: int, reason: Reason, detail: str, refused: Refused = "") -> None:
         wait_s = self.supervision.lost(now_ns, reason, detail, self._refused_cap_s.get(refused))
         self.incarnation += 1  # from here on, what is still in the queue is stale
         for total in (self._dropped, self._steps, self._overflows):
             total.restart()
+        self._waiting_for = ""
         self._interrupt()
         self.modalities.clear()  # a try that delivers nothing interrupts nothing
         suppressed = self._log_limit.admit(now_ns)
@@ -316,13 +333,13 @@ class SourceProcess:
 def timeouts_of(source: Source, limits: Timeouts) -> Timeouts:
     """The time-outs of this source.
 
-    A URL has its own in the configuration: one to open, then one until the first data. Its process keeps them itself
-    and is killed only if it hangs.
-    Devices of this machine are tried often: a try costs the network nothing, and they should be back at once.
+    A URL and a pipe have their own in the configuration: one to open, then one until the first data. Their processes
+    keep them and are killed only if they hang. Devices of this machine are tried often: a try costs the network
+    nothing, and they should be back at once.
     """
     if isinstance(source, Camera | Microphone):
         return replace(limits, backoff_cap_s=min(limits.backoff_cap_s, PLUGGED_CAP_S))
-    if not isinstance(source, Url):
+    if not isinstance(source, Url | Pipe):
         return limits
     return replace(
         limits,

@@ -24,12 +24,12 @@ import zmq
 
 from perceiverd.core import logs
 from perceiverd.core.errors import MediaError, Refused
-from perceiverd.core.media import Media, MediaFormat, Timing
+from perceiverd.core.media import Media, MediaFormat, Timing, Waiting
 from perceiverd.core.secrets import redacted
 from perceiverd.core.signals import die_with_parent
 from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, packed
 from perceiverd.sources.snapshots.requests import SnapshotRequest
-from perceiverd.sources.specs import Source, Url, name_of
+from perceiverd.sources.specs import Pipe, Source, Url, name_of
 
 if TYPE_CHECKING:
     from perceiverd.sources.snapshots.recorder import Recorder
@@ -61,7 +61,7 @@ class Sender:
         self._socket.close()
         self._context.term()
 
-    def send(self, item: Item | None) -> None:
+    def send(self, item: Item | Waiting | None) -> None:
         """Send an item, or a sign of life for None; drop it if the queue is full."""
         if isinstance(item, Timing):
             self._steps = item.steps
@@ -84,7 +84,7 @@ class Sender:
             self._socket.send(msgspec.json.encode(msgspec.structs.replace(header, dropped=self._dropped)))
 
 
-def media(source: Source, wanted: MediaFormat) -> Iterator[Item | None]:
+def media(source: Source, wanted: MediaFormat) -> Iterator[Item | Waiting | None]:
     """What this source delivers, from the module whose name is its kind.
 
     Yields a sign of life before and after it loads that module: on a slow board this takes longer than a source may
@@ -118,6 +118,8 @@ def main() -> int:
         try:
             if isinstance(source, Url):
                 source = source.filled(request.secrets)
+            if isinstance(source, Pipe) and request.descriptor is not None:
+                source = msgspec.structs.replace(source, path=f"/dev/fd/{request.descriptor}")
             if request.logs:
                 logs.to_stderr(partial(_without_secrets, source=source, request=request))
             for item in media(source, wanted):
@@ -135,7 +137,7 @@ def main() -> int:
         return 0
 
 
-def _record(recorder: Recorder, item: Item | None, sender: Sender, request: StartRequest) -> None:
+def _record(recorder: Recorder, item: Item | Waiting | None, sender: Sender, request: StartRequest) -> None:
     """Give the recorder the item, and report its finished snapshots."""
     if isinstance(item, Media):
         recorder.add(item)
