@@ -134,7 +134,7 @@ def test_a_fast_writer_is_read_in_real_time(fifo: Path) -> None:
     # It was read as far as decides that it is fast, and one second ahead; the pipe holds 64 KiB more.
     most = (pipe.BACKLOG_NS + 6 * NS_PER_S) * 32_000 // NS_PER_S + 65_536
     assert written < most < len(sent)
-    live.close()
+    del live
     thread.join(20)
     chunks = [item for item in items if isinstance(item, Chunk)]
     assert len(chunks) == len(items)
@@ -296,4 +296,3 @@ def test_waiting_comes_first(fifo: Path) -> None:
     """The first thing that a FIFO without a writer reports is what it waits for."""
     live = pipe.media(Pipe(str(fifo)), SOUND)
     assert [next(live), next(live)] == [Waiting(pipe.WRITER)] * 2
-    live.close()
