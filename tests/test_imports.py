@@ -17,6 +17,8 @@ LOADED = {
     "perceiverd.offline.tag": {"numpy", "rich", "torch", "zmq"},
     "perceiverd.pipeline.windower": {"numpy"},
     "perceiverd.mqtt.bridge": {"zmq"},
+    "perceiverd.history": {"zmq"},  # what reads the store
+    "perceiverd.history.service": {"numpy", "zmq"},
     "perceiverd.model.card": {"numpy"},
 }
 

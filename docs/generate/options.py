@@ -26,13 +26,18 @@ def contents() -> dict[str, str]:
 
 def _tables() -> Iterator[str]:
     for name, kind in sections():
-        yield f"## [{name}]\n\n{_purpose(kind)}\n\n{_options(kind)}"
+        yield described(name, kind)
         if kind is EventOptions:
             yield from (_inherited(path, special) for path, special in INHERITED.items())
     yield f"## [[{SOURCE}]]\n\n`kind` selects the kind of source; the other options depend on it."
     for kind in get_args(Source):
         tag = struct(kind).tag
         yield f'### kind = "{tag}"\n\n{summary(kind)}\n\n{_options(kind)}'
+
+
+def described(name: str, kind: type) -> str:
+    """The section of one table."""
+    return f"## [{name}]\n\n{_purpose(kind)}\n\n{_options(kind)}"
 
 
 def sections() -> list[tuple[str, type]]:

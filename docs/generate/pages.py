@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import commands, log_events, messages, metrics, models, options
+from docs.generate import commands, history_options, log_events, messages, metrics, models, options
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -14,6 +14,7 @@ NOTICE = "<!-- Written by `make docs` from the code and docs/generate/templates/
 
 PAGES: Mapping[str, Callable[[], dict[str, str]]] = {
     "configuration.md": options.contents,
+    "history-configuration.md": history_options.contents,
     "wire.md": messages.contents,
     "records.md": messages.record_contents,
     "metrics.md": metrics.contents,

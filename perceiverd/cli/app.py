@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from perceiverd import __version__
-from perceiverd.cli import groups
+from perceiverd.cli import groups, history_commands
 from perceiverd.cli.console import (
     CONFIG_HELP,
     DEVICE,
@@ -43,6 +43,7 @@ app.add_typer(groups.models, name="models")
 app.add_typer(groups.bridges, name="bridge")
 app.add_typer(groups.configs, name="config")
 app.add_typer(groups.keys, name="keys")
+app.add_typer(history_commands.history, name="history")
 
 
 def main() -> None:

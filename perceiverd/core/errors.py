@@ -4,7 +4,8 @@ PerceiverdError
 ├── ConfigError      the configuration is invalid
 ├── ModelError       a model folder is missing, broken or not what its card says
 ├── MediaError       a file, URL or device cannot be read as audio or video
-└── WireError        a socket cannot be opened, or a message on it is not ours
+├── WireError        a socket cannot be opened, or a message on it is not ours
+└── HistoryError     the event history cannot be read or written
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ class MediaError(PerceiverdError):
 
 class WireError(PerceiverdError):
     """A socket cannot be opened, or a message on it is not ours."""
+
+
+class HistoryError(PerceiverdError):
+    """The event history cannot be read or written."""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = NEAR) -> str | None:

@@ -9,20 +9,20 @@ from collections.abc import Mapping
 
 EVENTS: Mapping[str, str] = {
     # core
+    "http-server-died": "The thread that serves metrics and probes has died. The program continues without it.",
     "notify-failed": "systemd's notification socket refused a message. Logged once until one gets through again.",
+    "page-failed": "A page for metrics or probes has failed.",
     # daemon
     "config-reloaded": "The configuration was read again. The lists name streams.",
     "daemon-ready": "The start is over: the first window was published, or none is to be expected soon.",
     "daemon-started": "The model is loaded, and the sources start.",
     "daemon-stopping": "The daemon ends. `signal` asked for it; `-` if all streams have ended.",
     "holes-filled": "Audio or video was missing in a file, or in a stream since the last line, and was filled.",
-    "http-server-died": "The thread that serves metrics and probes has died. The daemon continues without it.",
     "machine-suspended": "The machine was suspended. Every stream has a gap, and its open events end.",
     "media-recovered": "Frozen video moves again, or dead audio is alive again.",
     "media-stalled": "Video is frozen, or audio is dead, and counts as missing. `what` says which.",
     "metrics-listening": "The daemon serves metrics and probes at this address.",
     "model-loaded": "The model is loaded and has tagged its first window.",
-    "page-failed": "A page for metrics or probes has failed.",
     "publisher-listening": "The daemon publishes at this endpoint. `boot_id` is new with each start.",
     "reload-refused": "The new configuration has an error. The old one stays in force as a whole.",
     "restart-needed": "These options have changed and take effect at the next start.",
@@ -30,6 +30,14 @@ EVENTS: Mapping[str, str] = {
     "streams-ended": "All streams have ended, and so does the daemon.",
     "windows-dropped": "The network is too slow: windows were dropped for newer ones. `count` is since the last line.",
     "windows-incomplete": "Windows of a file, or of a stream from now on, lack audio or video; `reason` says why.",
+    # history
+    "history-cut": "The database was larger than `store.max_mb`. The oldest days were removed.",
+    "history-migrated": "The database had an older version and was brought to the newest.",
+    "history-row-refused": "The database refused a row for its content, and it is not stored.",
+    "history-started": "The history runs. The daemons may come later.",
+    "history-stopping": "The history ends.",
+    "history-write-failed": "Nothing can be stored now. What was received waits for the next try; `lost` was dropped.",
+    "history-write-recovered": "The history is stored again, with all that has waited.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
     "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",
@@ -38,7 +46,7 @@ EVENTS: Mapping[str, str] = {
     "broker-disconnected": "The link to the MQTT broker was lost. The bridge reconnects.",
     "broker-refused": "The MQTT broker refused the login. The bridge tries again; logged once for each reason.",
     "broker-unreachable": "The MQTT broker does not answer. The bridge tries again; logged once for each reason.",
-    "message-unreadable": "The bridge cannot read a message: the daemon is newer, or another program publishes there.",
+    "message-unreadable": "A message cannot be read: the daemon is newer, or another program publishes there.",
     "signal-received": "A signal asked the program to end. `name` is its name.",
     # sources
     "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",

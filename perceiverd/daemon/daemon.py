@@ -23,13 +23,13 @@ from perceiverd.config import Config
 from perceiverd.core import logs
 from perceiverd.core.clock import SuspendDetector, now_ns
 from perceiverd.core.errors import ConfigError, ModelError
+from perceiverd.core.http import Server
 from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S
 from perceiverd.core.signals import SignalFlags
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.daemon import metrics, reload, reports
 from perceiverd.daemon.health import START_S
-from perceiverd.daemon.http import Server
 from perceiverd.daemon.reports import Identity, state_of
 from perceiverd.daemon.stream import StreamState, known_down
 from perceiverd.daemon.telemetry import LoopCounts, StreamTelemetry, Telemetry

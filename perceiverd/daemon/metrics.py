@@ -17,9 +17,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from perceiverd.core.clock import Clock, now_ns
+from perceiverd.core.http import Page, Reply
 from perceiverd.core.media import NS_PER_S
 from perceiverd.daemon.health import UP, Verdict, healthy, ready, why_not_ready
-from perceiverd.daemon.http import Page, Reply
 from perceiverd.daemon.telemetry import Distribution, StreamTelemetry, Telemetry, TelemetryFrame
 from perceiverd.pipeline.stalls import DEAD, FROZEN
 from perceiverd.pipeline.windower import MissingReason

@@ -19,7 +19,7 @@ from typing import Self
 from perceiverd.core.errors import WireError
 from perceiverd.core.logs import log_event
 
-logger = logging.getLogger("perceiverd.daemon")
+logger = logging.getLogger("perceiverd.core")
 
 MOST_CONNECTIONS = 16
 """At one time. Further connections are closed without an answer."""

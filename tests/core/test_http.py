@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from perceiverd.core import http as http_server
 from perceiverd.core.errors import WireError
-from perceiverd.daemon import http as http_server
-from perceiverd.daemon.http import LONGEST_REQUEST, MOST_CONNECTIONS, Page, Reply, Server
+from perceiverd.core.http import LONGEST_REQUEST, MOST_CONNECTIONS, Page, Reply, Server
 
 DEADLINE_S = 30
 
