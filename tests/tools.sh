@@ -21,6 +21,7 @@ need 'command -v fluidsynth' fluidsynth
 need 'command -v espeak-ng' espeak-ng
 need 'command -v flite' flite
 need 'command -v ffmpeg' ffmpeg
+need 'command -v chromium' chromium
 need 'command -v systemd-analyze' systemd
 need "/usr/bin/python3 -c 'import gi; gi.require_version(\"GstRtspServer\", \"1.0\")'" \
     gir1.2-gst-rtsp-server-1.0 python3-gst-1.0 python3-gi gstreamer1.0-libav gstreamer1.0-plugins-base \

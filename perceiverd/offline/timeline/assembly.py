@@ -44,7 +44,7 @@ class Assembled:
 
         Each text must be HTML already: see `text` and `json_block`.
         """
-        known = {"style": self._style, "script": self._script, "csp": self._policy} | texts
+        known = {"style": self._style, "script": self._script, "csp": self._policy, **texts}
         # Split, not replaced one after the other: a file may be called {{script}}.
         for i, part in enumerate(re.split(r"\{\{(\w+)\}\}", self._template)):
             if i % 2 == 0:

@@ -51,6 +51,9 @@ class TimelineWriter(Writer):
 
 
 def _folder(out: TextIO) -> Path | None:
-    """The folder of the file that is written; None if it is a pipe or has no name."""
-    name = getattr(out, "name", None)
-    return Path(name).parent if isinstance(name, str | Path) and Path(name).is_file() else None
+    """The folder of the file that is written; None if it is no file on a disk."""
+    try:
+        path = Path(f"/proc/self/fd/{out.fileno()}").readlink()
+    except OSError:  # also io.UnsupportedOperation: text in memory
+        return None
+    return path.parent if path.is_file() else None

@@ -1,13 +1,14 @@
 """The timeline of a file as people use it in Chromium: with the mouse, by keys, by links, on a phone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error
 
 from perceiverd.core.labels import Label
-from perceiverd.offline.timeline.page import media_of
+from perceiverd.offline.timeline.page import PageMedia, media_of
 from perceiverd.offline.timeline.timeline import LabelTotals, Timeline
 from tests.support.browser import CHROMIUM, Visit, started_browser, visit
 from tests.support.clips import write_clip
@@ -23,6 +24,7 @@ SOUNDS = [
     ("Meow", 10.0, 11.5, 0.95),
 ]
 LENGTH_S = 12.0
+WIDER = "(({ scrollWidth, clientWidth }) => scrollWidth - clientWidth)(document.getElementById('scroller'))"
 AT = "Number(document.getElementById('overview').getAttribute('aria-valuenow'))"
 ROWS = "[...document.querySelectorAll('#names .text')].map((each) => each.textContent)"
 EVENTS = "[...document.querySelectorAll('#table tbody tr')].map((row) => [...row.cells].map((each) => each.innerText))"
@@ -57,7 +59,7 @@ def column(here: Visit, share: float) -> tuple[float, float]:
     return box["x"] + box["width"] * share, box["y"] + box["height"] - 20
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
 def test_everybody_can_use_it(browser: Browser, page: Path, width: int, dark: bool) -> None:
     """Axe finds no fault in either theme at either width, and the page is no wider than the screen."""
     with visit(browser, page, "#t=2.5", width=width, dark=dark) as here:
@@ -99,11 +101,9 @@ def test_keys_do_everything(browser: Browser, page: Path) -> None:
         keys.press("Home")
         here.wait(f"{AT} === 0")
         keys.press("+")
-        here.wait(
-            "document.getElementById('scroller').scrollWidth > document.getElementById('scroller').clientWidth + 9"
-        )
+        here.wait(f"{WIDER} > 9")
         keys.press("0")
-        here.wait("document.getElementById('scroller').scrollWidth <= document.getElementById('scroller').clientWidth")
+        here.wait(f"{WIDER} <= 0")
         keys.press("/")
         assert here.value("document.activeElement.id") == "search"
         keys.type("nope")  # letters are text there
@@ -181,10 +181,7 @@ def test_names_are_text(browser: Browser, timeline: Timeline, tmp_path: Path) ->
     label = Label(0, "/m/x", "</title><script>hacked=1</script><b onclick=hacked=1>&amp;")
     first, *others = timeline.labels
     totals = (LabelTotals(label, 1.0, 0.0, 0, 0.0), first, *others)
-    scores = timeline.scores[[0, *range(len(timeline.labels))]]
-    hostile = Timeline(
-        **{key: getattr(timeline, key) for key in timeline.__slots__} | {"labels": totals, "scores": scores}
-    )
+    hostile = replace(timeline, labels=totals, scores=timeline.scores[[0, *range(len(timeline.labels))]])
     page = page_of(tmp_path / "hostile.html", hostile, f"folder/{name}")
     with visit(browser, page) as here:
         assert here.page.text_content("h1") == name.rpartition("/")[2]
@@ -197,9 +194,7 @@ def test_names_are_text(browser: Browser, timeline: Timeline, tmp_path: Path) ->
         here.faults.clear()  # the policy has logged it
 
 
-def test_an_embedded_file_plays_and_a_missing_one_is_reported(
-    browser: Browser, timeline: Timeline, tmp_path: Path
-) -> None:
+def test_a_file_can_be_in_the_page_or_be_gone(browser: Browser, timeline: Timeline, tmp_path: Path) -> None:
     """A small file can be in the page. If a linked one is gone, the page says so and works without it."""
     clip = write_clip(tmp_path / "a b#?%.wav", audio_s=LENGTH_S)
     media, embedded = media_of(str(clip), tmp_path, has_video=False, embed_bytes=1 << 22)
@@ -212,10 +207,9 @@ def test_an_embedded_file_plays_and_a_missing_one_is_reported(
         here.wait("document.querySelector('audio').duration > 11")
         here.page.keyboard.press("n")
         here.wait("document.querySelector('audio').currentTime === 0.5")
-    page = page_of(
-        tmp_path / "gone.html", timeline, str(clip), media_of(str(page), tmp_path, has_video=True, embed_bytes=0)[0]
-    )
+    page = page_of(tmp_path / "gone.html", timeline, str(clip), PageMedia("video", href="gone.mp4"))
     with visit(browser, page) as here:
         here.page.wait_for_selector("#media-notice:visible")
+        here.faults.clear()  # Chromium has logged that the file is missing
         here.page.keyboard.press("n")
         here.wait(f"{AT} === 0.5")
