@@ -166,7 +166,8 @@ def tag(
         str,
         typer.Option(
             "--format",
-            help="text for people; jsonl: lines of JSON; csv: a table of windows and events.",
+            help="text for people; jsonl: lines of JSON; csv: a table of windows and events; html: a page with player "
+            "and timeline.",
             metavar="NAME",
         ),
     ] = "text",
@@ -221,6 +222,16 @@ def tag(
         float | None,
         typer.Option(min=1, max=8000, help="Remove what is below this frequency: wind and hum.", metavar="HZ"),
     ] = None,
+    embed: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=500,
+            help="With --format html: put media files of up to MB megabytes into the page, so that it can be sent. "
+            "Larger files are linked.",
+            metavar="MB",
+        ),
+    ] = 0.0,
     raw: Annotated[
         str | None,
         typer.Option(
@@ -249,6 +260,7 @@ def tag(
         use=media_options(only, track, channel, gain_db, highpass_hz),
         conceal_s=conceal,
         raw=raw,
+        embed_bytes=round(embed * 1e6),
     )
     raise typer.Exit(run(command))
 

@@ -47,6 +47,8 @@ class TagCommand:
     """None for the configuration's `conceal_s`."""
     raw: str | None = None
     """FORMAT,RATE,CHANNELS of audio without a container."""
+    embed_bytes: int = 0
+    """The largest media file that is put into an HTML page."""
 
 
 def run(command: TagCommand) -> int:
@@ -78,7 +80,7 @@ def run(command: TagCommand) -> int:
             command.files,
             tagger,
             options,
-            lambda out: form.make(out, WriterOptions(kinds, command.output)),
+            lambda out: form.make(out, WriterOptions(kinds, command.output, command.embed_bytes)),
             command.output,
             decoder,
         )

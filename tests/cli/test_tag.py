@@ -166,3 +166,15 @@ def test_an_option_that_does_not_fit_a_file_fails_only_that_file(
     assert status == 1
     assert err == f"perceiverd: {mono}: its audio has 1 channel, and no channel 2\n"
     assert out.startswith(f"{stereo}\n")
+
+
+def test_tag_writes_a_page(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """`--format html` writes one page that links to the file; with `--embed` the file is in it."""
+    path, page = write_clip(tmp_path / "film.mp4", video_s=2, audio_s=2), tmp_path / "film.html"
+    tag = ("tag", path, "--model", tiny_model, "--format", "html", "--output", page)
+    assert perceiverd(*tag) == (0, "", "")
+    linked = page.read_text()
+    assert '"media":{"kind":"video","href":"film.mp4","type":null}' in linked
+    assert perceiverd(*tag, "--embed", 1) == (0, "", "")
+    assert '"media":{"kind":"video","href":null,"type":"video/mp4"}' in page.read_text()
+    assert page.stat().st_size > len(linked) + path.stat().st_size

@@ -13,11 +13,14 @@ from perceiverd.wire.records import FileEvent, FileSummary
 
 
 class TimelineWriter(Writer):
-    """The page of one file. Its links are relative to the folder of the output."""
+    """The page of one file."""
 
-    def __init__(self, out: TextIO, embed_bytes: int = 0) -> None:
-        """`embed_bytes`: media up to this size is put into the page; larger media is linked."""
-        self._out, self._embed_bytes = out, embed_bytes
+    def __init__(self, out: TextIO, folder: Path | None, embed_bytes: int = 0) -> None:
+        """`folder` is where the page will be, for its links; None if it is no file.
+
+        Media of up to `embed_bytes` is put into the page; larger media is linked.
+        """
+        self._out, self._folder, self._embed_bytes = out, folder, embed_bytes
         self._facts: FileFacts | None = None
         self._gathered: TimelineGatherer | None = None
 
@@ -41,19 +44,10 @@ class TimelineWriter(Writer):
         facts, timeline = self._facts, self._gathered.timeline()
         media, embedded = media_of(
             facts.address,
-            _folder(self._out),
+            self._folder,
             has_video="video" in facts.header.modalities,
             embed_bytes=self._embed_bytes,
         )
         write_page(
             self._out, timeline, summary_of(timeline, summary.file, summary.model.name, media, summary.error), embedded
         )
-
-
-def _folder(out: TextIO) -> Path | None:
-    """The folder of the file that is written; None if it is no file on a disk."""
-    try:
-        path = Path(f"/proc/self/fd/{out.fileno()}").readlink()
-    except OSError:  # also io.UnsupportedOperation: text in memory
-        return None
-    return path.parent if path.is_file() else None

@@ -96,6 +96,18 @@ def _parquet(out: IO[Any], options: WriterOptions) -> Writer:
     return ScoresParquet(out)
 
 
+def _html(out: IO[Any], options: WriterOptions) -> Writer:
+    from perceiverd.offline.timeline.writer import TimelineWriter
+
+    return TimelineWriter(out, options.target and options.target.parent, options.embed_bytes)
+
+
+def _html_index(folder: Path) -> None:
+    from perceiverd.offline.timeline.index import write_index
+
+    write_index(folder)
+
+
 _EVENTS: frozenset[RecordKind] = frozenset({"event"})
 _SCORES: frozenset[RecordKind] = frozenset({"scores"})
 _ALL = (
@@ -107,6 +119,7 @@ _ALL = (
     Format("audacity", ".audacity.txt", "Audacity labels", _audacity, _EVENTS, sorts=True),
     Format("raven", ".selections.txt", "Raven selection table", _raven, _EVENTS, sorts=True),
     Format("rttm", ".rttm", "RTTM", _rttm, _EVENTS, joins=True, sorts=True),
+    Format("html", ".html", "a page with player and timeline", _html, _EVENTS, finish=_html_index),
     Format(
         "parquet", ".parquet", "Parquet of all scores", _parquet, _SCORES, is_binary=True, extra=("pyarrow", "parquet")
     ),

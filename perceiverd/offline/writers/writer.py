@@ -34,6 +34,8 @@ class WriterOptions:
     """The records to write, if the format has a choice."""
     target: Path | None = None
     """Where the output will be when it is complete; until then it has another name. None if it is no file."""
+    embed_bytes: int = 0
+    """Put media up to this size into the output, if the format can; otherwise the output links to it."""
 
 
 @dataclass(frozen=True, slots=True)
