@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import msgspec
 
@@ -39,7 +39,7 @@ class Assembled:
         self._script = linked(f"{name}_main.js")
         self._policy = POLICY.format(script=_sha256(self._script), style=_sha256(self._style))
 
-    def write(self, out: TextIO, texts: Mapping[str, str], write_data: Callable[[TextIO], None]) -> None:
+    def write(self, out: IO[str], texts: Mapping[str, str], write_data: Callable[[IO[str]], None]) -> None:
         """Write the page. `texts` fill the template's places; `write_data` writes the blocks of data.
 
         Each text must be HTML already: see `text` and `json_block`.
@@ -93,18 +93,18 @@ def json_text(value: Any) -> str:
     return encoded.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def write_json(out: TextIO, name: str, value: Any) -> None:
+def write_json(out: IO[str], name: str, value: Any) -> None:
     """A block of JSON."""
     out.write(f'<script type="application/json" id="{name}">{json_text(value)}</script>\n')
 
 
-def write_packed(out: TextIO, name: str, *arrays: bytes) -> None:
+def write_packed(out: IO[str], name: str, *arrays: bytes) -> None:
     """A block of bytes, compressed by zlib, as base64."""
     packed = base64.b64encode(zlib.compress(b"".join(arrays), 9)).decode()
     out.write(f'<script type="text/plain" id="{name}">{packed}</script>\n')
 
 
-def write_bytes(out: TextIO, name: str, pieces: Iterable[bytes]) -> None:
+def write_bytes(out: IO[str], name: str, pieces: Iterable[bytes]) -> None:
     """A block of bytes as base64. All pieces but the last have a length that is a multiple of 3."""
     out.write(f'<script type="text/plain" id="{name}">')
     out.writelines(base64.b64encode(piece).decode() for piece in pieces)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 from urllib.parse import quote
 
 import msgspec
@@ -84,7 +84,7 @@ def _row(path: str, summary: PageSummary, names: dict[str, int]) -> list[Any]:
     return [quote(os.fsencode(path)), summary.file, summary.duration_s, summary.error, labels]
 
 
-def _write(out: TextIO, folder: Path, index: dict[str, Any]) -> None:
+def _write(out: IO[str], folder: Path, index: dict[str, Any]) -> None:
     name = os.fsencode(folder.absolute().name or "/").decode(errors="replace")
     title = text(f"{name} - labels").removeprefix("<bdi>").removesuffix("</bdi>")
     texts = {"version": __version__, "title": title, "name": text(name)}

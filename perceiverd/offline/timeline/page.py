@@ -7,7 +7,7 @@ import mimetypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import IO, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -110,11 +110,11 @@ def media_of(address: str, folder: Path | None, *, has_video: bool, embed_bytes:
     return (PageMedia(kind, href=_href(path, folder)) if folder else PageMedia(None)), None
 
 
-def write_page(out: TextIO, timeline: Timeline, summary: PageSummary, embedded: Path | None = None) -> None:
+def write_page(out: IO[str], timeline: Timeline, summary: PageSummary, embedded: Path | None = None) -> None:
     """Write the page. Raises OSError if the embedded file cannot be read."""
     name = summary.file.rstrip("/").rpartition("/")[2] or summary.file
 
-    def data(out: TextIO) -> None:
+    def data(out: IO[str]) -> None:
         _write_timeline(out, timeline)
         if embedded:
             write_bytes(out, "media", _pieces(embedded))
@@ -128,7 +128,7 @@ def write_page(out: TextIO, timeline: Timeline, summary: PageSummary, embedded: 
     assembled("timeline").write(out, texts, data)
 
 
-def _write_timeline(out: TextIO, timeline: Timeline) -> None:
+def _write_timeline(out: IO[str], timeline: Timeline) -> None:
     sound, events = timeline.sound, timeline.events
     rows = {each.label.index: row for row, each in enumerate(timeline.labels)}
     write_json(

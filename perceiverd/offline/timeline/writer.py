@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from perceiverd.core.media import NS_PER_S
 from perceiverd.offline.timeline.page import media_of, summary_of, write_page
@@ -15,7 +15,7 @@ from perceiverd.wire.records import FileEvent, FileSummary
 class TimelineWriter(Writer):
     """The page of one file."""
 
-    def __init__(self, out: TextIO, folder: Path | None, embed_bytes: int = 0) -> None:
+    def __init__(self, out: IO[str], folder: Path | None, embed_bytes: int = 0) -> None:
         """`folder` is where the page will be, for its links; None if it is no file.
 
         Media of up to `embed_bytes` is put into the page; larger media is linked.
