@@ -6,20 +6,27 @@ from importlib.resources import files
 
 import pytest
 
-LIBRARIES = {"av", "cv2", "numpy", "rich", "torch", "zmq"}
+LIBRARIES = {"av", "cv2", "numpy", "onnx", "onnxruntime", "rich", "torch", "zmq"}
 LOADED = {
     "perceiverd.wire": {"zmq"},  # the public API: what every subscriber pays
     "perceiverd.cli.app": set(),  # `--help` answers at once; each command imports what it needs
     "perceiverd.config": {"numpy"},
     "perceiverd.sources": set(),
     "perceiverd.sources.process.worker": {"numpy", "zmq"},  # the kind of source loads av or cv2 when it opens
-    "perceiverd.daemon.daemon": {"numpy", "zmq"},  # torch is loaded with the model, after the configuration is checked
-    "perceiverd.offline.tag": {"numpy", "rich", "torch", "zmq"},
+    "perceiverd.daemon.daemon": {
+        "numpy",
+        "zmq",
+    },  # the engine comes with the model, after the configuration is checked
+    "perceiverd.offline.tag": {"numpy", "rich", "zmq"},
     "perceiverd.pipeline.windower": {"numpy"},
     "perceiverd.mqtt.bridge": {"zmq"},
     "perceiverd.history": {"zmq"},  # what reads the store
     "perceiverd.history.service": {"numpy", "zmq"},
     "perceiverd.model.card": {"numpy"},
+    "perceiverd.model.engine_choice": {"numpy"},
+    "perceiverd.model.export": {"numpy"},
+    "perceiverd.model.onnx_engine": {"numpy", "onnxruntime"},
+    "perceiverd.pipeline.tagger": {"numpy"},
 }
 
 

@@ -30,7 +30,7 @@ from perceiverd.model.encoding import audio_tokens, video_tokens
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.inference import Inference
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.pipeline.tagger import device_of
+from perceiverd.model.torch_engine import device_of
 
 PUBLIC = "public"
 """The public checkpoint's sizes, with random weights: to measure the time needs no download."""

@@ -18,6 +18,7 @@ from perceiverd.cli.console import (
     CONFIG_HELP,
     DEVICE,
     ENDPOINT,
+    ENGINE,
     EXIT_CONFIG,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -192,6 +193,7 @@ def tag(
     ] = None,
     model: Annotated[str | None, MODEL] = None,
     device: Annotated[str, DEVICE] = "auto",
+    engine: Annotated[Literal["auto", "torch", "onnxruntime"], ENGINE] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Windows that the network scores together.", metavar="N")] = 16,
     conceal: Annotated[
         float | None,
@@ -255,6 +257,7 @@ def tag(
         config=config,
         model=model,
         device=device,
+        engine=engine,
         batch=batch,
         output=into,
         use=media_options(only, track, channel, gain_db, highpass_hz),

@@ -32,6 +32,7 @@ EXIT_BROKEN_PIPE = 141
 
 MODEL = typer.Option(help="Name of a bundled or imported model, or a model's folder.", metavar="NAME|FOLDER")
 DEVICE = typer.Option(help="auto (the first GPU, otherwise the CPU), cpu, cuda or cuda:N.", metavar="DEVICE")
+ENGINE = typer.Option(help="What computes the network; auto is onnxruntime on a CPU and torch on a GPU.")
 ENDPOINT_HELP = "The daemon's endpoint: ipc://PATH or tcp://HOST:PORT."
 ENDPOINT = typer.Argument(help=ENDPOINT_HELP, metavar="ENDPOINT")
 SERVER_KEY = typer.Option(help="The daemon's public key file, if the daemon encrypts.", metavar="FILE")

@@ -19,7 +19,7 @@ def group(text: str) -> typer.Typer:
     return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
 
 
-models = group("List, describe, verify and import models.")
+models = group("List, describe, verify, import and export models.")
 bridges = group("Forward labels to other systems (MQTT, Home Assistant).")
 configs = group("Check, print and describe a configuration.")
 keys = group("Make keys for encrypted labels.")
@@ -69,6 +69,21 @@ def import_model(
     from perceiverd.cli import models
 
     models.import_model(source, into, licence)
+
+
+@models.command()
+@output()
+def export(
+    name: Annotated[str | None, MODEL_NAME] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the graph and a copy of the weights. Default: the model's.", metavar="FOLDER"),
+    ] = None,
+) -> None:
+    """Write a model as an ONNX graph, model.onnx, for other programs. Its weights stay in model.safetensors."""
+    from perceiverd.cli import models
+
+    models.export(name, into)
 
 
 @configs.command()

@@ -1,4 +1,4 @@
-"""`perceiverd models`: list, describe, verify and import models. Loads torch only to verify and to import."""
+"""`perceiverd models`: list, describe, verify, import and export models. Loads torch only to verify and to import."""
 
 from __future__ import annotations
 
@@ -59,3 +59,19 @@ def import_model(source: str, folder: Path | None, licence: str | None) -> None:
 
     installed = hub.install(source, folder, licence)
     print(f"{installed.name}: {len(installed.labels)} labels, {installed.licence}, in {installed.folder}")
+
+
+def export(name: str | None, folder: Path | None) -> None:
+    """Write a model's ONNX graph into `folder`, or beside its weights if None. Raises ModelError."""
+    from perceiverd.model.export import export
+
+    found = card.load_card(name or card.DEFAULT)
+    file = export(found, folder)
+    inputs = []
+    if audio := found.geometry.audio:
+        inputs.append(f"audio (batch, {audio.samples}) float32")
+    if video := found.geometry.video:
+        inputs.append(f"video (batch, {video.frames}, {video.height}, {video.width}, 3) uint8")
+    print(f"{file}: {file.stat().st_size / 1e3:.0f} kB; the weights are in model.safetensors beside it")
+    print(f"inputs    {', '.join(inputs)}")
+    print(f"output    logits (batch, {found.geometry.classes}) float32, before calibration")

@@ -13,11 +13,11 @@ from perceiverd.config import Config, load
 from perceiverd.core.errors import ConfigError, PerceiverdError
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
+from perceiverd.model.engine import DEVICE_PATTERN, EngineName
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.writers.formats import Format, chosen
 from perceiverd.offline.writers.writer import RecordKind, WriterOptions
-from perceiverd.pipeline.device import DEVICE_PATTERN
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.sources.specs import MediaOptions, RawFormat
@@ -39,6 +39,7 @@ class TagCommand:
     model: str | None
     """None for the default model."""
     device: str
+    engine: EngineName
     batch: int
     output: Path | None
     """None for standard output."""
@@ -75,7 +76,7 @@ def run(command: TagCommand) -> int:
     )
     with Decoder(card.geometry.media_format, _raw(command.raw)) as decoder:
         decoder.start()
-        tagger = Tagger(card, command.device)
+        tagger = Tagger(card, command.device, engine=command.engine)
         return tag.tag(
             command.files,
             tagger,

@@ -38,6 +38,8 @@ EVENTS: Mapping[str, str] = {
     "history-stopping": "The history ends.",
     "history-write-failed": "Nothing can be stored now. What was received waits for the next try; `lost` was dropped.",
     "history-write-recovered": "The history is stored again, with all that has waited.",
+    # model
+    "engine-unusable": "ONNX Runtime is installed but cannot be loaded. PyTorch does its work.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
     "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",

@@ -173,16 +173,26 @@ class Daemon:
         began_s, card = time.monotonic(), self._card
         self._notifier.extend(START_S)
         self._notifier.status(f"loading the model {card.name}")
-        from perceiverd.pipeline.tagger import Tagger  # torch: importing this module must not load it
+        from perceiverd.pipeline.tagger import Tagger
 
         self._identity = Identity(messages.Model(card.name, card.sha256), self._up_since)
-        self._tagger: Tagger = Tagger(card, self._config.model.device, self._config.model.threads)
+        model = self._config.model
+        self._tagger: Tagger = Tagger(card, model.device, model.threads, model.engine)
         self._tagger.warm_up()
-        # Torch's many objects stay for ever. Searching them for garbage would hold up the loop now and then, and the
-        # exit by a second.
+        # The engine's many objects stay for ever. Searching them for garbage would hold up the loop now and then, and
+        # the exit by a second.
         gc.freeze()
         took_s = f"{time.monotonic() - began_s:.1f}"
-        log_event(logger, logging.INFO, "model-loaded", name=card.name, sha256=card.sha256, took_s=took_s)
+        log_event(
+            logger,
+            logging.INFO,
+            "model-loaded",
+            name=card.name,
+            sha256=card.sha256,
+            took_s=took_s,
+            engine=self._tagger.engine,
+            device=self._tagger.device,
+        )
 
     def _stream(self, name: str) -> StreamState:
         return StreamState(

@@ -38,11 +38,11 @@ def check(settings: Config) -> Iterator[Finding]:
 
 
 def _load_and_time(card: Card, settings: Config) -> Iterator[Finding]:
-    from perceiverd.pipeline.tagger import Tagger  # loads torch
+    from perceiverd.pipeline.tagger import Tagger
 
     began_s = time.monotonic()
     try:
-        tagger = Tagger(card, settings.model.device, settings.model.threads)
+        tagger = Tagger(card, settings.model.device, settings.model.threads, settings.model.engine)
     except ModelError as error:
         yield Finding("model", "fault", str(error), "install perceiverd again, or fetch the model again")
         return
@@ -52,7 +52,8 @@ def _load_and_time(card: Card, settings: Config) -> Iterator[Finding]:
     one, many = ([Window.empty(card.geometry)] * count for count in (1, BATCH))
     tagger.tag(many)
     loaded_s = time.monotonic() - began_s
-    what = f"{card.name} is complete (sha256 {card.sha256[:12]}), loads in {loaded_s:.1f} s and runs on {tagger.device}"
+    runs = f"runs in {tagger.engine} on {tagger.device}"
+    what = f"{card.name} is complete (sha256 {card.sha256[:12]}), loads in {loaded_s:.1f} s and {runs}"
     yield Finding("model", "ok", what)
     one_s, many_s = (_median_s(partial(tagger.tag, batch)) for batch in (one, many))
     yield speed(settings, one_s, many_s)

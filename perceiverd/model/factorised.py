@@ -21,18 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from perceiverd.model.attention import CrossAttend
+from perceiverd.model.blocks import block_cost, block_width, choose_block
 
-CHANNEL_MULTIPLE = 8
-"""Channels of u within a block are padded to a multiple of this: a kernel was a fifth slower with 71 than with 72."""
-MERGE_COST = 120
-"""Cost of merging one number of a block's result, in multiply-adds of a matrix product; a rough measurement."""
 MAX_SCORES = 2**24
 """Scores held at once if no kernel attends to the blocks. The public checkpoint's sizes have 41 million."""
 
@@ -153,22 +149,6 @@ class TokenGrid:
         x = x.unflatten(1, [n for pair in zip(self.counts, self.block, strict=True) for n in pair])
         axes = range(len(self.grid))
         return x.permute(0, *(2 * axis + 1 for axis in axes), *(2 * axis + 2 for axis in axes), -1)
-
-
-def block_width(content: int, block: Sequence[int]) -> int:
-    """Channels of u within a block, padded to a multiple of CHANNEL_MULTIPLE."""
-    return -(-(content + sum(block)) // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
-
-
-def choose_block(grid: Sequence[int], content: int, rows: int) -> tuple[int, ...]:
-    """The cheapest block that divides the grid: large blocks have wide tokens, small ones need much merging."""
-    divisors = [[b for b in range(1, n + 1) if n % b == 0] for n in grid]
-    return min(product(*divisors), key=lambda block: block_cost(block, content, rows))
-
-
-def block_cost(block: Sequence[int], content: int, rows: int) -> float:
-    """Cost of one token in such a block, in multiply-adds: score and weighted sum for each row, and its merging."""
-    return block_width(content, block) * rows * (2 + MERGE_COST / math.prod(block))
 
 
 def attend_blocks(queries: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -201,8 +201,8 @@ class CutFrames:
     """The media times for which frames are missing, beyond the usual time from one frame to the next."""
 
 
-def stacked(frames: list[Frame]) -> NDArray[np.uint8]:
-    return np.stack([frame.pixels for frame in frames])  # (frames, H, W, 3)
+def pixels_of(frames: list[Frame]) -> tuple[NDArray[np.uint8], ...]:
+    return tuple(frame.pixels for frame in frames)
 
 
 class FrameTrack(_Track[Frame]):

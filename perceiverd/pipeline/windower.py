@@ -19,7 +19,7 @@ from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, end_of
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.conceal import Span
 from perceiverd.pipeline.joined import JoinedChunks
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, pixels_of
 
 MissingReason = Literal["no track", "hole", "late", "too far apart"]
 """Why a window lacks a modality: nothing of it has ever come; too much of it is missing, or its source has reported a
@@ -50,8 +50,8 @@ class Window:
     end_ns: int
     audio: NDArray[np.float32] | None = field(repr=False)
     """(samples,), -1..1, at the model's rate."""
-    video: NDArray[np.uint8] | None = field(repr=False)
-    """(frames, height, width, 3), RGB, 0..255."""
+    pictures: Sequence[NDArray[np.uint8]] | NDArray[np.uint8] | None = field(repr=False)
+    """The frames, each (height, width, 3), RGB, 0..255. A frame of two windows is the same object in both."""
     skew: Skew | None = None
     """By the capture times of both; None if one is missing or was padded."""
     holes_ns: Mapping[str, Sequence[Span]] = field(default_factory=dict, repr=False)
@@ -67,13 +67,19 @@ class Window:
             start_ns=0,
             end_ns=geometry.window_ns,
             audio=np.zeros(audio.samples, np.float32) if audio else None,
-            video=np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
+            pictures=np.zeros((video.frames, video.height, video.width, 3), np.uint8) if video else None,
         )
+
+    @property
+    def video(self) -> NDArray[np.uint8] | None:
+        """(frames, height, width, 3): a copy of the pictures."""
+        return None if self.pictures is None else np.stack(list(self.pictures))
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that are present."""
-        return tuple(name for name in ("audio", "video") if getattr(self, name) is not None)
+        present = {"audio": self.audio is not None, "video": self.pictures is not None}
+        return tuple(name for name, there in present.items() if there)
 
     @property
     def filled_ms(self) -> dict[str, float]:
@@ -248,7 +254,7 @@ class Windower:
             start_ns,
             start_ns + self._window_ns,
             audio=chunks.samples() if chunks else None,
-            video=stacked(frames.frames) if frames else None,
+            pictures=pixels_of(frames.frames) if frames else None,
             skew=self._skew(chunks, frames.frames) if chunks and frames else None,
             holes_ns={modality: each for modality, each in holes_ns.items() if each},
             missing=self._reasons(start_ns, audio=chunks, video=frames),
@@ -298,7 +304,7 @@ class Windower:
             start_ns,
             end_ns,
             audio=chunks.padded() if chunks else None,
-            video=stacked(frames) if frames else None,
+            pictures=pixels_of(frames) if frames else None,
             holes_ns={"audio": holes_ns} if holes_ns else {},
             missing=self._reasons(start_ns, audio=chunks, video=frames),
         )

@@ -10,7 +10,6 @@ import torch
 
 from perceiverd.model.encoding import (
     audio_tokens,
-    axis_features,
     log_mel,
     mel_matrix,
     position_factors,
@@ -18,6 +17,7 @@ from perceiverd.model.encoding import (
     video_tokens,
 )
 from perceiverd.model.geometry import Audio, Modality, Video
+from perceiverd.model.tables import axis_features
 
 
 def test_fourier_features_are_those_of_the_paper() -> None:

@@ -12,7 +12,8 @@ from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import save_model
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.pipeline.tagger import Tagger, device_of
+from perceiverd.model.torch_engine import device_of
+from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
 
 GEOMETRY = Geometry(

@@ -5,7 +5,7 @@ import pytest
 
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, end_of
 from perceiverd.model.geometry import Audio, Video
-from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, stacked
+from perceiverd.pipeline.tracks import ChunkTrack, FrameTrack, pixels_of
 
 MS = NS_PER_S // 1_000
 AUDIO = Audio(rate_hz=1_000, samples=70, form="raw", patch=(7,), bands=2)
@@ -92,7 +92,7 @@ def test_each_tick_gets_the_nearest_frame() -> None:
         track.add(frame(at_ms))
     cut = track.cut(0)
     assert cut is not None and [each.start_ns // MS for each in cut.frames] == [40, 160]
-    assert stacked(cut.frames).shape == (2, 3, 5, 3) and cut.holes_ns == []
+    assert [each.shape for each in pixels_of(cut.frames)] == [(3, 5, 3)] * 2 and cut.holes_ns == []
     assert track.decided(0)
 
 

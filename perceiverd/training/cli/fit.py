@@ -232,7 +232,7 @@ def fit(
     import torch
 
     from perceiverd.evaluation.manifest import files_in, read
-    from perceiverd.pipeline.device import DEVICE_PATTERN
+    from perceiverd.model.engine import DEVICE_PATTERN
     from perceiverd.training.finetune import job
     from perceiverd.training.finetune.settings import FinetuneSettings, load, overridden
     from perceiverd.training.finetune.task import FitTask, default_cache, known_labels

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import ontology
-from perceiverd.model.encoding import MEL_CENTRE, MEL_SPREAD
 from perceiverd.model.perceiver import Convolution, Perceiver, Stem
 from perceiverd.model.senses import Sense, SensesHead
+from perceiverd.model.tables import MEL_CENTRE, MEL_SPREAD
 from perceiverd.training.teachers import efficientnet, yamnet
 
 RARER = 3.0

@@ -1,0 +1,94 @@
+"""Which form of a cross-attend is cheaper, and into which blocks a grid of tokens is cut. Numbers only: loads no torch.
+
+`factorised` explains what blocks are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from perceiverd.model.geometry import Geometry, Modality, Trunk
+
+CHANNEL_MULTIPLE = 8
+"""Channels of u within a block are padded to a multiple of this: a kernel was a fifth slower with 71 than with 72."""
+MERGE_COST = 120
+"""Cost of merging one number of a block's result, in multiply-adds of a matrix product; a rough measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """How the grid of one modality is cut."""
+
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    """Tokens of a block along each axis."""
+    content: int
+    """Channels of a token's content."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Blocks along each axis."""
+        return tuple(n // b for n, b in zip(self.grid, self.block, strict=True))
+
+    @property
+    def width(self) -> int:
+        """Channels of u within a block, zero padding included."""
+        return block_width(self.content, self.block)
+
+    @property
+    def padding(self) -> int:
+        """Channels of u that are always zero."""
+        return self.width - self.content - sum(self.block)
+
+
+def block_width(content: int, block: Sequence[int]) -> int:
+    """Channels of u within a block, padded to a multiple of CHANNEL_MULTIPLE."""
+    return -(-(content + sum(block)) // CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE
+
+
+def choose_block(grid: Sequence[int], content: int, rows: int) -> tuple[int, ...]:
+    """The cheapest block that divides the grid: large blocks have wide tokens, small ones need much merging."""
+    divisors = [[b for b in range(1, n + 1) if n % b == 0] for n in grid]
+    return min(product(*divisors), key=lambda block: block_cost(block, content, rows))
+
+
+def block_cost(block: Sequence[int], content: int, rows: int) -> float:
+    """Cost of one token in such a block, in multiply-adds: score and weighted sum for each row, and its merging."""
+    return block_width(content, block) * rows * (2 + MERGE_COST / math.prod(block))
+
+
+def is_factorised_cheaper(geometry: Geometry) -> bool:
+    """Whether the factorised form of a cross-attend takes fewer multiply-adds than the plain one."""
+    return factorised_cost(geometry) < plain_cost(geometry)
+
+
+def cross_width(geometry: Geometry) -> int:
+    """Query, key and value channels of a cross-attend."""
+    return geometry.trunk.cross_width or token_width(geometry.modalities, geometry.trunk)
+
+
+def token_width(modalities: Sequence[Modality], trunk: Trunk) -> int:
+    """Channels of a token in the byte array."""
+    return max(modality.width for modality in modalities) + trunk.modality_channels
+
+
+def plain_cost(geometry: Geometry) -> float:
+    """Multiply-adds of a cross-attend that projects every token, scores it and adds it up."""
+    width, channels = cross_width(geometry), token_width(geometry.modalities, geometry.trunk)
+    tokens = sum(modality.tokens for modality in geometry.modalities)
+    return float(tokens * 2 * width * (channels + geometry.trunk.latents))
+
+
+def factorised_cost(geometry: Geometry) -> float:
+    """Multiply-adds of its factorised form: reading narrow tokens, and the tables of each grid."""
+    heads = geometry.trunk.cross_heads
+    width, rows = cross_width(geometry) // heads, geometry.trunk.latents * heads
+    total = 0.0
+    for modality in geometry.modalities:
+        block = choose_block(modality.grid, modality.content, rows)
+        total += modality.tokens * block_cost(block, modality.content, rows)
+        total += 2 * rows * width * (modality.content + sum(modality.grid))
+    return total

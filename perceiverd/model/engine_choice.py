@@ -1,0 +1,56 @@
+"""Chooses and loads the engine of a model: ONNX Runtime or PyTorch. Importing it loads neither."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.core.logs import log_event
+from perceiverd.model.card import Card
+from perceiverd.model.engine import DEVICE_PATTERN, Engine, EngineName
+
+logger = logging.getLogger("perceiverd.model")
+
+NVIDIA_DEVICE = Path("/dev/nvidiactl")
+"""Exists if the driver of an NVIDIA GPU is loaded."""
+
+
+def load_engine(card: Card, engine: EngineName = "auto", device: str = "auto", threads: int = 0) -> Engine:
+    """The network of a card. `auto` takes ONNX Runtime on a CPU, if it is installed, and PyTorch on a GPU.
+
+    `threads`: CPU threads, 0 for as many as there are cores. Raises ModelError if the model is broken, ConfigError if
+    the engine or the device is missing.
+    """
+    if not DEVICE_PATTERN.fullmatch(device):
+        raise ConfigError(f"device {device!r} is not auto, cpu, cuda or cuda:N")
+    if engine == "onnxruntime" and device.startswith("cuda"):
+        raise ConfigError(f'engine onnxruntime runs on the CPU only; for device {device} use engine "torch"')
+    if engine == "torch" or (engine == "auto" and not _prefers_onnxruntime(device)):
+        from perceiverd.model.torch_engine import TorchEngine
+
+        return TorchEngine(card, device, threads)
+    try:
+        from perceiverd.model.onnx_engine import OnnxEngine
+    except ImportError as error:
+        if engine == "auto":
+            log_event(logger, logging.WARNING, "engine-unusable", engine="onnxruntime", used="torch", error=error)
+            from perceiverd.model.torch_engine import TorchEngine
+
+            return TorchEngine(card, device, threads)
+        raise ConfigError(f"engine onnxruntime cannot be loaded ({error}); pip install onnxruntime") from error
+    return OnnxEngine(card, threads)
+
+
+def _prefers_onnxruntime(device: str) -> bool:
+    if device.startswith("cuda") or importlib.util.find_spec("onnxruntime") is None:
+        return False
+    return device == "cpu" or not may_have_gpu()
+
+
+def may_have_gpu() -> bool:
+    """Whether torch might find a GPU: there is a driver, and torch has its part for CUDA. Does not load torch."""
+    spec = importlib.util.find_spec("torch")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return NVIDIA_DEVICE.exists() and any((Path(folder) / "lib" / "libtorch_cuda.so").exists() for folder in folders)

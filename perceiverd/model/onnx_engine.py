@@ -1,0 +1,115 @@
+"""The network in ONNX Runtime, on the CPU. The graph is built from the card; the weights stay in the model's file.
+
+Importing it loads ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from perceiverd.core.errors import ModelError
+from perceiverd.model.blocks import is_factorised_cheaper
+from perceiverd.model.card import Card
+from perceiverd.model.engine import Feature, Form
+from perceiverd.model.graph import network
+from perceiverd.model.graph.builder import GraphBuilder
+from perceiverd.model.graph.weights import WeightsIndex, read_index
+
+MAX_LATENTS = 4096
+"""Latents that go through the network together, unless one window has more: memory does not grow with the batch."""
+MAX_FRAMES = 8
+"""Frames that go through the stem together: its first layers need 3 MB for each, and more at once are no faster."""
+ERROR = 3
+"""Of ONNX Runtime's log levels. Its warnings are about graphs, which users cannot change."""
+
+
+class OnnxEngine:
+    """See `engine.Engine`."""
+
+    name = "onnxruntime"
+    device = "cpu"
+
+    def __init__(self, card: Card, threads: int = 0, factorised: bool | None = None) -> None:
+        """`factorised`: the form of the cross-attends; None takes the cheaper one. Raises ModelError."""
+        self._card = card
+        self._weights: WeightsIndex = read_index(card)
+        self._factorised = is_factorised_cheaper(card.geometry) if factorised is None else factorised
+        self.form: Form = "factorised" if self._factorised else "plain"
+        self._options = _options(card, threads or len(os.sched_getaffinity(0)))
+        self._windows = max(1, MAX_LATENTS // card.geometry.trunk.latents)
+        self._check()
+        video = card.geometry.video
+        self.has_features = bool(video and video.stem)
+        self._frames = self._frames_session() if self.has_features else None
+        self._trunks: dict[frozenset[str], onnxruntime.InferenceSession] = {}
+        self._trunk(frozenset(modality.name for modality in card.geometry.modalities))
+
+    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
+        """Of each frame (H, W, 3): (tokens of a frame, channels)."""
+        assert self._frames
+        found: list[Feature] = []
+        for first in range(0, len(frames), MAX_FRAMES):
+            inputs = {network.FRAMES: np.stack(frames[first : first + MAX_FRAMES])}
+            # Copies, because a part of an array holds all of it.
+            found += [each.copy() for each in self._frames.run(None, inputs)[0]]
+        return found
+
+    def logits(
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, classes); see `engine.Engine.logits`."""
+        batch, parts = max(len(media) for media in (audio, video) if media is not None), []
+        for first in range(0, batch, self._windows):
+            some, media = slice(first, first + self._windows), {}
+            if audio is not None:
+                media[network.AUDIO] = audio[some]
+            if video is not None:
+                media[network.VIDEO] = np.array(video[some])
+            parts.append(self._trunk(frozenset(media)).run(None, media)[0])
+        found: NDArray[np.float32] = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return found
+
+    def _trunk(self, present: frozenset[str]) -> onnxruntime.InferenceSession:
+        """What scores windows with these modalities. The first window of another kind has it built: some 30 ms."""
+        if present not in self._trunks:
+            g = GraphBuilder(self._weights)
+            network.trunk_graph(g, self._card.geometry, present, factorised=self._factorised)
+            self._trunks[present] = self._session(g)
+        return self._trunks[present]
+
+    def _frames_session(self) -> onnxruntime.InferenceSession:
+        g = GraphBuilder(self._weights)
+        assert self._card.geometry.video
+        network.frames_graph(g, self._card.geometry.video)
+        return self._session(g)
+
+    def _session(self, g: GraphBuilder) -> onnxruntime.InferenceSession:
+        try:
+            return onnxruntime.InferenceSession(
+                g.model(self._card.name), self._options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its errors have no common type
+            raise ModelError(f"{self._card.folder}: ONNX Runtime cannot load the network ({error})") from error
+
+    def _check(self) -> None:
+        """Raises ModelError unless the file has exactly the tensors that the geometry needs."""
+        g = GraphBuilder(self._weights)
+        network.whole_graph(g, self._card.geometry, factorised=self._factorised)
+        self._weights.check_all_used(g.used)
+
+
+def _options(card: Card, threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = ERROR
+    # An arena would keep the memory of the largest batch for ever.
+    options.enable_cpu_mem_arena = False
+    # Threads that spin while they wait take the cores from others; see docs/decisions/0011.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(card.folder))
+    return options

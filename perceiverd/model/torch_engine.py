@@ -1,0 +1,76 @@
+"""The network in PyTorch, on a CPU or a GPU. Importing it loads torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.model.card import Card
+from perceiverd.model.checkpoint import load_network
+from perceiverd.model.encoding import audio_tokens, video_tokens
+from perceiverd.model.engine import DEVICE_PATTERN, Feature, Form
+from perceiverd.model.inference import Inference
+
+
+class TorchEngine:
+    """See `engine.Engine`."""
+
+    name = "torch"
+    has_features = False
+
+    def __init__(self, card: Card, device: str = "auto", threads: int = 0, factorised: bool | None = None) -> None:
+        """`factorised`: the form of the cross-attends; None takes the cheaper one.
+
+        Raises ModelError if the model is broken, ConfigError if the device is missing.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        self._device = device_of(device)
+        self.device = str(self._device)
+        self._geometry = card.geometry
+        self._network = Inference(load_network(card).to(self._device), factorised)
+        self.form: Form = "factorised" if self._network.factorised else "plain"
+
+    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
+        """Never called: here the stem is a part of the network."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def logits(
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, classes); see `engine.Engine.logits`."""
+        contents: dict[str, Tensor] = {}
+        if audio is not None:
+            assert self._geometry.audio
+            contents["audio"] = audio_tokens(torch.from_numpy(audio).to(self._device), self._geometry.audio)
+        if video is not None:
+            assert self._geometry.video
+            frames = torch.from_numpy(np.array(video)).to(self._device)  # (B, T, H, W, 3)
+            contents["video"] = video_tokens(frames, self._geometry.video)
+        found: NDArray[np.float32] = self._network(contents).float().cpu().numpy()
+        return found
+
+
+def device_of(name: str, index: int | None = None) -> torch.device:
+    """The device of this name; `auto` is a GPU if torch finds one. `index` is the GPU of `auto` and `cuda`.
+
+    Raises ConfigError if the name is unknown, or if the device is missing.
+    """
+    if not DEVICE_PATTERN.fullmatch(name):
+        raise ConfigError(f"device {name!r} is not auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not count):
+        return torch.device("cpu")
+    device = torch.device("cuda" if name == "auto" else name)
+    if ":" not in name and index is not None:
+        device = torch.device("cuda", index)
+    if (device.index or 0) >= count:
+        found = f"only {count} CUDA devices" if count else "no CUDA"
+        raise ConfigError(f"device {name}: torch finds {found} here; use cpu or auto")
+    return device
