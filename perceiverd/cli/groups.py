@@ -89,7 +89,7 @@ def export(
 @configs.command()
 @output()
 def check(file: Annotated[Path, typer.Argument(help=CONFIG_HELP, metavar="FILE")]) -> None:
-    """Check whether the daemon accepts this file. The exit status is 78 if it does not.
+    """Check whether the daemon accepts this file. The exit status is that of `run`.
 
     Problems outside the file, such as missing keys or folders, are printed as notes. `perceiverd doctor` checks those.
     """

@@ -29,6 +29,10 @@ SOCKET_UMASK = 0o117
 """A new socket file gets 660: its owner and its group may connect, nobody else."""
 
 
+class EndpointInUseError(WireError):
+    """Another program publishes there."""
+
+
 class Binding:
     """An endpoint to which sockets are bound, one after the other."""
 
@@ -69,17 +73,23 @@ def _path_of(endpoint: str) -> Path | None:
 
 
 def check(endpoint: str) -> None:
-    """Raises WireError if no socket can be bound there. Changes nothing, and does not see another daemon."""
+    """Raises WireError if no socket can be bound there, EndpointInUseError if there is one already. Keeps nothing."""
     try:
-        if path := _path_of(endpoint):
-            _is_taken(path)
-    except OSError as error:
+        if (path := _path_of(endpoint)) is None:
+            with zmq.Context(io_threads=1) as context, context.socket(zmq.PUB) as socket_:
+                socket_.bind(endpoint)
+        elif _is_taken(path) and _is_alive(path):
+            raise OSError(errno.EADDRINUSE, "")
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, "")
+    except (OSError, zmq.ZMQError) as error:
         raise _refused(endpoint, error) from error
 
 
 def _refused(endpoint: str, error: OSError | zmq.ZMQError) -> WireError:
     hint = HINTS.get(error.errno or 0, error.strerror or str(error))
-    return WireError(f"cannot publish at {endpoint}: {hint}")
+    kind = EndpointInUseError if error.errno == errno.EADDRINUSE else WireError
+    return kind(f"cannot publish at {endpoint}: {hint}")
 
 
 def _is_taken(path: Path) -> bool:
@@ -104,12 +114,18 @@ def _make_room(path: Path) -> None:
     """
     if not _is_taken(path):
         return
+    if _is_alive(path):
+        raise OSError(errno.EADDRINUSE, "")
+    log_event(logger, logging.INFO, "stale-socket-removed", path=str(path))
+    path.unlink(missing_ok=True)
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether a program listens at this socket. Raises OSError if this user may not ask."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            log_event(logger, logging.INFO, "stale-socket-removed", path=str(path))
-            path.unlink(missing_ok=True)
-            return
-    raise OSError(errno.EADDRINUSE, "")
+            return False
+    return True

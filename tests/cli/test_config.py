@@ -1,6 +1,7 @@
 """`perceiverd config`, and `run` with a configuration that cannot be used."""
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,7 @@ def test_the_schema_of_the_configuration_is_printed(perceiverd: Perceiverd) -> N
         (os.mkdir, "is a directory"),
         (Path.touch, "is empty (0 bytes)"),
         (lambda _: None, "there is no such file"),
+        (lambda path: path.write_text("no media, only text\n" * 99), "is neither audio nor video"),
     ],
 )
 def test_check_names_the_fault_of_a_file(
@@ -112,3 +114,45 @@ def test_a_socket_path_that_is_too_long_is_refused(perceiverd: Perceiverd, tmp_p
         assert status == 78
         assert err.startswith(f"perceiverd: {file}: $.publish.endpoint: the path of a socket has at most 107 bytes")
         assert err.count("\n") == 1
+
+
+def test_check_refuses_the_endpoint_that_run_refuses(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """A missing folder, and a file in the place of the socket, end both with 1 and the same line."""
+    file = tmp_path / "c.toml"
+    (tmp_path / "occupied").write_text("a file")
+    for address, why in (("ipc://no-folder/labels", "its folder is missing"), ("ipc://occupied", "is not a socket")):
+        file.write_text(
+            f'model.name = "{tiny_model}"\npublish.endpoint = "{address}"\n'
+            'streams.a.sources = [{ kind = "synthetic" }]\n'
+        )
+        answers = [perceiverd(*command) for command in (["config", "check", file], ["run", "--config", file])]
+        assert answers[0] == (1, "", answers[1][2])
+        assert answers[1][0] == 1
+        assert why in answers[0][2] and answers[0][2].count("\n") == 1
+
+
+def test_check_of_a_running_daemons_file(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """An endpoint in use is a note: the daemon that uses it may be the one that is to be reloaded."""
+    file = tmp_path / "c.toml"
+    with socket.socket(socket.AF_UNIX) as daemon, socket.create_server(("127.0.0.1", 0)) as server:
+        daemon.bind(str(tmp_path / "labels"))
+        daemon.listen()
+        for address in ("ipc://labels", f"tcp://127.0.0.1:{server.getsockname()[1]}"):
+            file.write_text(
+                f'model.name = "{tiny_model}"\npublish.endpoint = "{address}"\n'
+                'streams.a.sources = [{ kind = "synthetic" }]\n'
+            )
+            status, out, err = perceiverd("config", "check", file)
+            assert (status, err) == (0, "")
+            assert "note: cannot publish at" in out and "another program uses it" in out
+
+
+def test_check_of_a_pipe(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """A missing FIFO is a note, and neither standard input nor a FIFO is read."""
+    file = tmp_path / "c.toml"
+    os.mkfifo(tmp_path / "there")
+    for path, note in (("-", ""), ("there", ""), ("missing", f"note: {tmp_path}/missing: there is no such FIFO")):
+        file.write_text(f'model.name = "{tiny_model}"\nstreams.a.sources = [{{ kind = "pipe", path = "{path}" }}]\n')
+        status, out, err = perceiverd("config", "check", file)
+        assert (status, err) == (0, "")
+        assert note in out and out.count("\n") == (2 if note else 1)
