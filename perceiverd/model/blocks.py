@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from perceiverd.model.geometry import Geometry, Modality, Trunk
+from perceiverd.model.geometry import Modality, Trunk
 
 CHANNEL_MULTIPLE = 8
 """Channels of u within a block are padded to a multiple of this: a kernel was a fifth slower with 71 than with 72."""
@@ -60,14 +60,9 @@ def block_cost(block: Sequence[int], content: int, rows: int) -> float:
     return block_width(content, block) * rows * (2 + MERGE_COST / math.prod(block))
 
 
-def is_factorised_cheaper(geometry: Geometry) -> bool:
-    """Whether the factorised form of a cross-attend takes fewer multiply-adds than the plain one."""
-    return factorised_cost(geometry) < plain_cost(geometry)
-
-
-def cross_width(geometry: Geometry) -> int:
-    """Query, key and value channels of a cross-attend."""
-    return geometry.trunk.cross_width or token_width(geometry.modalities, geometry.trunk)
+def is_factorised_cheaper(modalities: Sequence[Modality], trunk: Trunk) -> bool:
+    """Whether the factorised form of a cross-attend costs less than the plain one."""
+    return factorised_cost(modalities, trunk) < plain_cost(modalities, trunk)
 
 
 def token_width(modalities: Sequence[Modality], trunk: Trunk) -> int:
@@ -75,19 +70,23 @@ def token_width(modalities: Sequence[Modality], trunk: Trunk) -> int:
     return max(modality.width for modality in modalities) + trunk.modality_channels
 
 
-def plain_cost(geometry: Geometry) -> float:
+def cross_width(modalities: Sequence[Modality], trunk: Trunk) -> int:
+    """Query, key and value channels of a cross-attend."""
+    return trunk.cross_width or token_width(modalities, trunk)
+
+
+def plain_cost(modalities: Sequence[Modality], trunk: Trunk) -> float:
     """Multiply-adds of a cross-attend that projects every token, scores it and adds it up."""
-    width, channels = cross_width(geometry), token_width(geometry.modalities, geometry.trunk)
-    tokens = sum(modality.tokens for modality in geometry.modalities)
-    return float(tokens * 2 * width * (channels + geometry.trunk.latents))
+    width, channels = cross_width(modalities, trunk), token_width(modalities, trunk)
+    tokens = sum(modality.tokens for modality in modalities)
+    return float(tokens * 2 * width * (channels + trunk.latents))
 
 
-def factorised_cost(geometry: Geometry) -> float:
+def factorised_cost(modalities: Sequence[Modality], trunk: Trunk) -> float:
     """Multiply-adds of its factorised form: reading narrow tokens, and the tables of each grid."""
-    heads = geometry.trunk.cross_heads
-    width, rows = cross_width(geometry) // heads, geometry.trunk.latents * heads
+    width, rows = cross_width(modalities, trunk) // trunk.cross_heads, trunk.latents * trunk.cross_heads
     total = 0.0
-    for modality in geometry.modalities:
+    for modality in modalities:
         block = choose_block(modality.grid, modality.content, rows)
         total += modality.tokens * block_cost(block, modality.content, rows)
         total += 2 * rows * width * (modality.content + sum(modality.grid))

@@ -24,7 +24,7 @@ def export(card: Card, into: Path | None = None, factorised: bool | None = None)
     """
     weights = read_index(card)
     g = GraphBuilder(weights)
-    form = is_factorised_cheaper(card.geometry) if factorised is None else factorised
+    form = is_factorised_cheaper(card.geometry.modalities, card.geometry.trunk) if factorised is None else factorised
     network.whole_graph(g, card.geometry, factorised=form)
     weights.check_all_used(g.used)
     folder = into or card.folder

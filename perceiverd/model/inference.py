@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from perceiverd.model.attention import CrossAttend
+from perceiverd.model.blocks import is_factorised_cheaper
 from perceiverd.model.encoding import position_factors
 from perceiverd.model.factorised import FactorisedCrossAttend, FixedQueryCrossAttend, GridTokens, TokenGrid
 from perceiverd.model.perceiver import ByteArray, Perceiver, QueryHead
@@ -38,7 +39,7 @@ class Inference:
         indices = [min(index, len(network.crosses) - 1) for index in range(trunk.cross_attends)]
         crosses = [cast(CrossAttend, network.crosses[index]) for index in indices]
         grids = token_grids(byte_array, trunk.latents * trunk.cross_heads)
-        cheaper = factorised_cost(crosses[0], grids) < plain_cost(crosses[0], grids)
+        cheaper = is_factorised_cheaper(byte_array.modalities, trunk)
         self.factorised = cheaper if factorised is None else factorised
         self._score: _Factorised | Perceiver = _Factorised(network, crosses, grids) if self.factorised else network
 
@@ -132,17 +133,3 @@ def token_grids(byte_array: ByteArray, rows: int) -> dict[str, TokenGrid]:
         basis[modality.width :, content : content + modality.grid[0]] = padding[:, None]
         found[modality.name] = TokenGrid(modality.grid, content, basis, rows)
     return found
-
-
-def plain_cost(cross: CrossAttend, grids: Mapping[str, TokenGrid]) -> float:
-    """Multiply-adds of a cross-attend that projects every token, scores it and adds it up."""
-    attention = cross.attention
-    width, channels = attention.key.weight.shape
-    tokens, rows = sum(grid.tokens for grid in grids.values()), next(iter(grids.values())).rows
-    return float(tokens * 2 * width * (channels + rows // attention.heads))
-
-
-def factorised_cost(cross: CrossAttend, grids: Mapping[str, TokenGrid]) -> float:
-    """Multiply-adds of its factorised form: reading narrow tokens, and the tables of each grid."""
-    width = cross.attention.key.weight.shape[0] // cross.attention.heads
-    return sum(grid.cost + 2 * grid.rows * width * grid.basis.shape[1] for grid in grids.values())

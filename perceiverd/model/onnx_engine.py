@@ -38,7 +38,9 @@ class OnnxEngine:
         """`factorised`: the form of the cross-attends; None takes the cheaper one. Raises ModelError."""
         self._card = card
         self._weights: WeightsIndex = read_index(card)
-        self._factorised = is_factorised_cheaper(card.geometry) if factorised is None else factorised
+        self._factorised = (
+            is_factorised_cheaper(card.geometry.modalities, card.geometry.trunk) if factorised is None else factorised
+        )
         self.form: Form = "factorised" if self._factorised else "plain"
         self._options = _options(card, threads or len(os.sched_getaffinity(0)))
         self._windows = max(1, MAX_LATENTS // card.geometry.trunk.latents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_auto_does_without_onnxruntime(tiny_model: Path, monkeypatch: pytest.Mon
     card = load_card(tiny_model)
     with pytest.raises(ConfigError, match="pip install onnxruntime"):
         load_engine(card, "onnxruntime", "cpu")
-    monkeypatch.setattr(engine_choice.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert load_engine(card, "auto", "cpu").name == "torch"
 
 
@@ -50,6 +51,7 @@ def test_a_broken_onnxruntime_is_reported_once(
     """If ONNX Runtime is installed but does not load, `auto` is PyTorch, with one line in the log."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "perceiverd.model.onnx_engine", raising=False)
+    monkeypatch.setattr(engine_choice, "_prefers_onnxruntime", lambda _: True)
     assert load_engine(load_card(tiny_model), "auto", "cpu").name == "torch"
     assert [record.message.split()[0] for record in caplog.records] == ["engine-unusable"]
 

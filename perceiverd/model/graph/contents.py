@@ -32,21 +32,26 @@ def video_content(g: GraphBuilder, frames: Value, video: Video, blocks: Blocks) 
     return g.node("Mul", g.cast(patches, proto.FLOAT), g.floats(1 / 255))
 
 
-def audio_content(g: GraphBuilder, samples: Value, geometry: Audio, blocks: Blocks) -> Value:
-    """Content (B, blocks, tokens of a block, channels) of samples (B, S)."""
-    modality = geometry.modality
-    if geometry.form == "raw":  # blocks of segments follow each other as they are
-        return g.reshape(samples, -1, math.prod(blocks.counts), math.prod(blocks.block), geometry.patch[0])
-    centred = g.node(
-        "Mul", g.node("Sub", spectrogram(g, samples, geometry), g.floats(MEL_CENTRE)), g.floats(1 / MEL_SPREAD)
-    )
-    if geometry.stem:
-        images = g.node("Unsqueeze", centred, g.ints(1))
-        features = stem(g, images, "bytes.stems.audio", geometry.stem, 1, modality.tokens)
-        return stem_content(g, features, modality, blocks)
-    sizes = [size for piece in zip(blocks.counts, blocks.block, geometry.patch, strict=True) for size in piece]
-    patches = _regroup(g, centred, sizes, [0, 3, 1, 4, 2, 5])
-    return g.reshape(patches, -1, math.prod(blocks.counts), math.prod(blocks.block), blocks.content)
+def audio_features(g: GraphBuilder, samples: Value, audio: Audio) -> Value:
+    """Features (B, tokens, channels) of samples (B, S), by the stem of the audio."""
+    assert audio.stem
+    images = g.node("Unsqueeze", _centred_mel(g, samples, audio), g.ints(1))
+    return stem(g, images, "bytes.stems.audio", audio.stem, 1, audio.modality.tokens)
+
+
+def audio_content(g: GraphBuilder, samples: Value, audio: Audio, blocks: Blocks) -> Value:
+    """Content (B, blocks, tokens of a block, values) of samples (B, S), without a stem."""
+    shape = (-1, math.prod(blocks.counts), math.prod(blocks.block), blocks.content)
+    if audio.form == "raw":  # blocks of segments follow each other as they are
+        return g.reshape(samples, *shape)
+    sizes = [size for piece in zip(blocks.counts, blocks.block, audio.patch, strict=True) for size in piece]
+    return g.reshape(_regroup(g, _centred_mel(g, samples, audio), sizes, [0, 3, 1, 4, 2, 5]), *shape)
+
+
+def _centred_mel(g: GraphBuilder, samples: Value, audio: Audio) -> Value:
+    """(B, frames, bands)."""
+    centred = g.node("Sub", spectrogram(g, samples, audio), g.floats(MEL_CENTRE))
+    return g.node("Mul", centred, g.floats(1 / MEL_SPREAD))
 
 
 def stem_content(g: GraphBuilder, features: Value, modality: Modality, blocks: Blocks) -> Value:

@@ -53,7 +53,14 @@ class Sizes:
     def of(cls, geometry: Geometry) -> Sizes:
         trunk = geometry.trunk
         token = token_width(geometry.modalities, trunk)
-        return cls(trunk.latents, trunk.width, trunk.cross_heads, cross_width(geometry), token, trunk.constants)
+        return cls(
+            trunk.latents,
+            trunk.width,
+            trunk.cross_heads,
+            cross_width(geometry.modalities, trunk),
+            token,
+            trunk.constants,
+        )
 
     @property
     def rows(self) -> int:

@@ -13,10 +13,18 @@ from perceiverd.model.blocks import Blocks, choose_block
 from perceiverd.model.geometry import Geometry, Video
 from perceiverd.model.graph import proto
 from perceiverd.model.graph.builder import GraphBuilder, Value
-from perceiverd.model.graph.contents import audio_content, frame_features, stem_content, video_content, whole
+from perceiverd.model.graph.contents import (
+    audio_content,
+    audio_features,
+    frame_features,
+    stem_content,
+    video_content,
+    whole,
+)
 from perceiverd.model.graph.crosses import FactorisedCrossAttends, PlainCrossAttends, Sizes, finish
 from perceiverd.model.graph.folding import folded_projections, projected_queries
 from perceiverd.model.graph.layers import EPSILON, layer_norm, linear, mlp, self_attend
+from perceiverd.model.graph.senses import sense_inputs
 
 FRAMES, FEATURES, AUDIO, VIDEO, LOGITS = "frames", "features", "audio", "video", "logits"
 """Names of inputs and outputs."""
@@ -69,8 +77,9 @@ def video_shape(video: Video) -> tuple[int, ...]:
 
 def _score(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], factorised: bool) -> None:
     trunk = geometry.trunk
+    features = _features(g, geometry, media)
     latents = g.weight("latents", trunk.latents, trunk.width)
-    crosses = _crosses(g, geometry, media, factorised)
+    crosses = _crosses(g, geometry, media, features, factorised)
     last = 1 if trunk.shared else trunk.cross_attends - 1
     for index in range(trunk.cross_attends):
         name = f"crosses.{min(index, last)}"
@@ -79,12 +88,26 @@ def _score(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], fact
         for layer in range(trunk.layers):
             latents = _self_attend(g, latents, f"blocks.{0 if trunk.shared else index}.{layer}", geometry)
     pooled = _query(g, latents, geometry) if trunk.head == "query" else _mean(g, latents, geometry)
-    width = (trunk.query_width or trunk.width) if trunk.head == "query" else trunk.width
-    g.output(linear(g, pooled, "head.out", width, geometry.classes), LOGITS, "batch", geometry.classes)
+    if trunk.head == "senses":
+        means = {name: g.reduce("Mean", each, 1) for name, each in features.items()}
+        pooled = g.concat(pooled, sense_inputs(g, geometry, means), axis=1)
+    logits = linear(g, pooled, "head.out", geometry.vector_width, geometry.classes)
+    g.output(logits, LOGITS, "batch", geometry.classes)
+
+
+def _features(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value]) -> dict[str, Value]:
+    """(B, tokens, channels) of each modality with a stem."""
+    found = {}
+    if geometry.audio and geometry.audio.stem and AUDIO in media:
+        found[AUDIO] = audio_features(g, media[AUDIO], geometry.audio)
+    if geometry.video and geometry.video.stem and VIDEO in media:
+        modality = geometry.video.modality
+        found[VIDEO] = g.reshape(media[VIDEO], -1, modality.tokens, modality.content)
+    return found
 
 
 def _crosses(
-    g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], factorised: bool
+    g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], features: Mapping[str, Value], factorised: bool
 ) -> PlainCrossAttends | FactorisedCrossAttends:
     sizes = Sizes.of(geometry)
     modalities = tuple(modality for modality in geometry.modalities if modality.name in media)
@@ -92,16 +115,11 @@ def _crosses(
         m.name: Blocks(m.grid, choose_block(m.grid, m.content, sizes.rows), m.content) if factorised else whole(m)
         for m in modalities
     }
-    contents = {}
-    if geometry.audio and AUDIO in media:
+    contents = {m.name: stem_content(g, features[m.name], m, blocks[m.name]) for m in modalities if m.stem}
+    if geometry.audio and AUDIO in media and AUDIO not in contents:
         contents[AUDIO] = audio_content(g, media[AUDIO], geometry.audio, blocks[AUDIO])
-    if geometry.video and VIDEO in media:
-        video = geometry.video
-        if video.stem:
-            features = g.reshape(media[VIDEO], -1, video.modality.tokens, video.modality.content)
-            contents[VIDEO] = stem_content(g, features, video.modality, blocks[VIDEO])
-        else:
-            contents[VIDEO] = video_content(g, media[VIDEO], video, blocks[VIDEO])
+    if geometry.video and VIDEO in media and VIDEO not in contents:
+        contents[VIDEO] = video_content(g, media[VIDEO], geometry.video, blocks[VIDEO])
     if factorised:
         return FactorisedCrossAttends(g, sizes, modalities, contents, blocks)
     return PlainCrossAttends(g, sizes, modalities, contents)

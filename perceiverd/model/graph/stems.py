@@ -12,6 +12,8 @@ WIDEN = 6
 def stem(g: GraphBuilder, images: Value, name: str, geometry: StemGeometry, colours: int, tokens: int) -> Value:
     """Content (n, tokens, channels), not normalised, of images (n, colours, Y, X)."""
     x, inputs, parsed = images, colours, geometry.parsed
+    if geometry.border:  # subtracted, so that the zeros of the first convolution's padding stand for it
+        x = g.node("Sub", x, g.floats([[[value]] for value in geometry.border]))
     for number, layer in enumerate(parsed):
         first = all(before.kind != "inverted" for before in parsed[:number])
         x = _layer(g, x, f"{name}.layers.{number}", layer, inputs, geometry.ceiling, 1 if first else WIDEN)

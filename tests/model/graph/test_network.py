@@ -17,11 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import Label
+from perceiverd.model import senses
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import load_network, save_model
 from perceiverd.model.encoding import audio_tokens, video_tokens
-from perceiverd.model.geometry import Audio, Geometry, StemGeometry, Trunk, Video
+from perceiverd.model.geometry import Audio, Geometry, SenseGeometry, StemGeometry, Trunk, Video
 from perceiverd.model.graph import network
+from perceiverd.model.graph import senses as graph_senses
 from perceiverd.model.graph.builder import GraphBuilder
 from perceiverd.model.graph.weights import read_index
 from perceiverd.model.onnx_engine import OnnxEngine
@@ -37,6 +39,14 @@ MEL_STEM = msgspec.structs.replace(
 )
 STEM = StemGeometry(("conv 3/2 6", "inverted 3 4", "inverted 5/2 5", "inverted 3 5"), ceiling=6.0)
 STEM_VIDEO = Video(frames=3, fps=25.0, height=12, width=20, patch=(1, 4, 4), bands=2, stem=STEM)
+SENSING_AUDIO = msgspec.structs.replace(
+    MEL, patch=(4, 4), stem=StemGeometry(("conv 3/2 6", "separable 3/2 10"), border=(1.4,)), sense=SenseGeometry(11)
+)
+SENSING_VIDEO = msgspec.structs.replace(
+    STEM_VIDEO,
+    stem=StemGeometry((*STEM.layers, "conv 1 9"), ceiling=6.0, border=(0.4, 0.5, 0.6)),
+    sense=SenseGeometry(11, classes=7),
+)
 TRUNK: dict[str, Any] = {"latents": 9, "width": 12, "cross_attends": 3, "layers": 1, "heads": 3, "widening": 2}
 
 FAMILY: dict[str, tuple[Audio | None, Video | None, dict[str, Any]]] = {
@@ -53,6 +63,8 @@ FAMILY: dict[str, tuple[Audio | None, Video | None, dict[str, Any]]] = {
     "mel": (MEL, None, {}),
     "stems": (MEL_STEM, msgspec.structs.replace(STEM_VIDEO), {"cross_heads": 2, "cross_width": 8}),
     "pictures alone": (None, STEM_VIDEO, {"layers": 0}),
+    "senses": (SENSING_AUDIO, SENSING_VIDEO, {"head": "senses"}),
+    "one sense": (None, SENSING_VIDEO, {"head": "senses"}),
 }
 
 
@@ -124,7 +136,7 @@ def test_weights_of_other_types_are_read(tmp_path: Path, kind: str, dtype: torch
         np.testing.assert_allclose(found(OnnxEngine(card, 1, factorised), seen), want, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["stems", "label query", "many blocks"])
+@pytest.mark.parametrize("kind", ["stems", "label query", "many blocks", "senses"])
 def test_the_exported_graph_is_valid_and_reads_media(tmp_path: Path, kind: str) -> None:
     """One graph takes samples and frames; the package `onnx` accepts it; ONNX Runtime finds the weights beside it."""
     card = make(tmp_path, kind)
@@ -183,3 +195,12 @@ def test_a_broken_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.toml").write_text(toml.replace(card.sha256, sha256(content).hexdigest()))
     with pytest.raises(ModelError, match=r"not a safetensors file|cannot read the weights"):
         OnnxEngine(load_card(tmp_path), 1)
+
+
+def test_the_senses_have_the_numbers_of_the_network() -> None:
+    """The graph cannot import them, because that would load PyTorch."""
+    assert (graph_senses.RAREST, graph_senses.JOINT_CENTRE, graph_senses.JOINT_SPREAD) == (
+        senses.RAREST,
+        senses.JOINT_CENTRE,
+        senses.JOINT_SPREAD,
+    )
