@@ -43,7 +43,7 @@ class Wanted:
 
     def filter(self, reader: HistoryReader, now: datetime) -> EventFilter:
         """Raises ConfigError for an unknown label or an unreadable time, HistoryError for an unknown stream."""
-        known = {name for each in reader.streams_named() for name in (each, each.partition("/")[2])}
+        known = {name for each in reader.streams() for name in (each.full_name, each.name)}
         for stream in self.streams:
             if stream not in known:
                 raise HistoryError(text.unknown_stream(stream, known))

@@ -80,6 +80,8 @@ def _readable(address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_MS / 1000, check_same_thread=False)
     try:
         version = version_of(connection)
+        if version == 0:
+            raise HistoryError("has no tables yet: `perceiverd history run` is about to make them; try again")
         if version < VERSION:
             raise HistoryError(
                 f"has schema {version}, and this version reads {VERSION}; start `perceiverd history run` to update it"

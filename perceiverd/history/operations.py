@@ -23,6 +23,14 @@ class BeginRecording:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRecording:
+    """The history stops: nothing is known of the streams from here on."""
+
+    machine: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class SeeMachine:
     """A message was received from this daemon."""
 
@@ -135,6 +143,7 @@ class NameLabels:
 
 Operation = (
     BeginRecording
+    | EndRecording
     | SeeMachine
     | SeeRun
     | StoreEvent

@@ -19,6 +19,8 @@ from perceiverd.history.rows import STATES, Cursor, Details, StoredEvent, from_m
 
 LATEST_MS = 1 << 62
 """Later than every event."""
+BAND_PM = 50
+"""The width of a band in the index by score; the schema has the same number."""
 COLUMNS = """
 SELECT event.id, machine.name, stream.name, event.key, run.boot_id, label.mid, label.name, event.start_ms, event.end_ms,
     event.state, event.peak_pm, event.mean_pm, event.details
@@ -53,9 +55,9 @@ def label_ids(connection: sqlite3.Connection, mids: Sequence[str]) -> list[int]:
     return [number for number, mid in connection.execute("SELECT id, mid FROM label") if mid in mids]
 
 
-def ranges(connection: sqlite3.Connection, wanted: EventFilter) -> list[Range]:
-    """The ranges whose union has every event that the filter wants."""
-    where, values = _conditions(wanted)
+def ranges(connection: sqlite3.Connection, wanted: EventFilter, before: Cursor | None = None) -> list[Range]:
+    """The ranges whose union has every event that the filter wants, before this place."""
+    where, values = _conditions(wanted, before)
     streams = stream_ids(connection, list(wanted.streams)) if wanted.streams else None
     labels = label_ids(connection, list(wanted.mids)) if wanted.mids is not None else None
     if streams is not None and (labels is not None or wanted.state == "open"):
@@ -69,6 +71,9 @@ def ranges(connection: sqlite3.Connection, wanted: EventFilter) -> list[Range]:
         return [Range("event_by_label", f"label = ? AND {where}", (label, *values)) for label in labels]
     if streams is not None:
         return [Range("event_by_stream", f"stream = ? AND {where}", (stream, *values)) for stream in streams]
+    if wanted.least_peak > 0:
+        bands = range(to_pm(wanted.least_peak) // BAND_PM, 1000 // BAND_PM + 1)
+        return [Range("event_by_score", f"peak_pm / {BAND_PM} = ? AND {where}", (band, *values)) for band in bands]
     return [Range("event_by_time", where, values)]
 
 
@@ -76,7 +81,7 @@ def newest(
     connection: sqlite3.Connection, wanted: EventFilter, before: Cursor | None, limit: int
 ) -> list[tuple[int, int]]:
     """`(start_ms, id)` of the newest events that the filter wants, before this place."""
-    parts = (_descending(connection, each, before, limit) for each in ranges(connection, wanted))
+    parts = (_descending(connection, each, limit) for each in ranges(connection, wanted, before))
     return list(islice(heapq.merge(*parts, reverse=True), limit))
 
 
@@ -129,25 +134,20 @@ def stored(row: tuple[int, str, str, str, str, str, str, int, int, int, int, int
     )
 
 
-def _descending(
-    connection: sqlite3.Connection, part: Range, before: Cursor | None, limit: int
-) -> Iterator[tuple[int, int]]:
-    place = before or Cursor(LATEST_MS, 0)
-    return iter(
-        connection.execute(
-            f"SELECT start_ms, id FROM event INDEXED BY {part.index} WHERE {part.where} AND start_ms <= ? "
-            "AND (start_ms < ? OR id < ?) ORDER BY start_ms DESC, id DESC LIMIT ?",
-            (*part.values, place.start_ms, place.start_ms, place.id, limit),
-        )
-    )
+def _descending(connection: sqlite3.Connection, part: Range, limit: int) -> Iterator[tuple[int, int]]:
+    query = f"SELECT start_ms, id FROM event INDEXED BY {part.index} WHERE {part.where} ORDER BY start_ms DESC, id DESC"
+    return iter(connection.execute(f"{query} LIMIT ?", (*part.values, limit)))
 
 
-def _conditions(wanted: EventFilter) -> tuple[str, tuple[int, ...]]:
-    where = "start_ms >= ? AND start_ms < ?"
-    values = [
-        0 if wanted.after is None else to_ms(wanted.after),
-        LATEST_MS if wanted.before is None else to_ms(wanted.before),
-    ]
+def _conditions(wanted: EventFilter, before: Cursor | None) -> tuple[str, tuple[int, ...]]:
+    """The conditions of the filter and of the place. One upper bound of the time: SQLite searches by one only."""
+    until_ms = LATEST_MS if wanted.before is None else to_ms(wanted.before)
+    if before is not None:
+        until_ms = min(until_ms, before.start_ms + 1)
+    where, values = "start_ms >= ? AND start_ms < ?", [0 if wanted.after is None else to_ms(wanted.after), until_ms]
+    if before is not None:
+        where += " AND (start_ms < ? OR id < ?)"
+        values += [before.start_ms, before.id]
     if wanted.least_peak > 0:
         where += " AND peak_pm >= ?"
         values.append(to_pm(wanted.least_peak))

@@ -169,11 +169,7 @@ class HistoryReader:
 
     def streams(self) -> tuple[StreamRow, ...]:
         """All streams, by machine and name."""
-        return tuple(each for _, each in self._numbered_streams(counted=True))
-
-    def streams_named(self) -> tuple[str, ...]:
-        """`machine/stream` of all streams, in order; quicker than `streams`, which counts events."""
-        return tuple(each.full_name for _, each in self._numbered_streams())
+        return tuple(each for _, each in self._numbered_streams())
 
     def labels(self) -> tuple[Label, ...]:
         """All labels that had a score or an event, by name."""
@@ -189,14 +185,10 @@ class HistoryReader:
         row = self._connection.execute("SELECT min(start_ms) FROM event").fetchone()
         return _time(row[0])
 
-    def _numbered_streams(self, *, counted: bool = False) -> Iterator[tuple[int, StreamRow]]:
+    def _numbered_streams(self) -> Iterator[tuple[int, StreamRow]]:
         for number, machine, name in self._connection.execute(queries.STREAMS).fetchall():
-            count, last = 0, None
-            if counted:
-                count, last = self._connection.execute(
-                    "SELECT count(*), max(start_ms) FROM event INDEXED BY event_by_stream WHERE stream = ?", (number,)
-                ).fetchone()
-            yield number, StreamRow(machine, name, count, _time(last))
+            query = "SELECT max(start_ms) FROM event INDEXED BY event_by_stream WHERE stream = ?"
+            yield number, StreamRow(machine, name, _time(self._connection.execute(query, (number,)).fetchone()[0]))
 
     def _stream(self, machine: str, stream: str) -> int:
         found = queries.stream_ids(self._connection, [f"{machine}/{stream}"])

@@ -13,6 +13,7 @@ from perceiverd.history.operations import (
     BeginRecording,
     ChangeState,
     CloseSpan,
+    EndRecording,
     EndUnseenEvents,
     NameLabels,
     OpenSpan,
@@ -117,6 +118,7 @@ class DaemonRecorder:
         yield from self._flush()
         if not self.silent:
             yield self._see(now)
+        yield EndRecording(self.machine, now.utc_ms)
 
     def _see(self, now: Now) -> SeeMachine:
         self._seen_ms = now.utc_ms

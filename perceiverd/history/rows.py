@@ -215,7 +215,6 @@ class StreamRow(msgspec.Struct, frozen=True):
 
     machine: str
     name: str
-    events: int
     last: datetime | None
     """Start of its last event."""
 

@@ -101,7 +101,16 @@ CREATE TABLE score (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (VERSION_1,)
+VERSION_2 = """
+-- Rare scores are found by bands of the highest score, and counts by quarters of an hour without sorting.
+CREATE INDEX event_by_score ON event (peak_pm / 50, start_ms, peak_pm);
+CREATE INDEX event_by_quarter ON event (start_ms / 900000, start_ms, peak_pm);
+-- With the duration, so that sums by label need nothing but the index.
+DROP INDEX event_by_label;
+CREATE INDEX event_by_label ON event (label, start_ms, peak_pm, stream, end_ms);
+"""
+
+MIGRATIONS = (VERSION_1, VERSION_2)
 """The script at position N turns version N into version N + 1. A settled script never changes."""
 VERSION = len(MIGRATIONS)
 

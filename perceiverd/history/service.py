@@ -41,6 +41,8 @@ logger = logging.getLogger("perceiverd.history")
 IDLE_S = 0.05
 """How long a turn waits for a message if none has arrived from any daemon."""
 TURN_MS = 1000
+MIGRATION_S = 1800.0
+"""How long systemd waits for the start: an update of the database took 15 s for a million events on a busy machine."""
 RETENTION_S = 600.0
 SYNC_S = 30.0
 """After a power cut at most this much is missing."""
@@ -220,6 +222,7 @@ def run(directory: Path, store: StoreConfig, daemons: Mapping[str, DaemonConfig]
     _prepare(directory)
     with ExitStack() as stack:
         stack.enter_context(_locked(directory))
+        Notifier.from_environment().extend(MIGRATION_S)
         connection, before = open_writer(directory / FILE)
         writer = stack.enter_context(HistoryWriter(connection, store.least_score))
         if 0 < before < VERSION:

@@ -17,6 +17,7 @@ from perceiverd.history.operations import (
     BeginRecording,
     ChangeState,
     CloseSpan,
+    EndRecording,
     EndUnseenEvents,
     NameLabels,
     OpenSpan,
@@ -247,12 +248,15 @@ class Spans:
         self._writer, self._connection = writer, writer.connection
 
     def apply(
-        self, operation: BeginRecording | EndUnseenEvents | ChangeState | OpenSpan | CloseSpan | AddMissed
+        self,
+        operation: BeginRecording | EndRecording | EndUnseenEvents | ChangeState | OpenSpan | CloseSpan | AddMissed,
     ) -> None:
         machine = self._writer.machine(operation.machine)
         match operation:
             case BeginRecording():
                 self._begin(machine, operation)
+            case EndRecording():
+                self._end_all(machine, operation.at_ms)
             case EndUnseenEvents():
                 self._end_unseen(machine, operation)
             case ChangeState():
@@ -289,10 +293,13 @@ class Spans:
         )
         if seen_ms is None:
             return
-        self._connection.execute(
-            "UPDATE span SET end_ms = max(start_ms, ?) WHERE machine = ? AND end_ms IS NULL", (seen_ms, machine)
-        )
+        self._end_all(machine, seen_ms)
         self.add(machine, None, "history off", min(seen_ms, begin.at_ms), begin.at_ms, 0, "")
+
+    def _end_all(self, machine: int, end_ms: int) -> None:
+        self._connection.execute(
+            "UPDATE span SET end_ms = max(start_ms, ?) WHERE machine = ? AND end_ms IS NULL", (end_ms, machine)
+        )
 
     def _end_unseen(self, machine: int, end: EndUnseenEvents) -> None:
         rows = self._connection.execute(
