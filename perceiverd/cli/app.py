@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from perceiverd import __version__
-from perceiverd.cli import groups, history_commands
+from perceiverd.cli import eval_command, groups, history_commands
 from perceiverd.cli.console import (
     CONFIG_HELP,
     DEVICE,
@@ -40,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command("eval")(output()(eval_command.evaluate))
 app.add_typer(groups.models, name="models")
 app.add_typer(groups.bridges, name="bridge")
 app.add_typer(groups.configs, name="config")

@@ -39,7 +39,7 @@ class LabelLookup:
         if found:
             return found.mid
         if not may_add or word.startswith("/"):
-            raise ValueError(f"unknown label {word!r}; it is not one of AudioSet's 527")
+            raise ValueError(f"unknown label {word!r}; {self._hint(word)}")
         if word.startswith(OWN):
             return self._add(word, word.removeprefix(OWN).replace("-", " "))
         if near := nearest(word, self._names, NEAR):
@@ -48,6 +48,10 @@ class LabelLookup:
                 f"unknown label {word!r}; did you mean {meant!r}? For a class of your own write {_own_mid(word)}"
             )
         return self._add(_own_mid(word), word)
+
+    def _hint(self, word: str) -> str:
+        near = None if word.startswith("/") else nearest(word, self._names)
+        return f"did you mean {self._names[near].name!r}?" if near else "it is not one of AudioSet's 527"
 
     def _add(self, mid: str, name: str) -> str:
         if not name or len(name) > LONGEST_NAME or '"' in name or not name.isprintable() or mid == OWN:

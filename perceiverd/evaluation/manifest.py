@@ -27,8 +27,9 @@ logger = logging.getLogger("perceiverd.evaluation")
 
 ManifestFormat = Literal["auto", "perceiverd", "audioset"]
 
-COLUMNS = ("file", "start_s", "end_s", "labels")
-"""Of our own format. The times may be missing or empty; then a clip is the whole file."""
+COLUMNS = ("file", "start_s", "end_s", "labels", "recording")
+"""Of our own format. The times may be missing or empty; then a clip is the whole file. Files with the same `recording`
+are cut from one."""
 SEPARATOR = "|"
 """Between the labels of a clip. AudioSet's names have commas."""
 MAX_LOGGED = 20
@@ -49,6 +50,8 @@ class ManifestRow:
     """mids. Empty: the clip has none of the user's own classes; nothing else is known about it."""
     cut: bool = False
     """Whether the file may be the stretch itself, cut out already. If the file is short enough, all of it is used."""
+    recording: str = ""
+    """The recording that the file was cut from; empty: the file is a recording of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,15 @@ class Manifest:
     rows: tuple[ManifestRow, ...]
     new: tuple[Label, ...]
     """The classes that are not among the known labels; their indices follow those of the known labels."""
-    missing: int = 0
-    """Clips whose file does not exist."""
+    absent: tuple[ManifestRow, ...] = ()
+    """The clips whose file does not exist."""
+    audioset: bool = False
+    """Whether it is in AudioSet's format."""
+
+    @property
+    def missing(self) -> int:
+        """How many clips have no file."""
+        return len(self.absent)
 
     @property
     def mids(self) -> tuple[str, ...]:
@@ -76,8 +86,11 @@ def read(
     media: Path | None = None,
     skip: float = 0.0,
     logs: bool = True,
+    own_classes: bool = True,
 ) -> Manifest:
     """Read a CSV. Labels are looked up among `known` (a model's); relative paths start at the CSV's folder.
+
+    With `own_classes` an unknown name that is like none of the known ones is a class of the user's own.
 
     AudioSet's format needs `media`, the folder that has the clips as `ID.ext` or `ID_START.ext`, also in subfolders.
     Raises ConfigError if a line is wrong, or if more than the share `skip` of the files is missing. Each fault is
@@ -88,7 +101,7 @@ def read(
         manifest_format = "audioset" if _looks_like_audioset(lines) else "perceiverd"
     labels, faults = LabelLookup(known), _Faults(path, logs=logs)
     if manifest_format == "perceiverd":
-        rows = list(_own_rows(path, lines, labels, faults))
+        rows = list(_own_rows(path, lines, labels, faults, own_classes))
     elif media is None:
         raise ConfigError(f"{path}: AudioSet's format names no files; give the clips' folder with --media")
     else:
@@ -96,9 +109,11 @@ def read(
     faults.refuse()
     if not rows:
         raise ConfigError(f"{path}: has no clip; each line needs a file and its labels")
-    found = [row for row in rows if _is_file(row.file)]
-    _check_missing(path, rows, found, skip, logs=logs)
-    return Manifest(path, tuple(found), labels.new, len(rows) - len(found))
+    there = {file for file in {row.file for row in rows} if _is_file(file)}
+    absent = [row for row in rows if row.file not in there]
+    _check_missing(path, len(rows), absent, skip, logs=logs)
+    found = tuple(row for row in rows if row.file in there)
+    return Manifest(path, found, labels.new, tuple(absent), audioset=manifest_format == "audioset")
 
 
 def _lines(path: Path) -> list[str]:
@@ -145,7 +160,9 @@ class _Faults:
 
 
 # ------------------------------------------------------------------------------------------ our own format
-def _own_rows(path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Faults) -> Iterator[ManifestRow]:
+def _own_rows(
+    path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Faults, own_classes: bool
+) -> Iterator[ManifestRow]:
     header = lines[0] if lines else ""
     delimiter = next((sign for sign in (",", ";", "\t") if sign in header), ",")  # spreadsheets differ by country
     table = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -160,7 +177,7 @@ def _own_rows(path: Path, lines: Sequence[str], labels: LabelLookup, faults: _Fa
             continue
         by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
         try:
-            yield _own_row(path, table.line_num, by_name, labels)
+            yield _own_row(path, table.line_num, by_name, labels, own_classes)
         except ValueError as error:
             faults.add(table.line_num, str(error))
 
@@ -174,13 +191,14 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise ConfigError(f"{path}: line 1: needs one column '{name}'; the first line names the columns")
 
 
-def _own_row(path: Path, number: int, cells: Mapping[str, str], labels: LabelLookup) -> ManifestRow:
+def _own_row(path: Path, number: int, cells: Mapping[str, str], labels: LabelLookup, own_classes: bool) -> ManifestRow:
     if not cells["file"]:
         raise ValueError("the file is missing")
     start_s, end_s = _times(cells.get("start_s", ""), cells.get("end_s", ""))
     words = [word for word in cells["labels"].split(SEPARATOR) if word.strip()]
-    mids = dict.fromkeys(labels.mid_of(word, may_add=True) for word in words)
-    return ManifestRow(number, path.parent / cells["file"], start_s, end_s, tuple(mids))
+    mids = dict.fromkeys(labels.mid_of(word, may_add=own_classes) for word in words)
+    recording = cells.get("recording", "")
+    return ManifestRow(number, path.parent / cells["file"], start_s, end_s, tuple(mids), recording=recording)
 
 
 # ------------------------------------------------------------------------------------------ AudioSet's format
@@ -269,19 +287,16 @@ def _seconds(cell: str) -> float | None:
         raise ValueError(f"{cell.strip()!r} is not a number of seconds") from None
 
 
-def _check_missing(
-    path: Path, rows: Sequence[ManifestRow], found: Sequence[ManifestRow], skip: float, *, logs: bool
-) -> None:
-    numbers = {row.number for row in found}
-    faults = [f"{path}: line {row.number}: no such file: {row.file}" for row in rows if row.number not in numbers]
-    refused = len(faults) > skip * len(rows)
+def _check_missing(path: Path, count: int, absent: Sequence[ManifestRow], skip: float, *, logs: bool) -> None:
+    faults = [f"{path}: line {row.number}: no such file: {row.file}" for row in absent]
+    refused = len(faults) > skip * count
     if refused and len(faults) == 1:
         raise ConfigError(faults[0])
     if logs:
         log_faults(faults)
     if refused:
         raise ConfigError(
-            f"{path}: the files of {len(faults)} of {len(rows)} clips are missing; --skip sets how many may be"
+            f"{path}: the files of {len(faults)} of {count} clips are missing; --skip sets how many may be"
         )
 
 

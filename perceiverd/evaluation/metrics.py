@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiverd.evaluation.ranking import Ranking
+
 ROUNDS = 500
 """Draws of a bootstrap."""
+EXACT_EVENTS = 5000
+"""Up to this many events a rate has its exact interval; the sums of more would take too long."""
 Scores = NDArray[np.floating]
 Facts = NDArray[np.int8]
 """What is known about labels: 1 present, 0 absent, -1 unknown."""
@@ -30,16 +34,20 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @classmethod
+    def of(cls, values: NDArray[np.floating]) -> Interval:
+        """The interval of values (1 + draws,): the measure itself, then each draw's. Draws without one are ignored."""
+        sure = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(sure, [2.5, 97.5]) if len(sure) else (math.nan, math.nan)
+        return cls(float(values[0]), float(low), float(high))
+
 
 def average_precision(scores: Scores, truth: NDArray[np.bool_]) -> float:
-    """Mean precision at the positives of (N,) scores, best first. Ties count at their worst. NaN without a positive."""
-    if not truth.any():
-        return float("nan")
-    # Among equal scores the negatives come first, so that a constant score gains nothing.
-    order = np.lexsort((truth, -scores))
-    hits = truth[order].cumsum()
-    precision = hits / np.arange(1, len(hits) + 1)
-    return float(precision[truth[order]].mean())
+    """Average precision of (N,) scores as scikit-learn defines it; NaN without a positive.
+
+    Equal scores share one threshold, so that a constant score gains nothing.
+    """
+    return float(Ranking(scores, truth).average_precision(np.ones((len(truth), 1), np.uint16))[0])
 
 
 def mean_precision(scores: Scores, facts: Facts, columns: Sequence[int]) -> float:
@@ -78,23 +86,26 @@ def bootstraps(
     drawn = (np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(ROUNDS))
     draws = np.array([measure(one) for one in drawn])  # (rounds, measures)
     found = measure(np.arange(len(which)))
-    intervals = []
-    for value, spread in zip(found, draws.T, strict=True):
-        sure = spread[np.isfinite(spread)]
-        low, high = np.percentile(sure, [2.5, 97.5]) if len(sure) else (math.nan, math.nan)
-        intervals.append(Interval(float(value), float(low), float(high)))
-    return intervals
+    return [Interval.of(values) for values in np.vstack([found, draws]).T]
 
 
 def rate(events: int, exposure: float) -> Interval:
-    """Events per unit of exposure, with the exact Poisson interval (Garwood 1936)."""
+    """Events per unit of exposure, with the exact Poisson interval (Garwood 1936); NaN without exposure.
+
+    Above EXACT_EVENTS the interval is Byar's approximation (Breslow and Day 1987), which then hardly differs.
+    """
+    if not exposure:
+        return Interval(math.nan, math.nan, math.nan)
+    low, high = _poisson_limits(events) if events <= EXACT_EVENTS else _byar_limits(events)
+    return Interval(events / exposure, low / exposure, high / exposure)
+
+
+def _poisson_limits(events: int) -> tuple[float, float]:
+    logs = np.array([math.lgamma(k + 1) for k in range(events + 1)])
 
     def at_most(count: int, mean: float) -> float:
-        term = total = math.exp(-mean)
-        for k in range(1, count + 1):
-            term *= mean / k
-            total += term
-        return total
+        steps = np.arange(count + 1)
+        return float(np.exp(steps * math.log(mean) - mean - logs[: count + 1]).sum())
 
     def solve(count: int, chance: float) -> float:
         low, high = 0.0, 10.0 + 4.0 * (count + 1)
@@ -103,8 +114,14 @@ def rate(events: int, exposure: float) -> Interval:
             low, high = (middle, high) if at_most(count, middle) > chance else (low, middle)
         return low
 
-    lowest = solve(events - 1, 0.975) if events else 0.0
-    return Interval(events / exposure, lowest / exposure, solve(events, 0.025) / exposure)
+    return solve(events - 1, 0.975) if events else 0.0, solve(events, 0.025)
+
+
+def _byar_limits(events: int) -> tuple[float, float]:
+    def limit(count: int, sign: int) -> float:
+        return float(count * (1 - 1 / (9 * count) + sign * 1.959964 / (3 * math.sqrt(count))) ** 3)
+
+    return limit(events, -1), limit(events + 1, 1)
 
 
 def ranks(values: Scores) -> NDArray[np.float64]:

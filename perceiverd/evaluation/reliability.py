@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from perceiverd.evaluation.charts import Dot, Panel, diagonal
 from perceiverd.evaluation.metrics import ROUNDS, Facts, Interval
+from perceiverd.evaluation.ranking import recording_draws
 
 EDGES = np.array([0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 """Lower ends of the bins. Low bins are narrow, because most windows lack most labels."""
@@ -45,7 +46,7 @@ class Reliability:
     """Mean squared distance between score and truth."""
 
 
-def recording_weights(facts: Facts, recordings: NDArray[np.str_]) -> NDArray[np.float64]:
+def recording_weights(facts: Facts, recordings: NDArray[np.str_] | NDArray[np.intp]) -> NDArray[np.float64]:
     """(N, classes) of windows: for each class, each recording weighs 1 in all, and unknown windows weigh 0."""
     names, which = np.unique(recordings, return_inverse=True)
     known = facts >= 0
@@ -58,23 +59,33 @@ def measure(
     scores: NDArray[np.float32], facts: Facts, recordings: NDArray[np.str_], classes: Sequence[int], seed: int = 0
 ) -> Reliability:
     """The reliability of scores (N, classes) of windows of these `recordings` (N,), with bootstraps by recording."""
-    weights, facts = recording_weights(facts, recordings)[:, classes], facts[:, classes]
+    names, owners = np.unique(recordings, return_inverse=True)
+    return measure_draws(scores, facts, owners, classes, recording_draws(len(names), ROUNDS, seed))[0]
+
+
+def measure_draws(
+    scores: NDArray[np.float32],
+    facts: Facts,
+    owners: NDArray[np.intp],
+    classes: Sequence[int],
+    draws: NDArray[np.integer],
+) -> tuple[Reliability, NDArray[np.float64]]:
+    """As `measure`, on given draws (recordings, 1 + rounds); and the values (1 + rounds, 3) of its three errors.
+
+    `owners` (N,): the recording of each window.
+    """
+    weights, facts = recording_weights(facts, owners)[:, classes], facts[:, classes]
     rows, columns = np.nonzero(facts >= 0)
     p = scores[:, classes].astype(np.float64)[rows, columns]
     y, w = (facts[rows, columns] == 1).astype(np.float64), weights[rows, columns]
-    names, owner = np.unique(recordings, return_inverse=True)
-    owner, which = owner[rows], np.searchsorted(EDGES, p, side="right") - 1
+    owner, which = owners[rows], np.searchsorted(EDGES, p, side="right") - 1
     # For each recording and bin: weight, weighted scores, weighted truths. For each recording: its squared error.
-    sums = np.zeros((3, len(names), len(EDGES)))
+    sums = np.zeros((3, len(draws), len(EDGES)))
     for total, values in zip(sums, (w, w * p, w * y), strict=True):
         np.add.at(total, (owner, which), values)
-    square = np.bincount(owner, w * (p - y) ** 2, len(names)).astype(np.float64)
-
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), ROUNDS).astype(np.float64)
-    spread = [_summary(sums, square, draw) for draw in draws]
-    value = _summary(sums, square, np.ones(len(names)))
-    intervals = [_interval(v, [one[i] for one in spread]) for i, v in enumerate(value)]
+    square = np.bincount(owner, w * (p - y) ** 2, len(draws)).astype(np.float64)
+    spread = np.array([_summary(sums, square, draw.astype(np.float64)) for draw in draws.T])
+    intervals = [Interval.of(values) for values in spread.T]
     windows = np.bincount(which, minlength=len(EDGES))
     bins = tuple(
         Bin(
@@ -86,7 +97,7 @@ def measure(
         for b in range(len(EDGES))
         if windows[b]
     )
-    return Reliability(bins, *intervals[:3])
+    return Reliability(bins, *intervals[:3]), spread[:, :3]
 
 
 def _summary(sums: NDArray[np.float64], square: NDArray[np.float64], draw: NDArray[np.floating]) -> list[float]:
@@ -96,12 +107,6 @@ def _summary(sums: NDArray[np.float64], square: NDArray[np.float64], draw: NDArr
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = [gaps.sum() / weight.sum(), gaps[notable].sum() / weight[notable].sum(), draw @ square / weight.sum()]
         return [*errors, *(truth / weight)]
-
-
-def _interval(value: float, draws: Sequence[float]) -> Interval:
-    sure = [draw for draw in draws if np.isfinite(draw)]
-    low, high = np.percentile(sure, [2.5, 97.5]) if sure else (np.nan, np.nan)
-    return Interval(float(value), float(low), float(high))
 
 
 def table(found: Mapping[str, Reliability]) -> Iterator[str]:
@@ -129,12 +134,12 @@ def _four(one: Interval) -> str:
 def chart(pairs: Mapping[str, tuple[Reliability, Reliability]]) -> str:
     """The reliability plot as SVG, for each set before and after calibration."""
     panels = [
-        Panel(title, [("as trained", _dots(before)), ("calibrated", _dots(after))])
+        Panel(title, [("as trained", dots(before.bins)), ("calibrated", dots(after.bins))])
         for title, (before, after) in pairs.items()
     ]
     return diagonal(panels, "mean score of windows", "share with the label")
 
 
-def _dots(one: Reliability) -> list[Dot]:
+def dots(bins: Sequence[Bin]) -> list[Dot]:
     """Bins of fewer than 5 recordings are left out, because their share is mostly chance."""
-    return [Dot(b.score, b.share.value, b.share.low, b.share.high) for b in one.bins if b.recordings >= 5]
+    return [Dot(b.score, b.share.value, b.share.low, b.share.high) for b in bins if b.recordings >= 5]

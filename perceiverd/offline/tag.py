@@ -137,7 +137,7 @@ def _pieces(
     total, count, end_s = np.zeros(len(card.labels)), 0, 0.0
     fault: MediaError | None = None
     try:
-        for window, scores in _scored(file, tagger, options, decoder):
+        for window, scores in scored(file, tagger, options, decoder):
             if not count:
                 yield FileFacts(_header(name, model, card, options, decoder), file, card, options.rules)
             count += 1
@@ -188,7 +188,7 @@ def _window_record(name: str, model: Model, window: Window, labels: tuple[Tag, .
     )
 
 
-def _scored(
+def scored(
     file: str, tagger: Tagger, options: TagOptions, decoder: Decoder
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
