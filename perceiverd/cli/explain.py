@@ -90,6 +90,8 @@ class LabelView:
     off: float | None
     state: str
     reason: str
+    reused_frames: int = 0
+    """As in `Explain`."""
     filled_ms: dict[str, float] = field(default_factory=dict)
     """As in `Scores`."""
     missing: dict[str, str] = field(default_factory=dict)
@@ -98,7 +100,12 @@ class LabelView:
     @classmethod
     def of(cls, label: Label, message: Explain) -> LabelView:
         """The label in this message, and what its window lacks."""
-        return replace(cls._of(label, message), filled_ms=message.filled_ms, missing=message.missing)
+        return replace(
+            cls._of(label, message),
+            reused_frames=message.reused_frames,
+            filled_ms=message.filled_ms,
+            missing=message.missing,
+        )
 
     @classmethod
     def _of(cls, label: Label, message: Explain) -> LabelView:
@@ -185,7 +192,9 @@ class ExplanationPrinter:
             gauge = self._glyphs.gauge(view.smoothed, view.score, view.off, view.on, width)
             line.append(f"{view.smoothed:.2f} ", style="not dim").append(gauge, style="not dim cyan").append(" ")
         line.append(f"{verdict:{VERDICT}}", style=f"not dim {style}")
-        reason = "; ".join(filter(None, (view.reason, holes.described(view.filled_ms, view.missing))))
+        reused = f"{view.reused_frames} frame{'s' * (view.reused_frames != 1)} reused" if view.reused_frames else ""
+        lacks = holes.described(view.filled_ms, view.missing)
+        reason = "; ".join(filter(None, (view.reason, lacks, reused)))
         if self._width is None or line.cell_len + 1 + cell_len(reason) <= self._width:
             return [line.append(f" {reason}", style="not dim")]
         # The reason gets lines of its own; broken at the terminal's edge it would be hard to read.

@@ -72,6 +72,10 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The longest hole in a window that is always filled, in seconds: audio from the audio beside it, video with the
     nearest frame. If a hole is longer, a window still has this audio or video if at least half of it is present. 0
     fills no hole: a window with a hole in its audio has no audio."""
+    still_levels: Annotated[float, Meta(ge=0, le=255)] = 2.0
+    """A frame counts as unchanged if no block of 8 by 8 pixels has another mean colour, by more than this many of 255
+    levels. The network then uses what it made of the earlier frame, which saves most of the work of a still scene. 0:
+    every frame is new."""
 
     @property
     def tolerance(self) -> Tolerance:

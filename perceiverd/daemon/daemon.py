@@ -283,9 +283,9 @@ class Daemon:
             return
         with self._counts.timed_inference():
             scores = self._tagger.tag([window for _, window in batch])
-        for (stream, window), row in zip(batch, scores, strict=True):
+        for (stream, window), row, reused in zip(batch, scores, self._tagger.reused_frames, strict=True):
             explain = self._publisher.is_requested(messages.explain_topic(stream.name))
-            self._publish(stream.tagged(window, row, explain=explain))
+            self._publish(stream.tagged(window, row, explain=explain, reused=reused))
 
     def _heartbeat(self) -> None:
         self._telemetry.turned_ns = now = now_ns()

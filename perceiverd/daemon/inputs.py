@@ -13,6 +13,7 @@ from perceiverd.core.logs import LogLimit, log_event
 from perceiverd.core.media import Chunk, Frame, Media
 from perceiverd.daemon.settings import StreamSettings
 from perceiverd.pipeline.stalls import DeadAudioDetector, FrozenVideoDetector, RestartSchedule
+from perceiverd.pipeline.still import StillFilter
 from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.process.arrivals import Modality, SourceState
 from perceiverd.sources.process.restart import RunState
@@ -38,12 +39,14 @@ class Inputs:
         self._overlaps: set[tuple[Modality, str]] = set()
         """Sources of the same modality that the log has named."""
         self._log_limit = LogLimit()
+        self._still = StillFilter(settings.still_levels)
 
     def configure(self, settings: StreamSettings) -> None:
         """Use these settings from now on. Another offset is a gap in the video."""
         if settings.av_offset_ns != self._settings.av_offset_ns:
             self._windower.gap("video")
         self._settings = settings
+        self._still.levels = settings.still_levels
 
     def receive(self, position: int, item: Media) -> list[Window]:
         """Pass on a frame or chunk, unless its source is stalled or not active; the windows that are due with it."""
@@ -58,8 +61,8 @@ class Inputs:
         if self._last.setdefault(modality, position) != position:
             self._windower.gap(modality)
             self._last[modality] = position
-        if isinstance(item, Frame) and self._settings.av_offset_ns:
-            item = replace(item, start_ns=item.start_ns + self._settings.av_offset_ns)
+        if isinstance(item, Frame):
+            item = self._still.settle(replace(item, start_ns=item.start_ns + self._settings.av_offset_ns))
         return self._windower.push(item)
 
     def gap(self, modality: Modality, position: int) -> None:

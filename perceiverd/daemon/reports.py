@@ -89,7 +89,7 @@ class StreamReports:
         """The messages of these changes, in their order."""
         return [self._event(change) for change in changes]
 
-    def explain(self, window: Window, tracker: EventTracker, top: int) -> Explain:
+    def explain(self, window: Window, tracker: EventTracker, top: int, reused: int) -> Explain:
         """What each label lacks for an event, after the tracker has received the scores of this window."""
         return Explain(
             stream=self._stream,
@@ -104,6 +104,7 @@ class StreamReports:
             model=self._identity.model,
             filled_ms=window.filled_ms,
             missing=dict(window.missing),
+            reused_frames=reused,
         )
 
     def status(

@@ -21,6 +21,8 @@ class StreamSettings:
     limits: StallLimits
     top: int
     """Labels in a message."""
+    still_levels: float
+    """How much a frame may differ from an earlier one and count as unchanged, of 255."""
     av_offset_ns: int
     """Added to the times of frames."""
     replayed: frozenset[int]
@@ -40,6 +42,7 @@ class StreamSettings:
             tolerance=replace(tolerance, wait_ns=tolerance.wait_ns + abs(offset_ns)),
             limits=config.stalls.limits,
             top=config.publish.top,
+            still_levels=config.window.still_levels,
             av_offset_ns=offset_ns,
             replayed=frozenset(i for i, source in enumerate(stream.sources) if isinstance(source, File)),
             snapshots=snapshots,

@@ -95,17 +95,19 @@ class StreamState:
 
     # Scores in, messages out.
 
-    def tagged(self, window: Window, row: NDArray[np.float32], *, explain: bool = False) -> list[Message]:
+    def tagged(
+        self, window: Window, row: NDArray[np.float32], *, explain: bool = False, reused: int = 0
+    ) -> list[Message]:
         """The messages that a window brings with its scores (labels,), 0..1, in the order in which to send them.
 
-        Scores first, then events, then `Explain` if it is wanted.
+        Scores first, then events, then `Explain` if it is wanted. `reused` is `Explain.reused_frames`.
         """
         scores = self.reports.scores(window, row, top=self._settings.top, dropped=self.progress.dropped_since)
         changes = self.tracker.track(row, window.start_ns, window.end_ns, window.modalities)
         self._take_snapshot(window, changes)
         messages: list[Message] = [scores, *self.reports.events(changes)]
         if explain:
-            messages.append(self.reports.explain(window, self.tracker, self._settings.top))
+            messages.append(self.reports.explain(window, self.tracker, self._settings.top, reused))
         self.progress.sent(window, now_ns())
         return messages
 

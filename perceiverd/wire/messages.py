@@ -346,6 +346,8 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
     """As in `Scores`."""
     missing: dict[str, str] = {}
     """As in `Scores`."""
+    reused_frames: int = 0
+    """Frames of this window that an earlier window had too, or that show nothing new: computed only once."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,16 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import Label
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import save_model
-from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
+from perceiverd.model.geometry import Audio, Geometry, StemGeometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.model.torch_engine import device_of
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
 
+TRUNK = Trunk(latents=3, width=8, cross_attends=1, layers=1, heads=2)
 GEOMETRY = Geometry(
     classes=5,
-    trunk=Trunk(latents=3, width=8, cross_attends=1, layers=1, heads=2),
+    trunk=TRUNK,
     audio=Audio(rate_hz=16_000, samples=1_600, form="mel", patch=(5, 16), bands=2),
     video=Video(frames=3, fps=30, height=6, width=10, patch=(3, 3, 5), bands=2),
 )
@@ -96,3 +99,53 @@ def test_each_process_can_have_its_own_gpu() -> None:
     else:
         assert device_of("auto", 0) == device_of("cuda", 0) == torch.device("cuda", 0)
         assert device_of("cuda:0", 5) == torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Card:
+    """A model whose video has a stem."""
+    stem = StemGeometry(("conv 3/2 6", "separable 3/2 8"))
+    video = Video(frames=2, fps=20, height=12, width=20, patch=(1, 4, 4), bands=2, stem=stem)
+    geometry = Geometry(classes=5, trunk=TRUNK, video=video)
+    folder = tmp_path_factory.mktemp("seeing")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Perceiver(geometry.modalities, TRUNK, 5)
+    labels = [Label(i, f"/m/{i}", str(i)) for i in range(5)]
+    save_model(folder, network, geometry, labels, name="seeing", licence="CC0-1.0")
+    return load_card(folder)
+
+
+def test_a_frame_is_computed_once(seeing: Card) -> None:
+    """A frame that an earlier window had is not computed again; the scores are those of a tagger without memory."""
+    rng = np.random.default_rng(3)
+    frames = [rng.integers(0, 256, (12, 20, 3), dtype=np.uint8) for _ in range(5)]
+    windows = [Window(0, 1, None, pair) for pair in pairwise(frames)]
+    tagger = Tagger(seeing, "cpu", engine="onnxruntime")
+    reused: list[int] = []
+    for each in windows:
+        kept = tagger.tag([each])
+        reused += tagger.reused_frames
+        np.testing.assert_allclose(kept, Tagger(seeing, "cpu", engine="onnxruntime").tag([each]), atol=1e-6)
+    assert reused == [0, 1, 1, 1]
+    np.testing.assert_allclose(tagger.tag(windows), Tagger(seeing, "cpu", engine="torch").tag(windows), atol=1e-5)
+
+
+def test_features_go_with_their_frame(seeing: Card) -> None:
+    """Nothing is kept of a frame that nobody holds any more: memory does not grow with the stream."""
+    tagger = Tagger(seeing, "cpu", engine="onnxruntime")
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        frames = tuple(rng.integers(0, 256, (2, 12, 20, 3), dtype=np.uint8))
+        tagger.tag([Window(0, 1, None, frames)])
+        assert len(tagger._features) == 2
+    del frames
+    assert len(tagger._features) == 0
+
+
+def test_both_engines_give_the_same_scores(card: Card) -> None:
+    """Windows of any mix of modalities have the same scores in both engines."""
+    windows = [window(1), window(2, audio=False), window(3, video=False), window(4)]
+    found = Tagger(card, "cpu", engine="onnxruntime").tag(windows)
+    wanted = Tagger(card, "cpu", engine="torch").tag(windows)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -44,6 +44,7 @@ SETTINGS = StreamSettings(
     tolerance=WindowConfig().tolerance,
     limits=StallLimits(0, 0),
     top=3,
+    still_levels=0,
     av_offset_ns=0,
     replayed=frozenset(),
     snapshots=None,
