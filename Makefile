@@ -26,7 +26,7 @@ OPT ?= /opt/perceiverd
 ETC ?= /etc/perceiverd
 PACKAGE ?= .
 PIP_FLAGS ?=
-UNITS := perceiverd.service perceiverd@.service perceiverd-mqtt.service
+UNITS := perceiverd.service perceiverd@.service perceiverd-mqtt.service perceiverd-history.service
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d/perceiverd.conf
 TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
@@ -126,7 +126,8 @@ install:
 	@find docs \( -name '*.md' -o -name '*.svg' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
 	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@install -m 644 configs/perceiverd.schema.json '$(DESTDIR)$(ETC)'
-	@[ -e '$(DESTDIR)$(ETC)/perceiverd.toml' ] || install -m 644 configs/perceiverd.toml '$(DESTDIR)$(ETC)/perceiverd.toml'
+	@for config in perceiverd history; do [ -e "$(DESTDIR)$(ETC)/$$config.toml" ] || \
+	    install -m 644 "configs/$$config.toml" "$(DESTDIR)$(ETC)/$$config.toml" || exit 1; done
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-sysusers >/dev/null || systemd-sysusers '$(SYSUSERS)'
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-tmpfiles >/dev/null || systemd-tmpfiles --create '$(TMPFILES)'
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
@@ -134,6 +135,7 @@ install:
 	@echo "  perceiverd doctor                        what this machine lacks, and what to do about it"
 	@echo "  systemctl enable --now perceiverd        start it, now and at each boot"
 	@echo "  usermod -aG perceiverd-labels NAME       let NAME read the labels after the next login"
+	@echo "  systemctl enable --now perceiverd-history  keep a history of events"
 
 uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || \
@@ -145,7 +147,7 @@ uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 	@echo "uninstalled. The configuration, stored files, the user and the group remain; to remove them:"
 	@echo "  rm -rf $(DESTDIR)$(ETC) $(DESTDIR)/var/lib/perceiverd*"
-	@echo "  userdel perceiverd; groupdel perceiverd-labels"
+	@echo "  userdel perceiverd; userdel perceiverd-history; groupdel perceiverd-labels"
 
 # The first time takes ten minutes more: it builds a kernel with a camera and a sound card.
 test-guest: $(VENV)/.dev

@@ -12,6 +12,7 @@ from prometheus_client.core import Metric
 from docs.generate.markdown import code, table
 from perceiverd.daemon.metrics import TelemetryCollector
 from perceiverd.daemon.telemetry import Distribution, Telemetry, TelemetryFrame
+from perceiverd.history.metrics import HistoryCollector, ServiceCounts
 
 OF_DAEMON, OF_STREAM, OF_SOURCE = "The daemon", "A stream", "A source"
 SUFFIX = {"counter": "_total"}
@@ -22,7 +23,8 @@ def contents() -> dict[str, str]:
     """The parts of the page."""
     process = ProcessCollector(registry=CollectorRegistry()).collect()
     sections = (f"## {heading}\n\n{_table(found)}" for heading, found in by_subject().items())
-    return {"metrics": "\n\n".join(sections), "process": _table(process)}
+    history = HistoryCollector(ServiceCounts(), ()).collect()
+    return {"metrics": "\n\n".join(sections), "process": _table(process), "history": _table(history)}
 
 
 def by_subject() -> dict[str, list[Metric]]:

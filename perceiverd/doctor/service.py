@@ -19,6 +19,8 @@ from perceiverd.sources.specs import File, Pipe, Url
 
 UNIT, STREAM_UNITS = "perceiverd.service", "perceiverd@*.service"
 """The unit of the service, and the pattern of the units that run one stream each."""
+OPTIONAL_UNITS = ("perceiverd-history.service",)
+"""Units that are reported if they are enabled or run."""
 USER, LABELS_GROUP = "perceiverd", "perceiverd-labels"
 SECRETS = Path("/etc/perceiverd/secrets.env")
 STATE, RUN = Path("/var/lib/perceiverd"), Path("/run/perceiverd")
@@ -128,6 +130,11 @@ def units(python: Path = PYTHON) -> Iterator[Finding]:
         what = f"its Python is {real_python}, and the unit has no access to that folder"
         yield Finding("service", "fault", what, "make uninstall, then make install PYTHON=/usr/bin/python3")
     yield _unit(UNIT)
+    for unit in OPTIONAL_UNITS:
+        properties = _systemctl("show", unit, "--property=LoadState,ActiveState,UnitFileState") or {}
+        wanted = properties.get("UnitFileState") == "enabled" or properties.get("ActiveState", "inactive") != "inactive"
+        if properties.get("LoadState") == "loaded" and wanted:
+            yield _unit(unit)
     for line in _systemctl("list-units", "--plain", "--no-legend", "--all", STREAM_UNITS) or {}:
         yield _unit(line.split()[0])
 

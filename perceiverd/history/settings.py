@@ -22,8 +22,6 @@ from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.wire import Curve
 from perceiverd.wire.keys import read_curve
 
-SERVICE_SETTINGS = Path("/etc/perceiverd/history.toml")
-"""The configuration that the unit uses if it exists."""
 MACHINE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 ENDPOINT = re.compile(r"(ipc://.+|tcp://(\[[^\]]+\]|[^:/\s]+):\d{1,5})")
 LOCAL = "local"
