@@ -88,6 +88,11 @@ class Decoder:
             os.close(jobs)
             os.close(results)
 
+    def interrupt(self) -> None:
+        """End the worker now, from another thread: `read` then raises MediaError."""
+        if self._process is not None:
+            self._process.kill()
+
     def read(self, file: str, use: MediaOptions = MediaOptions()) -> Iterator[Media]:  # noqa: B008 - frozen
         """The frames and chunks of a file, URL, FIFO or of standard input (`-`), in the container's order.
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from perceiverd.offline.losses import log_losses
 from perceiverd.offline.writers.lines import record_of
 from perceiverd.offline.writers.writer import FileFacts, Piece, TaggedWindow, Writer
 from perceiverd.pipeline.rules import Rules
-from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.specs import MediaOptions
 from perceiverd.wire.messages import Model, Tag, best
@@ -43,6 +42,17 @@ TOLERANCE = Tolerance(
     is_stored=True,
 )
 """A window gets both audio and video even if the file stores them up to 60 s apart."""
+
+
+class Scorer(Protocol):
+    """Scores windows: a `Tagger`, or what takes its place."""
+
+    @property
+    def card(self) -> Card:
+        """The model."""
+
+    def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """Scores (windows, classes), 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class TagOptions:
 
 def tag(
     files: Sequence[str],
-    tagger: Tagger,
+    tagger: Scorer,
     options: TagOptions,
     make: Callable[[TextIO], Writer],
     output: Path | None = None,
@@ -103,7 +113,7 @@ def tag(
 
 def pieces(
     file: str,
-    tagger: Tagger,
+    tagger: Scorer,
     options: TagOptions,
     progress: Callable[[int], None] = lambda _: None,
     decoder: Decoder | None = None,
@@ -119,7 +129,7 @@ def pieces(
 
 def records(
     file: str,
-    tagger: Tagger,
+    tagger: Scorer,
     options: TagOptions,
     progress: Callable[[int], None] = lambda _: None,
     decoder: Decoder | None = None,
@@ -129,7 +139,7 @@ def records(
 
 
 def _pieces(
-    file: str, tagger: Tagger, options: TagOptions, progress: Callable[[int], None], decoder: Decoder
+    file: str, tagger: Scorer, options: TagOptions, progress: Callable[[int], None], decoder: Decoder
 ) -> Iterator[Piece]:
     card, name = tagger.card, shown_name(file)
     model = Model(card.name, card.sha256)
@@ -189,7 +199,7 @@ def _window_record(name: str, model: Model, window: Window, labels: tuple[Tag, .
 
 
 def scored(
-    file: str, tagger: Tagger, options: TagOptions, decoder: Decoder
+    file: str, tagger: Scorer, options: TagOptions, decoder: Decoder
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
     windows = _windows(file, tagger.card.geometry, options, decoder)
