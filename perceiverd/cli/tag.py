@@ -1,12 +1,20 @@
-"""`perceiverd tag`: from options to the settings of `offline.tag`. Does not read files itself."""
+"""`perceiverd tag`: from options to the settings of `offline.tag` and `offline.folders`. Does not read files itself."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import typer
 
 from perceiverd.config import Config, load
@@ -16,11 +24,28 @@ from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.model.engine import DEVICE_PATTERN, EngineName
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
+from perceiverd.offline.folders.run import FolderOptions, tag_into
+from perceiverd.offline.folders.walk import Selection
 from perceiverd.offline.writers.formats import Format, chosen
 from perceiverd.offline.writers.writer import RecordKind, WriterOptions
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.sources.specs import MediaOptions, RawFormat
+
+AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+"""Seconds of the units of `--since`."""
+JOB_CORES = 3
+"""Cores for each job, unless the user chooses. One job decodes while the network works for another; more only wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderCommand:
+    """The options for outputs in a folder."""
+
+    out: Path
+    selection: Selection
+    skip_done: bool
+    jobs: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +68,8 @@ class TagCommand:
     batch: int
     output: Path | None
     """None for standard output."""
+    folder: FolderCommand | None
+    """None if all goes into one output."""
     use: MediaOptions
     conceal_s: float | None = None
     """None for the configuration's `conceal_s`."""
@@ -53,49 +80,119 @@ class TagCommand:
 
 
 def run(command: TagCommand) -> int:
-    """Tag the files; returns 1 if a file failed, else 0. Raises PerceiverdError, and BadParameter for the device."""
+    """Tag the files; returns 1 if a file failed, else 0. Raises PerceiverdError, and BadParameter for the options."""
     if not DEVICE_PATTERN.fullmatch(command.device):
         raise typer.BadParameter(f"{command.device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
-    form = _format(command)
-    kinds = command.kinds or form.kinds
+    formats = _formats(command)
+    kinds = frozenset[RecordKind]().union(*(command.kinds or form.kinds for form in formats))
     if command.config and "event" not in kinds:
         raise typer.BadParameter("needs --events, or a format with events", param_hint="'--config'")
+    raw = _raw(command.raw)
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(command.model or DEFAULT)
     settings = load(command.config) if command.config else Config()
+    options = _options(command, card, settings, kinds)
+    if command.folder:
+        return _into_folder(
+            command, command.folder, card, options, formats, _checksum(command, card, settings, options, raw)
+        )
+    form = formats[0]
+    with Decoder(card.geometry.media_format, raw) as decoder:
+        decoder.start()
+        tagger = Tagger(card, command.device, engine=command.engine)
+        writing = WriterOptions(kinds, command.output, command.embed_bytes)
+        return tag.tag(command.files, tagger, options, form, writing, decoder)
+
+
+def _options(command: TagCommand, card: Card, settings: Config, kinds: frozenset[RecordKind]) -> tag.TagOptions:
     conceal_s = settings.window.conceal_s if command.conceal_s is None else command.conceal_s
     usual_ns = round(settings.window.hop_s * NS_PER_S) if "event" in kinds else card.geometry.window_ns
-    options = tag.TagOptions(
+    return tag.TagOptions(
         top=command.top,
         hop_ns=usual_ns if command.hop_s is None else round(command.hop_s * NS_PER_S),
         batch=command.batch,
         conceal_ns=round(conceal_s * NS_PER_S),
         rules=_rules(card, settings, command.config) if "event" in kinds else None,
-        sorts=form.sorts,
         use=command.use,
     )
-    with Decoder(card.geometry.media_format, _raw(command.raw)) as decoder:
-        decoder.start()
-        tagger = Tagger(card, command.device, engine=command.engine)
-        return tag.tag(
-            command.files,
-            tagger,
-            options,
-            lambda out: form.make(out, WriterOptions(kinds, command.output, command.embed_bytes)),
-            command.output,
-            decoder,
-        )
 
 
-def _format(command: TagCommand) -> Format:
-    """The format. Raises BadParameter if it does not fit the other options."""
+def _into_folder(
+    command: TagCommand,
+    folder: FolderCommand,
+    card: Card,
+    options: tag.TagOptions,
+    formats: Sequence[Format],
+    checksum: str,
+) -> int:
+    how = FolderOptions(
+        formats=formats,
+        settings=checksum,
+        kinds=command.kinds,
+        selection=folder.selection,
+        jobs=folder.jobs or max(1, len(os.sched_getaffinity(0)) // JOB_CORES),
+        skip_done=folder.skip_done,
+        embed_bytes=command.embed_bytes,
+        raw=_raw(command.raw),
+    )
+    tagger, sorting = Tagger(card, command.device, engine=command.engine), replace(options, sorts=True)
     try:
-        form, *others = chosen(command.formats)
+        report = tag_into(folder.out, command.files, tagger, sorting, how)
+    except KeyboardInterrupt:
+        print("perceiverd: interrupted; the same command continues", file=sys.stderr)
+        raise
+    print(report.summary())
+    for line in report.error_lines(folder.out):
+        print(f"perceiverd: {line}", file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+def _checksum(command: TagCommand, card: Card, settings: Config, options: tag.TagOptions, raw: RawFormat | None) -> str:
+    """Of all that decides what outputs contain."""
+    parts = (
+        sorted(form.name for form in _formats(command)),
+        sorted(command.kinds),
+        (options.top, options.hop_ns, options.conceal_ns),
+        card.sha256,
+        settings.events if options.rules else None,
+        options.use,
+        raw,
+        command.embed_bytes,
+    )
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()
+
+
+def _formats(command: TagCommand) -> Sequence[Format]:
+    """The formats. Raises BadParameter if they do not fit the other options."""
+    try:
+        formats = chosen(command.formats)
     except PerceiverdError as error:
         raise typer.BadParameter(str(error), param_hint="'--format'") from None
+    if command.folder:
+        return formats
+    form, *others = formats
     if others:
-        raise typer.BadParameter("one output has one format", param_hint="'--format'")
-    return form
+        raise typer.BadParameter("several formats need --out", param_hint="'--format'")
+    if len(command.files) > 1 and not form.joins:
+        raise typer.BadParameter(f"{form.name} of several files needs --out", param_hint="'--format'")
+    if form.is_binary and not command.output:
+        raise typer.BadParameter(f"{form.name} needs --output or --out", param_hint="'--format'")
+    return formats
+
+
+def moment(text: str | None) -> int | None:
+    """The time that `--since` names, in nanoseconds since 1970. Raises BadParameter."""
+    if text is None:
+        return None
+    if ago := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
+        return time.time_ns() - int(ago[1]) * AGO_S[ago[2]] * NS_PER_S
+    try:
+        return round(datetime.fromisoformat(text.strip()).timestamp() * NS_PER_S)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is no date such as 2026-11-26 or 2026-11-26T18:00, and no time ago such as 90m, 12h, 7d or 2w",
+            param_hint="'--since'",
+        ) from None
 
 
 def record_kinds(*, scores: bool, events: bool, summary: bool) -> frozenset[RecordKind]:

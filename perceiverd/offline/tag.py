@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,9 @@ from perceiverd.model.geometry import Geometry
 from perceiverd.offline.decoding import Decoder, shown_name
 from perceiverd.offline.events import FileEvents, seconds
 from perceiverd.offline.losses import log_losses
+from perceiverd.offline.writers.formats import Format
 from perceiverd.offline.writers.lines import record_of
-from perceiverd.offline.writers.writer import FileFacts, Piece, TaggedWindow, Writer
+from perceiverd.offline.writers.writer import FileFacts, Piece, TaggedWindow, WriterOptions
 from perceiverd.pipeline.rules import Rules
 from perceiverd.pipeline.windower import Tolerance, Window, Windower
 from perceiverd.sources.specs import MediaOptions
@@ -79,23 +80,23 @@ def tag(
     files: Sequence[str],
     tagger: Scorer,
     options: TagOptions,
-    make: Callable[[TextIO], Writer],
-    output: Path | None = None,
+    form: Format,
+    writing: WriterOptions = WriterOptions(),  # noqa: B008 - frozen
     decoder: Decoder | None = None,
 ) -> int:
-    """Tag the files in order and write records to `output`, or to standard output; returns 1 if a file failed, else 0.
+    """Tag the files in order and write them to one output, `writing.target` or standard output; 1 if a file failed.
 
-    `make` returns the writer for the output. `decoder` may be started already. If a file fails, its error is one line
-    on standard error, after the records of what could be read; the next file is tagged. Raises PerceiverdError if
-    `output` cannot be written.
+    `decoder` may be started already. If a file fails, its error is one line on standard error, after the records of
+    what could be read; the next file is tagged. Raises PerceiverdError if the output cannot be written.
     """
+    options = replace(options, sorts=form.sorts)
     failed = 0
     with (
         decoder or Decoder(tagger.card.geometry.media_format) as decoding,
-        _opened(output, files) as out,
+        _opened(writing.target, files, is_binary=form.is_binary) as out,
         _bars(out) as bars,
     ):
-        writer = make(out)
+        writer = form.make(out, writing)
         for file in files:
             bar = bars.add_task(shown_name(file), total=None)
             if not bars.disable:
@@ -233,14 +234,14 @@ def _windows(file: str, geometry: Geometry, options: TagOptions, decoder: Decode
 
 
 @contextmanager
-def _opened(output: Path | None, files: Sequence[str]) -> Iterator[TextIO]:
+def _opened(output: Path | None, files: Sequence[str], *, is_binary: bool) -> Iterator[IO[Any]]:
     if output is None:
         yield sys.stdout
         return
     if output.exists() and any(other.exists() and output.samefile(other) for other in map(Path, files)):
         raise PerceiverdError(f"{output}: is one of the files to tag; choose another output")
     try:
-        out = output.open("w", encoding="utf-8")
+        out: IO[Any] = output.open("wb") if is_binary else output.open("w", encoding="utf-8")
     except OSError as error:
         raise PerceiverdError(
             f"{output}: cannot write the output: {error.strerror}; check the folder and the permissions"
@@ -249,7 +250,7 @@ def _opened(output: Path | None, files: Sequence[str]) -> Iterator[TextIO]:
         yield out
 
 
-def _bars(out: TextIO) -> Progress:
+def _bars(out: IO[Any]) -> Progress:
     """Progress bars on standard error, if it is a terminal and the records go elsewhere."""
     return Progress(
         TextColumn("{task.description}", markup=False),

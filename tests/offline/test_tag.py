@@ -4,11 +4,11 @@ import itertools
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TextIO
 
 import pytest
 
@@ -19,7 +19,8 @@ from perceiverd.model.geometry import Geometry
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.tag import TagOptions
-from perceiverd.offline.writers.lines import JsonLines
+from perceiverd.offline.writers.formats import FORMATS
+from perceiverd.offline.writers.writer import WriterOptions
 from perceiverd.pipeline.rules import EventOptions, LabelOptions, Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
@@ -52,8 +53,7 @@ def events(path: Path, tagger: Tagger, options: TagOptions) -> list[FileEvent]:
     return [record for record in tag.records(str(path), tagger, options) if isinstance(record, FileEvent)]
 
 
-def json_scores(out: TextIO) -> JsonLines:
-    return JsonLines(out, frozenset({"scores"}))
+JSONL, SCORES = FORMATS["jsonl"], WriterOptions(frozenset({"scores"}))
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
@@ -207,7 +207,7 @@ def test_a_bad_file_does_not_stop_the_others(
     empty.touch()
     text.write_text("no film\n" * 100)
     bad = [empty, text, tmp_path, tmp_path / "missing.mp4"]
-    status = tag.tag([str(path) for path in (good[0], *bad, good[1])], tagger, OPTIONS, json_scores)
+    status = tag.tag([str(path) for path in (good[0], *bad, good[1])], tagger, OPTIONS, JSONL, SCORES)
     out, err = capsys.readouterr()
     assert status == 1
     assert [json.loads(line)["file"] for line in out.splitlines()] == [str(path) for path in good]
@@ -216,14 +216,14 @@ def test_a_bad_file_does_not_stop_the_others(
 
 def test_all_good_is_zero(tmp_path: Path, tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
     """The status is 0 if every file was read, and standard error stays empty."""
-    assert tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=1))], tagger, OPTIONS, json_scores) == 0
+    assert tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=1))], tagger, OPTIONS, JSONL, SCORES) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_output_goes_into_a_file(tmp_path: Path, tagger: Tagger, capsys: pytest.CaptureFixture[str]) -> None:
     """With an output file, standard output stays empty."""
     output = tmp_path / "out.jsonl"
-    tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=2))], tagger, OPTIONS, json_scores, output)
+    tag.tag([str(write_clip(tmp_path / "a.wav", audio_s=2))], tagger, OPTIONS, JSONL, replace(SCORES, target=output))
     assert len(output.read_text().splitlines()) == 2
     assert capsys.readouterr().out == ""
 
@@ -233,14 +233,14 @@ def test_output_never_replaces_a_file_to_tag(tmp_path: Path, tagger: Tagger) -> 
     path = write_clip(tmp_path / "a.wav", audio_s=1)
     before = path.read_bytes()
     with pytest.raises(PerceiverdError, match=r"a\.wav: is one of the files to tag"):
-        tag.tag([str(path)], tagger, OPTIONS, json_scores, path)
+        tag.tag([str(path)], tagger, OPTIONS, JSONL, replace(SCORES, target=path))
     assert path.read_bytes() == before
 
 
 def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path, tagger: Tagger) -> None:
     """The error gives the reason."""
     with pytest.raises(PerceiverdError, match="cannot write the output: No such file or directory"):
-        tag.tag([], tagger, OPTIONS, json_scores, tmp_path / "no" / "out.jsonl")
+        tag.tag([], tagger, OPTIONS, JSONL, WriterOptions(target=tmp_path / "no" / "out.jsonl"))
 
 
 def test_a_file_without_media_for_the_model_is_an_error(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_name_that_is_not_utf8_is_written(tmp_path: Path, tagger: Tagger, caps
     """A file whose name is not UTF-8 is read, and its name is written with a replacement character."""
     path = tmp_path / "caf\udce9.wav"
     write_clip(tmp_path / "a.wav", audio_s=1).rename(path)
-    assert tag.tag([str(path)], tagger, OPTIONS, json_scores) == 0
+    assert tag.tag([str(path)], tagger, OPTIONS, JSONL, SCORES) == 0
     assert json.loads(capsys.readouterr().out)["file"].endswith("caf\ufffd.wav")
 
 

@@ -147,9 +147,8 @@ class _Before:
 
 def _read(path: Path, settings: str) -> _Before:
     done, last = array("Q"), array("Q")  # of all runs; of the last run and those that it continues
-    begin, running, is_cut = 0, "", False
+    begin, running = 0, ""
     for at, line in _lines(path):
-        is_cut = line is None
         match line:
             case RunBegins():
                 running = line.settings
@@ -163,18 +162,22 @@ def _read(path: Path, settings: str) -> _Before:
             case RunEnds():
                 running = ""
     resumes = running == settings
-    return _Before(resumes, begin, is_cut, _sorted(done), _sorted(last if resumes else array("Q")))
+    return _Before(resumes, begin, _is_cut(path), _sorted(done), _sorted(last if resumes else array("Q")))
 
 
-def _lines(path: Path, begin: int = 0) -> Iterator[tuple[int, _Line | None]]:
-    """Each line with its place in the file, from this place on; None for a last one that was cut off."""
+def _is_cut(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) not in (b"", b"\n")
+
+
+def _lines(path: Path, begin: int = 0) -> Iterator[tuple[int, _Line]]:
+    """Each complete line with its place in the file, from this place on."""
     with path.open("rb") as file:
         at = file.seek(begin)
         for text in file:
-            if not text.endswith(b"\n"):
-                yield at, None
-                return
-            with suppress(msgspec.DecodeError):  # a line that was cut off, and that a later run has ended
+            with suppress(msgspec.DecodeError):  # a line that was cut off
                 yield at, _decoder.decode(text)
             at += len(text)
 

@@ -33,9 +33,17 @@ class Outputs:
     Nothing has its final name until `commit`. After `discard`, or a kill, nothing has changed.
     """
 
-    def __init__(self, folder: Path, formats: Sequence[Format], kinds: frozenset[RecordKind], part: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        formats: Sequence[Format],
+        kinds: frozenset[RecordKind],
+        part: str,
+        embed_bytes: int = 0,
+    ) -> None:
         """`kinds`: those that the user has chosen, or none. `part`: a name that no other worker uses."""
         self._folder, self._formats, self._kinds, self._part = folder, formats, kinds, part
+        self._embed_bytes = embed_bytes
         self._open: list[tuple[Writer, IO[Any], Path, Path]] = []
         """Each output's writer, file, name until it is complete, and name after that."""
 
@@ -86,7 +94,7 @@ class Outputs:
             file: IO[Any] = part.open("wb") if form.is_binary else part.open("w", encoding="utf-8", newline="")
             kinds = (self._kinds if form.chooses else frozenset()) or form.kinds
             try:
-                writer = form.make(file, WriterOptions(kinds, target))
+                writer = form.make(file, WriterOptions(kinds, target, self._embed_bytes))
             except BaseException:
                 _close(file)
                 raise

@@ -11,6 +11,7 @@ import msgspec
 
 from perceiverd.offline.folders.bars import clock
 from perceiverd.offline.folders.journal import FileDone, Utc
+from perceiverd.offline.folders.outputs import HIDDEN
 from perceiverd.offline.folders.walk import Passed
 
 FILE = "report.json"
@@ -110,7 +111,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_report(out: Path, report: Report) -> None:
     """Replace the report in this folder. Raises OSError."""
-    part = out / f".{FILE}.part"
+    part = out / HIDDEN / FILE
     part.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     os.replace(part, out / FILE)
 

@@ -53,6 +53,8 @@ class FolderOptions:
     """Leave out files that any run before has done and that have not changed since."""
     raw: RawFormat | None = None
     """The format of all files if they hold audio without a container."""
+    embed_bytes: int = 0
+    """As in `WriterOptions`."""
 
 
 def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOptions, how: FolderOptions) -> Report:
@@ -163,7 +165,7 @@ class _Worker:
     def __init__(self, run: _Run, number: int) -> None:
         self._run, self.number = run, number
         self._current = run.tally.workers[number]
-        self._outputs = Outputs(run.out, run.how.formats, run.how.kinds, f"part-{number}")
+        self._outputs = Outputs(run.out, run.how.formats, run.how.kinds, f"part-{number}", run.how.embed_bytes)
         self.decoder = Decoder(run.scorer.card.geometry.media_format, run.how.raw)
         self.decoder.on_length = self._current.state_length
 

@@ -1,0 +1,179 @@
+"""The declaration of `tag`: names, options, help. It imports the module that does the work when it runs."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from perceiverd.cli.console import DEVICE, ENGINE, MODEL
+
+
+def tag(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help="Audio and video files, URLs, FIFOs, or - for standard input; with --out also folders.", metavar="FILE"
+        ),
+    ],
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="text, jsonl, csv, html, vtt, srt, audacity, raven, rttm or parquet; with --out several, as in vtt,jsonl.",
+            metavar="NAMES",
+        ),
+    ] = "text",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the outputs of each file into this folder. If such a run is interrupted, the same command "
+            "resumes it.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="With --out: also folders within folders.")
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --out: of folders only files that match, as in '*.mp4' or 'door/*'. Can be repeated.",
+            metavar="PATTERN",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="With --out: no files and folders that match. Can be repeated.", metavar="PATTERN"),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="With --out: of folders only files that were changed since then: a date, or a time ago such as 7d.",
+            metavar="WHEN",
+        ),
+    ] = None,
+    skip_done: Annotated[
+        bool, typer.Option("--skip-done", help="With --out: leave out unchanged files that an earlier run has done.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="With --out: tag N files at the same time. Default: a third of the cores.", metavar="N"
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Print the K best labels.", metavar="K")] = 5,
+    hop: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds from the start of one window to the start of the next. Default: the configuration's hop_s if "
+            "events are made, otherwise the window's length.",
+            metavar="S",
+        ),
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Write the scores of each window. Default of text.")] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Write each event: its label, start and end. jsonl and csv do so anyway.")
+    ] = False,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Write the mean over the windows of each file. jsonl does so anyway.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Use the thresholds in [events] of this configuration.", metavar="FILE")
+    ] = None,
+    model: Annotated[str | None, MODEL] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    engine: Annotated[Literal["auto", "torch", "onnxruntime"], ENGINE] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Windows that the network scores together.", metavar="N")] = 16,
+    conceal: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=10,
+            help="Fill holes in audio and video of up to S seconds; 0 fills none. Default: the configuration's "
+            "conceal_s.",
+            metavar="S",
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option("--output", help="Write to this file instead of standard output.", metavar="FILE")
+    ] = None,
+    only: Annotated[
+        Literal["audio", "video"] | None, typer.Option(help="Use only the audio, or only the video.")
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(help="Audio track: its number from 0, or its language code, such as eng.", metavar="TRACK"),
+    ] = None,
+    channel: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Use only this channel, from 1. Default: a mix of all.", metavar="N"),
+    ] = None,
+    gain_db: Annotated[float, typer.Option(min=-60, max=60, help="Amplify the audio by this.", metavar="DB")] = 0.0,
+    highpass_hz: Annotated[
+        float | None,
+        typer.Option(min=1, max=8000, help="Remove what is below this frequency: wind and hum.", metavar="HZ"),
+    ] = None,
+    embed: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=500,
+            help="With --format html: put media files of up to MB megabytes into the page, so that it can be sent. "
+            "Larger files are linked.",
+            metavar="MB",
+        ),
+    ] = 0.0,
+    raw: Annotated[
+        str | None,
+        typer.Option(
+            help="The files are audio samples without a container. FORMAT is s16le, s32le, f32le, u8, mulaw or alaw.",
+            metavar="FORMAT,RATE,CHANNELS",
+        ),
+    ] = None,
+) -> None:
+    """Label the audio and video of files."""
+    # A hop below a millisecond would give thousands of windows a second; it is certainly a mistake.
+    if hop is not None and not (math.isfinite(hop) and hop >= 0.001):
+        raise typer.BadParameter(f"expected a number of seconds >= 0.001, got {hop:g}", param_hint="'--hop'")
+    folder = {
+        "--recursive": recursive,
+        "--include": include,
+        "--exclude": exclude,
+        "--since": since,
+        "--skip-done": skip_done,
+        "--jobs": jobs,
+    }
+    if out is None and (given := next((name for name, value in folder.items() if value), None)):
+        raise typer.BadParameter("needs --out", param_hint=f"'{given}'")
+    if out is not None and into is not None:
+        raise typer.BadParameter("cannot be combined with --output", param_hint="'--out'")
+    from perceiverd.cli.tag import FolderCommand, TagCommand, media_options, moment, record_kinds, run
+    from perceiverd.offline.folders.walk import Selection
+
+    command = TagCommand(
+        files=files,
+        formats=formats,
+        top=top,
+        hop_s=hop,
+        kinds=record_kinds(scores=scores, events=events, summary=summary),
+        config=config,
+        model=model,
+        device=device,
+        engine=engine,
+        batch=batch,
+        output=into,
+        folder=None
+        if out is None
+        else FolderCommand(
+            out=out,
+            selection=Selection(recursive, moment(since), tuple(include or ()), tuple(exclude or ())),
+            skip_done=skip_done,
+            jobs=jobs,
+        ),
+        use=media_options(only, track, channel, gain_db, highpass_hz),
+        conceal_s=conceal,
+        raw=raw,
+        embed_bytes=round(embed * 1e6),
+    )
+    raise typer.Exit(run(command))
