@@ -84,7 +84,7 @@ def run(command: TagCommand) -> int:
     if not DEVICE_PATTERN.fullmatch(command.device):
         raise typer.BadParameter(f"{command.device!r} is not auto, cpu, cuda or cuda:N", param_hint="'--device'")
     formats = _formats(command)
-    kinds = frozenset[RecordKind]().union(*(command.kinds or form.kinds for form in formats))
+    kinds = frozenset[RecordKind]().union(*(form.records(command.kinds) for form in formats))
     if command.config and "event" not in kinds:
         raise typer.BadParameter("needs --events, or a format with events", param_hint="'--config'")
     raw = _raw(command.raw)

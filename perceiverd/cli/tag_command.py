@@ -20,7 +20,8 @@ def tag(
         str,
         typer.Option(
             "--format",
-            help="text, jsonl, csv, html, vtt, srt, audacity, raven, rttm or parquet; with --out several, as in vtt,jsonl.",
+            help="text, jsonl, csv, html, vtt, srt, audacity, raven, rttm or parquet; with --out several, as in "
+            "vtt,jsonl.",
             metavar="NAMES",
         ),
     ] = "text",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 import numpy as np
@@ -90,7 +90,7 @@ class Journal:
         self._begin = before.begin if before.resumes else os.fstat(self._file).st_size
         self.resumes = before.resumes
         """Whether the last run has not finished and had these settings. Then this one continues it."""
-        self._done, self._interrupted = before.done, before.interrupted
+        self._before = before
         if before.is_cut:
             os.write(self._file, b"\n")
         self._append(RunBegins(time=datetime.now(UTC), settings=settings, resumes=self.resumes))
@@ -103,12 +103,21 @@ class Journal:
     ) -> None:
         os.close(self._file)
 
-    def was_done(self, found: Found, *, in_any_run: bool) -> bool:
-        """Whether the interrupted run has done this file, or any run without error if `in_any_run`."""
+    def was_done(self, found: Found, *, in_any_run: bool) -> Literal["no", "with outputs", "without outputs"]:
+        """Whether the interrupted run has done this file, or any run without error if `in_any_run`.
+
+        A file that could not be read at all has no outputs.
+        """
         if not found.mtime_ns and "://" not in found.address:
-            return False  # a pipe: what comes through it now is something else
+            return "no"  # a pipe: what comes through it now is something else
         key = int(key_of(found, self._settings), 16)
-        return _holds(self._interrupted, key) or (in_any_run and _holds(self._done, key))
+        if _holds(self._before.unreadable, key):
+            return "without outputs"
+        return (
+            "with outputs"
+            if _holds(self._before.interrupted, key) or (in_any_run and _holds(self._before.done, key))
+            else "no"
+        )
 
     def add(self, found: Found, done: FileDone) -> None:
         """Note that a file is done."""
@@ -142,27 +151,32 @@ class _Before:
     done: NDArray[np.uint64]
     """Keys of files that any run has done without error, sorted."""
     interrupted: NDArray[np.uint64]
-    """Keys of files that the run to be resumed has done, sorted."""
+    """Keys of files with outputs that the run to be resumed has done, sorted."""
+    unreadable: NDArray[np.uint64]
+    """Keys of its files without outputs, sorted."""
 
 
 def _read(path: Path, settings: str) -> _Before:
-    done, last = array("Q"), array("Q")  # of all runs; of the last run and those that it continues
+    done = array("Q")  # of all runs; the others of the last run and those that it continues
+    last, unreadable = array("Q"), array("Q")
     begin, running = 0, ""
     for at, line in _lines(path):
         match line:
             case RunBegins():
                 running = line.settings
                 if not line.resumes:
-                    begin, last = at, array("Q")
+                    begin, last, unreadable = at, array("Q"), array("Q")
             case FileDone():
                 key = int(line.key, 16)
-                last.append(key)
+                (last if line.windows else unreadable).append(key)
                 if line.error is None:
                     done.append(key)
             case RunEnds():
                 running = ""
     resumes = running == settings
-    return _Before(resumes, begin, _is_cut(path), _sorted(done), _sorted(last if resumes else array("Q")))
+    if not resumes:
+        last, unreadable = array("Q"), array("Q")
+    return _Before(resumes, begin, _is_cut(path), _sorted(done), _sorted(last), _sorted(unreadable))
 
 
 def _is_cut(path: Path) -> bool:

@@ -92,9 +92,8 @@ class Outputs:
         for form, target in zip(self._formats, self.targets(name), strict=True):
             part = self._folder / HIDDEN / f"{self._part}{form.suffix}"
             file: IO[Any] = part.open("wb") if form.is_binary else part.open("w", encoding="utf-8", newline="")
-            kinds = (self._kinds if form.chooses else frozenset()) or form.kinds
             try:
-                writer = form.make(file, WriterOptions(kinds, target, self._embed_bytes))
+                writer = form.make(file, WriterOptions(form.records(self._kinds), target, self._embed_bytes))
             except BaseException:
                 _close(file)
                 raise

@@ -204,9 +204,13 @@ class _Worker:
         run.tally.add(found, windows, media_s, failed=error is not None)
 
     def _was_done(self, found: Found) -> bool:
-        if not self._run.journal.was_done(found, in_any_run=self._run.how.skip_done):
-            return False
-        return all(target.exists() for target in self._outputs.targets(found.name))
+        match self._run.journal.was_done(found, in_any_run=self._run.how.skip_done):
+            case "with outputs":
+                return all(target.exists() for target in self._outputs.targets(found.name))
+            case "without outputs":
+                return True
+            case "no":
+                return False
 
     def _tagged(self, found: Found) -> tuple[int, float, str | None]:
         """Windows, seconds of media, and the error if there is one."""

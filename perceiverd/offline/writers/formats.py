@@ -41,6 +41,10 @@ class Format:
     extra: tuple[str, str] | None = None
     """The library it needs and the extra that installs it."""
 
+    def records(self, wanted: frozenset[RecordKind]) -> frozenset[RecordKind]:
+        """The records it writes if the user has chosen these, or none."""
+        return wanted if self.chooses and wanted else self.kinds
+
 
 def _text(out: IO[Any], options: WriterOptions) -> Writer:
     from perceiverd.offline.writers.lines import TextLines

@@ -13,7 +13,7 @@ FILE = Found("/in/a/b.wav", "a/b.wav", 100, 7)
 
 
 def done(file: str = "a/b.wav", error: str | None = None) -> FileDone:
-    return FileDone(file=file, key="", windows=3, media_s=1.5, error=error)
+    return FileDone(file=file, key="", windows=0 if error else 3, media_s=1.5, error=error)
 
 
 def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_an_interrupted_run_is_resumed(tmp_path: Path) -> None:
         assert journal.resumes
         journal.add(bad, done("bad.wav", "damaged"))
     with Journal(tmp_path, "s") as journal:
-        assert journal.was_done(FILE, in_any_run=False)
-        assert journal.was_done(bad, in_any_run=False)
+        assert journal.was_done(FILE, in_any_run=False) == "with outputs"
+        assert journal.was_done(bad, in_any_run=False) == "without outputs"
         assert [each.file for each in journal.done()] == ["a/b.wav", "bad.wav"]
 
 
@@ -40,9 +40,9 @@ def test_a_finished_run_begins_anew(tmp_path: Path) -> None:
         journal.finish()
     with Journal(tmp_path, "s") as journal:
         assert not journal.resumes
-        assert not journal.was_done(FILE, in_any_run=False)
-        assert journal.was_done(FILE, in_any_run=True)
-        assert not journal.was_done(bad, in_any_run=True)
+        assert journal.was_done(FILE, in_any_run=False) == "no"
+        assert journal.was_done(FILE, in_any_run=True) == "with outputs"
+        assert journal.was_done(bad, in_any_run=True) == "no"
         assert list(journal.done()) == []
 
 
@@ -56,8 +56,8 @@ def test_a_changed_file_is_not_done(tmp_path: Path, other: Found) -> None:
     with Journal(tmp_path, "s") as journal:
         journal.add(FILE, done())
     with Journal(tmp_path, "s") as journal:
-        assert not journal.was_done(other, in_any_run=True)
-        assert journal.was_done(replace(FILE, address="/moved/a/b.wav"), in_any_run=True)
+        assert journal.was_done(other, in_any_run=True) == "no"
+        assert journal.was_done(replace(FILE, address="/moved/a/b.wav"), in_any_run=True) == "with outputs"
 
 
 def test_other_settings_are_another_run(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_other_settings_are_another_run(tmp_path: Path) -> None:
         journal.add(FILE, done())
     with Journal(tmp_path, "t") as journal:
         assert not journal.resumes
-        assert not journal.was_done(FILE, in_any_run=True)
+        assert journal.was_done(FILE, in_any_run=True) == "no"
     assert key_of(FILE, "s") != key_of(FILE, "t")
 
 
@@ -80,12 +80,12 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path, cut: int) -> Non
     path.write_bytes(path.read_bytes()[:-cut])
     with Journal(tmp_path, "s") as journal:
         assert journal.resumes
-        assert journal.was_done(FILE, in_any_run=False)
-        assert not journal.was_done(replace(FILE, name="c.wav"), in_any_run=False)
+        assert journal.was_done(FILE, in_any_run=False) == "with outputs"
+        assert journal.was_done(replace(FILE, name="c.wav"), in_any_run=False) == "no"
         journal.add(replace(FILE, name="d.wav"), done("d.wav"))
         assert [each.file for each in journal.done()] == ["a/b.wav", "d.wav"]
     with Journal(tmp_path, "s") as journal:
-        assert journal.was_done(replace(FILE, name="d.wav"), in_any_run=False)
+        assert journal.was_done(replace(FILE, name="d.wav"), in_any_run=False) == "with outputs"
 
 
 def test_a_line_that_lacks_only_its_end_counts(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_line_that_lacks_only_its_end_counts(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     for _ in range(2):
         with Journal(tmp_path, "s") as journal:
-            assert journal.was_done(FILE, in_any_run=False)
+            assert journal.was_done(FILE, in_any_run=False) == "with outputs"
             assert [each.file for each in journal.done()] == ["a/b.wav"]
 
 
@@ -106,7 +106,7 @@ def test_a_pipe_is_never_done(tmp_path: Path) -> None:
     with Journal(tmp_path, "s") as journal:
         journal.add(pipe, done("stdin"))
     with Journal(tmp_path, "s") as journal:
-        assert not journal.was_done(pipe, in_any_run=True)
+        assert journal.was_done(pipe, in_any_run=True) == "no"
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
