@@ -21,6 +21,7 @@ SOUNDS = [
     ("Bark", 8.0, 9.5, 0.7),
     ("Siren", 5.0, 7.0, 0.8),
     ("Speech", 0.5, 11.0, 0.4),
+    ("Hum", 0.5, 1.5, 0.3),
     ("Meow", 10.0, 11.5, 0.95),
 ]
 LENGTH_S = 12.0
@@ -39,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def timeline() -> Timeline:
-    """A file of 12 s with five events."""
+    """A file of 12 s with six events."""
     return timeline_of(LENGTH_S, SOUNDS)
 
 
@@ -90,8 +91,10 @@ def test_keys_do_everything(browser: Browser, page: Path) -> None:
         keys.press("n")
         here.wait(f"{AT} === 0.5")
         keys.press("n")
+        assert here.page.inner_text("#spoken").startswith("Hum, 0.5 seconds")  # it begins at the same moment
+        keys.press("n")
         here.wait(f"{AT} === 2")
-        assert here.page.inner_text("#spoken").startswith("Bark, 2 seconds to 4 seconds, event 2 of 5")
+        assert here.page.inner_text("#spoken").startswith("Bark, 2 seconds to 4 seconds, event 3 of 6")
         keys.press("p")
         here.wait(f"{AT} === 0.5")
         keys.press("Shift+ArrowRight")
@@ -108,7 +111,7 @@ def test_keys_do_everything(browser: Browser, page: Path) -> None:
         assert here.value("document.activeElement.id") == "search"
         keys.type("nope")  # letters are text there
         keys.press("Escape")
-        here.wait(f"{EVENTS}.length === 5")
+        here.wait(f"{EVENTS}.length === 6")
         keys.press("?")
         here.page.uncheck("#keys-on")
         keys.press("Escape")
@@ -124,7 +127,7 @@ def test_search_answers_when_a_label_is_heard_first(browser: Browser, page: Path
         here.wait(f"{EVENTS}.length === 2")
         assert here.value(ROWS)[0] == "Bark"
         assert here.value(EVENTS)[0][:3] == ["0:02.0", "0:04.0", "Bark"]
-        assert here.page.inner_text("#events-count") == "2 of 5 events"
+        assert here.page.inner_text("#events-count") == "2 of 6 events"
         here.page.press("#search", "Enter")
         here.wait(f"{AT} === 2")
         here.page.fill("#search", "no such label")
@@ -154,7 +157,7 @@ def test_links_lead_to_a_moment_and_a_label(browser: Browser, page: Path) -> Non
         here.page.keyboard.press("ArrowRight")
         here.wait("location.hash === '#t=11&label=Meow'")
         here.page.click("#clear")
-        here.wait(f"{EVENTS}.length === 5")
+        here.wait(f"{EVENTS}.length === 6")
         for odd in ("#t=1e9", "#t=-3", "#t=x&label=", "#label=Unknown", "#%E0%A4%A"):
             here.value(f"location.hash = '{odd}'")
             here.page.wait_for_timeout(50)

@@ -13,7 +13,7 @@ function readFiles() {
   const data = JSON.parse(takeBlock("index"));
   const names = data.labels.map((name, index) => ({ name, index, folded: folded(name) }));
   const files = data.files.map(([href, name, durationS, error, rows], index) => ({
-    href, name, durationS, error, index, folded: folded(name),
+    href, name, durationS, error, index, folded: folded(name), depth: href.split("/").length - 1,
     found: rows.map(([label, events, totalS, firstS, peak]) => ({ label: names[label], events, totalS, firstS, peak })),
   }));
   return { names, files, omitted: data.omitted };
@@ -121,7 +121,7 @@ function fileRow({ file, found, focus }) {
   const row = document.createElement("tr");
   const slash = file.name.lastIndexOf("/");
   const link = document.createElement("a");
-  link.href = file.href;
+  link.href = file.href + linkTo(null, null, file.depth);
   link.textContent = file.name.slice(slash + 1) || file.name;
   const note = document.createElement("small");
   const events = found.reduce((sum, each) => sum + each.events, 0);
@@ -147,7 +147,7 @@ function fileRow({ file, found, focus }) {
 
 function chip(file, { label, events, firstS, peak }, isFocus) {
   const link = document.createElement("a");
-  link.href = file.href + linkTo(firstS, label.name);
+  link.href = file.href + linkTo(firstS, label.name, file.depth);
   link.textContent = `${label.name}${events > 1 ? ` ×${events}` : ""}${isFocus ? `, ${clock(firstS, 0)}` : ""}`;
   link.title = `${label.name}: ${counted(events, "event")}, the first at ${clock(firstS)}, peak ${peak.toFixed(2)}`;
   link.classList.toggle("chosen", isFocus);

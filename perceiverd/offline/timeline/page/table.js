@@ -71,7 +71,7 @@ export class EventTable {
     link.addEventListener("click", (press) => {
       if (press.metaKey || press.ctrlKey || press.shiftKey) return; // another tab
       press.preventDefault();
-      this.actions.seek(event.start);
+      this.actions.go(event);
     });
     const peak = document.createElement("span");
     peak.className = "peak";

@@ -26,12 +26,19 @@ const state = new State({
   t: 0, playing: false, follow: true, search: [], label: null, least, order: "strength", rows: FIRST_ROWS, drawn: null,
 });
 
+/** The event that the playhead was sent to last. */
+let stepped = null;
 const actions = {
   seek(t) {
     const at = Math.min(model.durationS, Math.max(0, t));
     player.seek(at);
     viewport.reveal(at);
     writeLink();
+  },
+  /** To the start of an event. */
+  go(event) {
+    stepped = event;
+    actions.seek(event.start);
   },
   move: (seconds) => actions.seek(state.get("t") + seconds),
   home: () => actions.seek(0),
@@ -53,20 +60,25 @@ const actions = {
   choose(label) {
     state.set({ label });
     const next = label?.events.find((event) => event.end > state.get("t")) ?? label?.events[0];
-    if (next) actions.seek(next.start);
+    if (next) actions.go(next);
     else writeLink();
   },
   /** To the next event of the table after the playhead, or with -1 to the one before. */
   step(direction) {
     const events = foundEvents(model, state.values);
     const t = state.get("t");
-    const index = direction > 0 ? events.findIndex((event) => event.start > t + 0.05) : events.findLastIndex((event) => event.start < t - 0.05);
+    const near = (event) => Math.abs(event.start - t) < 0.06;
+    // Events may begin at the same moment, so after a step the next one is the next of the list.
+    let index = stepped && near(stepped) ? events.indexOf(stepped) : -1;
+    if (index >= 0) index += direction;
+    else if (direction > 0) index = events.findIndex((event) => event.start > t || near(event));
+    else index = events.findLastIndex((event) => event.start < t && !near(event));
     const event = events[index];
     if (!event) {
       say(direction > 0 ? "No later event" : "No earlier event");
       return;
     }
-    actions.seek(event.start);
+    actions.go(event);
     say(`${event.label.name}, ${spoken(event.start)} to ${spoken(event.end)}, event ${index + 1} of ${events.length}`);
   },
   theme() {
@@ -97,11 +109,12 @@ function paint() {
   state.set({ drawn: {} });
 }
 
+const { up } = parseLink(location.hash);
 let linkDue = 0;
 function writeLink() {
   // Browsers allow some 100 changes of the address in 30 s.
   clearTimeout(linkDue);
-  linkDue = setTimeout(() => history.replaceState(null, "", linkTo(state.get("t"), state.get("label")?.name ?? null)), 300);
+  linkDue = setTimeout(() => history.replaceState(null, "", linkTo(state.get("t"), state.get("label")?.name ?? null, up)), 300);
 }
 
 function readLink() {
@@ -160,7 +173,7 @@ byId("search").addEventListener("keydown", (event) => {
   if (event.key !== "Enter") return;
   event.preventDefault();
   const first = foundEvents(model, state.values)[0];
-  if (first) actions.seek(first.start);
+  if (first) actions.go(first);
 });
 byId("least").value = least;
 byId("least").addEventListener("input", (event) => state.set({ least: Number(event.target.value) }));
@@ -181,6 +194,10 @@ dark.addEventListener("change", () => {
 window.addEventListener("hashchange", readLink);
 listenForKeys(actions);
 
+if (up !== null) {
+  byId("up").href = `${"../".repeat(up)}index.html`;
+  byId("up").hidden = false;
+}
 const { summary } = model;
 const withEvents = model.labels.filter((label) => label.events.length).length;
 byId("facts").textContent = [

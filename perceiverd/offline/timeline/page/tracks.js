@@ -168,7 +168,7 @@ export class Tracks {
       context.globalAlpha = 1;
       context.fillStyle = view.colours.soft;
       const text = clock(t, digits);
-      if (x + 4 + context.measureText(text).width <= this.width) context.fillText(text, x + 4, axisTop + AXIS_PX / 2);
+      if (x >= 0 && x + 4 + context.measureText(text).width <= this.width) context.fillText(text, x + 4, axisTop + AXIS_PX / 2);
     }
   }
 
