@@ -123,7 +123,7 @@ install:
 	@$(PLACE) systemd/perceiverd.sysusers >'$(SYSUSERS)' && chmod 644 '$(SYSUSERS)'
 	@$(PLACE) systemd/perceiverd.tmpfiles >'$(TMPFILES)' && chmod 644 '$(TMPFILES)'
 	@install -m 644 README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE configs/perceiverd.toml configs/perceiverd.schema.json '$(DOC)'
-	@find docs \( -name '*.md' -o -name '*.svg' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
+	@find docs \( -name '*.md' -o -name '*.svg' -o -name '*.webp' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
 	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@install -m 644 configs/perceiverd.schema.json '$(DESTDIR)$(ETC)'
 	@for config in perceiverd history; do [ -e "$(DESTDIR)$(ETC)/$$config.toml" ] || \

@@ -28,7 +28,7 @@ export class NowPanel {
     this.time.textContent = clock(t);
     const best = model.labels
       .map((label) => ({ label, score: model.scores.at(label.row, t) / 255, event: eventAt(label, t) !== null }))
-      .filter(({ score, event }) => event || score >= QUIET)
+      .filter(({ score }) => score >= QUIET)
       .sort((a, b) => b.event - a.event || b.score - a.score)
       .slice(0, SHOWN);
     const silent = best.length === 0;
