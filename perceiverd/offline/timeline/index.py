@@ -15,10 +15,13 @@ from urllib.parse import quote
 import msgspec
 
 from perceiverd import __version__
+from perceiverd.offline.folders.outputs import HIDDEN
 from perceiverd.offline.timeline.assembly import assembled, text, write_json
 from perceiverd.offline.timeline.page import FORMAT, PageSummary
 
 INDEX = "index.html"
+OTHER_INDEX = "timelines.html"
+"""Its name if a file without an ending is called `index`, so that its timeline has that name."""
 MOST_FILES = 20_000
 """Files that an index lists. With ten labels each it then has some 10 MB. It says how many more there are."""
 HEAD_BYTES, SUMMARY_BYTES = 4096, 1 << 20
@@ -27,7 +30,7 @@ BEGIN, END = b'<script type="application/json" id="summary">', b"</script>"
 
 
 def write_index(folder: Path, most: int = MOST_FILES) -> int:
-    """Write `index.html` for the timelines in this folder and below it; returns how many there are.
+    """Write the index of the timelines in this folder and below it; returns how many there are.
 
     The file is replaced at once, so nobody reads half of it. Other HTML files are ignored. Raises OSError.
     """
@@ -42,16 +45,19 @@ def write_index(folder: Path, most: int = MOST_FILES) -> int:
     try:
         with temporary.open("w", encoding="utf-8") as out:
             _write(out, folder, {"labels": list(names), "files": files, "omitted": count - len(files)})
-        temporary.replace(folder / INDEX)
+        temporary.replace(folder / (OTHER_INDEX if read_summary(folder / INDEX) else INDEX))
     finally:
         temporary.unlink(missing_ok=True)
     return count
 
 
 def summaries(folder: Path) -> Iterator[tuple[Path, PageSummary]]:
-    """The timelines in this folder and below it with their summaries, in the order of their paths."""
+    """The timelines in this folder and below it with their summaries, in the order of their paths.
+
+    Pages that are not complete are left out.
+    """
     for parent, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(set(folders) - {HIDDEN})
         for name in sorted(files):
             path = Path(parent, name)
             if name.endswith(".html") and not name.startswith(".") and (summary := read_summary(path)):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from perceiverd.offline.timeline.index import INDEX, read_summary, summaries, write_index
+from perceiverd.offline.timeline.index import INDEX, OTHER_INDEX, read_summary, summaries, write_index
 from tests.support.timelines import page_of, timeline_of
 
 
@@ -50,6 +50,16 @@ def test_it_is_made_of_what_is_there(folder: Path) -> None:
     (folder / "a.mp4.html").unlink()
     assert write_index(folder) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["c.mp4.html", INDEX, "sub"]
+
+
+def test_no_page_is_lost_or_shown_half(folder: Path) -> None:
+    """A timeline that is called like the index keeps its name; pages that are still written are left out."""
+    page_of(folder / INDEX, timeline_of(4, []), "/media/index")
+    (folder / ".perceiverd").mkdir()
+    (folder / "a.mp4.html").rename(folder / ".perceiverd" / "part-0.html")
+    assert write_index(folder) == 3
+    assert read_summary(folder / INDEX)
+    assert "/media/index" in (folder / OTHER_INDEX).read_text()
 
 
 def test_it_is_bounded_and_says_what_it_leaves_out(folder: Path) -> None:

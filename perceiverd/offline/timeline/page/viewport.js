@@ -22,7 +22,8 @@ export class Viewport {
   listen() {
     const { scroller } = this;
     const canvas = this.tracks.canvas;
-    new ResizeObserver(() => this.resized()).observe(scroller);
+    // Not inside the observer: what we change there may resize the scroller again, which browsers report as an error.
+    new ResizeObserver(() => requestAnimationFrame(() => this.resized())).observe(scroller);
     scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
     canvas.addEventListener("click", (event) => this.actions.seek(this.timeAt(event.clientX)));
     canvas.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.point(event));
