@@ -8,6 +8,7 @@ import pytest
 
 LIBRARIES = {"av", "cv2", "numpy", "onnx", "onnxruntime", "rich", "torch", "zmq"}
 LOADED = {
+    "perceiverd": set(),  # `from perceiverd import tag` loads the rest
     "perceiverd.wire": {"zmq"},  # the public API: what every subscriber pays
     "perceiverd.cli.app": set(),  # `--help` answers at once; each command imports what it needs
     "perceiverd.config": {"numpy"},

@@ -18,6 +18,7 @@ from perceiverd.wire.publisher import Publisher
 from tests.support.messages import LOOPBACK, event, hello, scores, until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+CLIP = Path(__file__).parents[2] / "configs" / "demo" / "clip.mp4"
 
 
 @contextmanager
@@ -46,6 +47,14 @@ def test_events_in_python() -> None:
         assert next(lines).startswith("a: Dog since ")
         assert next(lines) == "a: Dog ended after 1.0 s\n"
         assert next(lines).startswith("nothing received for 3 s")
+
+
+def test_files_in_python(tmp_path: Path) -> None:
+    """The example prints events of a label and the labels of each file, and says what failed."""
+    command: list[str | Path] = [sys.executable, EXAMPLES / "tag_files.py", "Bark", CLIP, tmp_path / "nowhere.wav"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
+    assert f"{CLIP}: Bark from " in done.stdout
+    assert done.stderr.startswith(f"{tmp_path}/nowhere.wav failed: ")
 
 
 def test_a_command_runs_when_an_event_begins(tmp_path: Path) -> None:

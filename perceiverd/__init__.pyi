@@ -1,0 +1,3 @@
+from perceiverd.offline.library import tag as tag
+
+__version__: str
