@@ -50,7 +50,7 @@ class Probe:
     def __init__(self, question: Question, limit_s: float) -> None:
         self._limit_s, self._end_s = limit_s, time.monotonic() + limit_s
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "perceiverd.sources.process.probe"],
+            [sys.executable, "-P", "-m", "perceiverd.sources.process.probe"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # messages of libraries; faults come as answers

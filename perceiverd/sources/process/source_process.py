@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -28,8 +29,10 @@ from perceiverd.sources.specs import Camera, Microphone, Pipe, Source, Url, name
 
 logger = logging.getLogger("perceiverd.sources")
 
-WORKER: tuple[str, ...] = (sys.executable, "-m", "perceiverd.sources.process.worker")
-"""The command of a worker process."""
+WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "perceiverd.sources.process.worker")
+"""The command of a worker process. With -P, no file in the working directory can take the place of a module."""
+CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+"""Signals of a process that did something impossible. Python does not, so it was FFmpeg or a driver."""
 PLUGGED_CAP_S = 6.0
 """Longest wait before a camera or microphone of this machine is tried again: it is back within 10 s of its return."""
 URL_CAP_S = 3.0
@@ -177,8 +180,7 @@ class SourceProcess:
         elif stalled:
             self._lost(now_ns, supervision.kill_reason, supervision.detail)
         else:
-            how = f"ended by signal {-status}" if status < 0 else f"exited with status {status}"
-            self._lost(now_ns, "exited", how)
+            self._lost(now_ns, "exited", _how_it_ended(status))
 
     def receive(self, header: Header, item: Item | None, now_ns: int) -> bool:
         """Accept a message that has this source's token; False if no process of ours can have sent it."""
@@ -328,6 +330,14 @@ class SourceProcess:
 
     def _emit(self, what: Media | StateChange | Discontinuity) -> None:
         self._deliver(Arrival(*self.key, what))
+
+
+def _how_it_ended(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    if -status in CRASHES:
+        return f"FFmpeg or a driver has crashed on its data ({signal.Signals(-status).name})"
+    return f"ended by signal {-status}"
 
 
 def timeouts_of(source: Source, limits: Timeouts) -> Timeouts:

@@ -288,3 +288,23 @@ def test_a_source_is_restarted_on_demand() -> None:
         assert running.state("cam")[0].losses == {"frozen": 1}
         assert running.state("cam")[0].pid != pid
     assert any(isinstance(a.what, Discontinuity) for a in arrivals)
+
+
+def test_a_crash_of_a_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each crash is one loss that says who has crashed, and waits grow; no file in the working directory is loaded."""
+    (tmp_path / "msgspec.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    waits_s = list[float]()
+    with Supervisor({("cam", 0): Synthetic()}, WANTED, limits=PATIENT) as running:
+        for losses in (1, 2, 3):
+            drive(running, all_up(running, "cam"))
+            pid = running.state("cam")[0].pid
+            assert pid
+            os.kill(pid, signal.SIGSEGV)
+            drive(running, lambda seen: RunState.BACKING_OFF in states(seen, "cam"))
+            began_s = time.monotonic()
+            drive(running, lambda seen: RunState.STARTING in states(seen, "cam"))
+            waits_s.append(time.monotonic() - began_s)
+            assert running.state("cam")[0].losses == {"exited": losses}
+            assert running.state("cam")[0].detail == "FFmpeg or a driver has crashed on its data (SIGSEGV)"
+    assert waits_s[2] > 0.45  # half of 0.25 s, doubled twice, at least, and a little less for the clock
