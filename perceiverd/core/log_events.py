@@ -55,6 +55,7 @@ EVENTS: Mapping[str, str] = {
     "file-damaged": "A media file is cut short, or has packets that cannot be decoded; the rest of it was read.",
     "media-joined": "Time stamps go back or jump at `at_s`: another part begins there, without a gap.",
     "media-refused": "Of a file, so much overlaps what was read before, or cannot be decoded and was ignored.",
+    "part-skipped": "A part of a joined file cannot be read, or lacks the track that is wanted; the others are read.",
     "snapshot-failed": "A snapshot of an event could not be written; `reason` says why.",
     "source-ended": "A file without `loop` is over, or standard input.",
     "source-leaving": "A reload stops this source, because its stream was removed or it was changed.",

@@ -18,6 +18,7 @@ from perceiverd.core.clock import now_ns
 from perceiverd.core.errors import MediaError
 from perceiverd.core.logs import LogLimit, log_event
 from perceiverd.core.media import NS_PER_S, Chunk, Media, MediaFormat
+from perceiverd.sources.decode import transport
 from perceiverd.sources.decode.decoders import (
     CORRUPT_RUN,
     AudioDecoder,
@@ -35,6 +36,7 @@ from perceiverd.sources.decode.parts import next_part
 from perceiverd.sources.decode.pipes import PipeReader
 from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
 from perceiverd.sources.decode.tracks import ChosenTracks, choose, is_cover
+from perceiverd.sources.decode.transport import Range
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import MediaOptions, RawFormat
 
@@ -97,10 +99,14 @@ def read(
     programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
     programme.is_raw = raw is not None
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw) as container:
-        yield from programme.media(container, log_track=log_track)
-    while (part := programme.next_part()) is not None:
+        ranges = programme.ranges(container)
+        if len(ranges) < 2:
+            yield from programme.media(container, log_track=log_track)
+    for range_ in ranges if len(ranges) > 1 else ():
+        yield from programme.media_of_range(range_, log_track=log_track)
+    while len(ranges) < 2 and (part := programme.next_part()) is not None:
         with part as container:
-            yield from programme.media(container)
+            yield from programme.media_of_part(container)
     programme.end()
 
 
@@ -125,13 +131,19 @@ class _Programme:
         self._demuxed = Demuxed()
         self._end_ns, self._length_s = -1, 0.0
         self._limit = LogLimit()
+        self._skipped: MediaError | None = None
+        """Why the first part that was left out cannot be read."""
         self.is_raw = False
         """Whether it has no container, so its bytes say nothing of parts and lengths."""
 
     def media(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
         """The media of one part, behind those of the parts before it."""
-        line = self._begin(container, log_track=log_track)
-        indices = list(self._decoders)
+        self._begin(container, log_track=log_track)
+        yield from self._read(container)
+
+    def _read(self, container: InputContainer) -> Iterator[Media]:
+        assert self._line
+        line, indices = self._line, list(self._decoders)
         read = demux(container, indices, self._name, self._counts, self._read_timeout_s, self._demuxed, live=self._live)
         packets = on_time_line(read, line, self._name, self._decoders, self._join)
         if self._live:
@@ -142,7 +154,40 @@ class _Programme:
             self._end_ns = max(self._end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
             yield item
 
-    def _begin(self, container: InputContainer, *, log_track: bool) -> TimeLine[Packet]:
+    def ranges(self, container: InputContainer) -> list[Range]:
+        """The parts of a file whose tracks change, of which FFmpeg would read the first one only."""
+        is_file = isinstance(self._what, Path) and not self._live
+        return transport.ranges(self._what) if is_file and container.format.name == "mpegts" else []
+
+    def media_of_range(self, range_: Range, *, log_track: bool) -> Iterator[Media]:
+        """The media of a part of the file. What cannot be read is reported and costs this part only."""
+        assert isinstance(self._what, Path)
+        try:
+            part = open_part(self._what, range_.first_byte, range_.end_byte)
+        except MediaError as error:
+            self._skip_part(error)
+            return
+        with part as container:
+            yield from self.media_of_part(container, log_track=log_track and self._line is None)
+
+    def media_of_part(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
+        """As `media`. A part without the tracks that are wanted is reported and left out."""
+        line = self._line
+        try:
+            self._begin(container, log_track=log_track)
+        except MediaError as error:
+            self._line = line
+            self._skip_part(error)
+            return
+        yield from self._read(container)
+
+    def _skip_part(self, error: MediaError) -> None:
+        self._skipped = self._skipped or error
+        self._counts.skipped_parts += 1
+        reason = str(error).removeprefix(f"{self._name}: ")
+        log_event(logger, logging.WARNING, "part-skipped", file=self._name, reason=reason)
+
+    def _begin(self, container: InputContainer, *, log_track: bool) -> None:
         self._length_s += (container.duration or 0) / av.time_base
         start_ns = 0
         if self._line is None:
@@ -159,7 +204,6 @@ class _Programme:
         for stream in container.streams:
             if stream.index not in self._decoders:
                 stream.discard = Discard.all
-        return self._line
 
     def _decoders_of(self, tracks: ChosenTracks, origin_ns: int | None, start_ns: int) -> dict[int, StreamDecoder]:
         """The streams that the model wants, by index; FFmpeg discards all others before it demuxes them."""
@@ -211,6 +255,8 @@ class _Programme:
 
     def end(self) -> None:
         """Log what is missing. Raises MediaError if nothing could be decoded."""
+        if self._end_ns < 0 and self._skipped:
+            raise self._skipped
         if self._end_ns < 0:
             hint = "check the device" if self._live else "copy or record it again"
             raise MediaError(f"{self._name}: nothing in it can be decoded; {hint}")

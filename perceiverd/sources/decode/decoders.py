@@ -57,6 +57,8 @@ class DecodeCounts:
     """Where time stamps went back or jumped far ahead, and media continue without a gap."""
     joined_ns: int = 0
     """The time of the newest of these, on the time line of the media."""
+    skipped_parts: int = 0
+    """Parts of a joined file that could not be read, or that lack the tracks that are wanted."""
     thinned_frames: int = 0
     """Frames that no tick of the model could need."""
     modalities: frozenset[str] = frozenset()

@@ -100,10 +100,11 @@ def _too_slow(name: str, open_timeout_s: float) -> MediaError:
     return MediaError(f"{name}: does not answer within {open_timeout_s:g} s; check the device and the network")
 
 
-def open_part(path: Path, at: int) -> InputContainer:
-    """Open what begins at byte `at` of a file. Raises MediaError."""
+def open_part(path: Path, at: int, end: int = 0) -> InputContainer:
+    """Open what begins at byte `at` of a file and ends before byte `end`; 0 is the file's end. Raises MediaError."""
+    address = f"subfile,,start,{at},end,{end},,:file:{path}"
     try:
-        return _opened(f"subfile,,start,{at},end,0,,:file:{path}", {"protocol_whitelist": "file,subfile"}, (None, None))
+        return _opened(address, {"protocol_whitelist": "file,subfile"}, (None, None))
     except av.FFmpegError as error:
         raise _explained(path, str(path), error) from None
 
