@@ -29,6 +29,8 @@ HELD_ITEMS = 512
 """At a join, packets are held until every track has reached the new part, but at most this long and this many."""
 ACTIVE_NS = 5 * NS_PER_S
 """A track that ended longer ago than this is not waited for."""
+PARTS = 100
+"""So many parts are remembered for tracks that are behind."""
 LONGEST_NS = 10 * NS_PER_S
 """A packet without a duration lasts as long as the one before it, but at most this long."""
 
@@ -83,6 +85,8 @@ class TimeLine(Generic[P]):
         self._forward_ns, self._wraps, self._indexed_ns = forward_ns, wraps, indexed_ns
         self._tracks: dict[str, _Track] = {}
         self._shift_ns, self._part = 0, 0
+        self._parts = [(0, -(1 << 62))]
+        """By how much each part moved, and where it begins on the programme's time line."""
         self._join: _Join[P] | None = None
         self._new_part = False
         self.joins = 0
@@ -141,6 +145,8 @@ class TimeLine(Generic[P]):
         self._new_part = False
         self._shift_ns = end_ns - join.start_ns
         self.joins, self.joined_ns = self.joins + 1, end_ns
+        self._parts.append((self._shift_ns, end_ns))
+        del self._parts[1:-PARTS]
         for track, stamp, packet in join.held:
             yield packet, self._shift_ns if stamp is None else self._placed(track, stamp, self._part)
 
@@ -165,7 +171,8 @@ class TimeLine(Generic[P]):
             known = _Track(self._part, self._shift_ns, stamp.dts_ns, stamp.dts_ns, end_ns, duration_ns)
             self._tracks[track] = known
         elif self._is_jump(known, stamp):  # another track has begun this part already
-            known.part, known.shift_ns, known.first_ns, known.is_cut = self._part, self._shift_ns, stamp.dts_ns, False
+            begun = self._begun(known, stamp) or (self._part, self._shift_ns)
+            (known.part, known.shift_ns), known.first_ns, known.is_cut = begun, stamp.dts_ns, False
         elif stamp.dts_ns > known.last_ns:
             known.duration_ns = min(stamp.dts_ns - known.last_ns, LONGEST_NS)
         known.last_ns = stamp.dts_ns
@@ -180,12 +187,25 @@ class TimeLine(Generic[P]):
             return self._new_part
         if not self._is_jump(known, stamp):
             return False
-        return known.is_cut or known.part == self._part or not self._is_in_newest(known, stamp)
+        return self._begun(known, stamp) is None
 
-    def _is_in_newest(self, known: _Track, stamp: Stamp) -> bool:
-        """Whether this packet of a track in an older part continues the newest part."""
-        at_ns, end_ns = stamp.dts_ns + self._shift_ns, self.end_ns or 0
-        return self.joined_ns - NS_PER_S <= at_ns <= end_ns + self._forward_ns and at_ns >= known.end_ns - NS_PER_S
+    def _begun(self, known: _Track, stamp: Stamp) -> tuple[int, int] | None:
+        """The part, and its shift, that other tracks have begun and that this packet continues; None if there is none.
+
+        A track can be several parts behind: HLS with a playlist for each track reads on in the one whose clock is less.
+        """
+        if known.part == self._part:
+            return None
+        oldest = self._part - len(self._parts) + 1
+        for place, (shift_ns, begins_ns) in enumerate(self._parts):
+            ends_ns = (
+                self._parts[place + 1][1] if place + 1 < len(self._parts) else (self.end_ns or 0) + self._forward_ns
+            )
+            at_ns = stamp.dts_ns + shift_ns
+            is_later = place and oldest + place > known.part
+            if is_later and begins_ns - NS_PER_S <= at_ns <= ends_ns and at_ns >= known.end_ns - NS_PER_S:
+                return oldest + place, shift_ns
+        return None
 
     def _is_jump(self, known: _Track, stamp: Stamp) -> bool:
         at_ns = stamp.dts_ns
@@ -195,6 +215,10 @@ class TimeLine(Generic[P]):
             return known.last_ns > known.first_ns
         if self._indexed_ns is not None and at_ns <= self._indexed_ns:
             return False
+        if begun := self._begun(known, stamp):
+            # Other tracks have begun a later part, and this packet fits there much better than where the track is.
+            here_ns, there_ns = (abs(at_ns + shift_ns - known.end_ns) for shift_ns in (known.shift_ns, begun[1]))
+            return there_ns + NS_PER_S < here_ns
         # If the other tracks are there already, this one was only missing for some time.
         front_ns = max(known.last_ns + known.duration_ns + known.shift_ns, self.end_ns or 0)
         return at_ns + known.shift_ns > front_ns + self._forward_ns

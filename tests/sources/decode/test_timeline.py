@@ -142,3 +142,16 @@ def test_a_forced_part_joins_whatever_its_times_are() -> None:
     line.new_part()
     assert of("video", times(line, part(3, 1, "audio", "video"))) == even(1, 2)
     assert line.joins == 1
+
+
+@pytest.mark.parametrize("clocks_s", [(50.0, 0.0, 20.0), (0.0, 100.0, 50.0), (0.0, 25.0, 0.0)])
+def test_a_track_can_be_parts_behind(clocks_s: tuple[float, ...]) -> None:
+    """If one track is read to its end before the other begins the second part, both are still together in each."""
+    line, one, other = TimeLine[int](), list[Sent](), list[Sent]()
+    for clock_s in clocks_s:
+        one += part(clock_s, 5, "video")
+        other += part(clock_s, 5, "audio")
+    first = [each for pair in zip(one[:125], other[:125], strict=True) for each in pair]
+    placed = times(line, [*first, *one[125:], *other[125:]])
+    assert of("audio", placed) == of("video", placed) == even(15, clocks_s[0])
+    assert line.joins == 2
