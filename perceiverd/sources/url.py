@@ -17,6 +17,8 @@ from perceiverd.sources.specs import Url, shown
 INTERVALS, FORGET = 4, 0.98
 """Audio or video is missing after 4 times its longest recent interval. Each further interval makes the older ones count
 less by this factor. A camera may send a frame every 10 s, and this is no reason to open it again."""
+APART_NS = 3 * NS_PER_S // 2
+"""Within a playlist that has both, audio and video are less than this apart."""
 INTERVAL_MOST_NS = 60 * NS_PER_S
 
 
@@ -35,7 +37,7 @@ def media(spec: Url, wanted: MediaFormat, clock: Clock = now_ns) -> Iterator[Med
         use=spec,
         log_track=True,
     )
-    items = _while_complete(spec, items)
+    items = _while_complete(spec, items, counts)
     name = shown(spec.url)
     yield from pushed(name, items, clock, counts) if spec.pushed else pulled(name, items, clock)
     # FFmpeg reports a server's death like the end of a file.
@@ -63,13 +65,18 @@ def _options(spec: Url) -> dict[str, str]:
     return options
 
 
-def _while_complete(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
+def _while_complete(spec: Url, items: Iterator[Media], counts: DecodeCounts | None = None) -> Iterator[Media]:
     """The same items, until audio or video that came before is missing for `read_timeout_s` while the other continues.
 
     Then it raises MediaError, as if both were missing. If the missing kind does not return after that, the stream
     continues with what it has. This uses the times of media, because media come in bursts; a clock that is set counts
     for a second at most.
+
+    A playlist with audio of its own needs less time: behind a discontinuity FFmpeg reads only the track whose clock is
+    less, until it has reached the other one's. Opened again, both begin behind it.
     """
+    counts = counts or DecodeCounts()
+    joins: dict[type[Media], int] = {}
     newest_ns: dict[type[Media], int] = {}
     interval_ns: dict[type[Media], float] = {}
     missing_ns: dict[type[Media], int] = {}
@@ -78,9 +85,12 @@ def _while_complete(spec: Url, items: Iterator[Media]) -> Iterator[Media]:
         step_ns = max(0, at_ns - newest_ns.get(kind, at_ns))
         if kind in newest_ns:
             interval_ns[kind] = max(min(step_ns, INTERVAL_MOST_NS), FORGET * interval_ns.get(kind, 0.0))
-        newest_ns[kind], missing_ns[kind] = at_ns, 0
+        newest_ns[kind], missing_ns[kind], joins[kind] = at_ns, 0, counts.joins
         for other in interval_ns.keys() - {kind}:
             missing_ns[other] += min(step_ns, NS_PER_S)
+            is_apart = not spec.pushed and counts.joins > joins[other]
+            if is_apart and missing_ns[other] >= APART_NS:
+                raise MediaError(f"{shown(spec.url)}: audio and video are apart at a discontinuity; opening it again")
             if missing_ns[other] >= max(spec.read_timeout_s * NS_PER_S, INTERVALS * interval_ns[other]):
                 missing, present = ("video", "audio") if other is Frame else ("audio", "video")
                 raise MediaError(

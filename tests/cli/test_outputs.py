@@ -97,6 +97,7 @@ def test_a_crash_while_decoding_is_one_line(tiny_model: Path, tmp_path: Path, nu
     assert err.startswith(f"perceiverd: {fifo}: ")
 
 
+@pytest.mark.quiet
 def test_ctrl_c_ends_program_and_worker(tiny_model: Path, tmp_path: Path) -> None:
     """SIGINT ends both at once, silently, with status 130."""
     fifo = tmp_path / "fifo"

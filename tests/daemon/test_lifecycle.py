@@ -96,6 +96,7 @@ def test_systemd_is_notified_and_sigterm_ends_it(start: Start, tiny_model: Path,
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.quiet
 def test_a_signal_while_the_model_loads_ends_it_at_once(
     start: Start, tiny_model: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from perceiverd.doctor.checks import Check, Finding, run_checks
 
 
@@ -30,6 +32,7 @@ def test_findings_keep_the_order_of_the_checks(tmp_path: Path) -> None:
     assert found == [Finding("slow", "warning", "it was", "wait"), *passes(), Finding("late", "ok", "True")]
 
 
+@pytest.mark.quiet
 def test_a_hanging_check_is_killed_with_its_children(tmp_path: Path) -> None:
     """Its earlier findings count, it ends at its time limit, its child is killed, and other checks still report."""
 

@@ -165,6 +165,7 @@ LOSSES: dict[str, tuple[Callable[[Pulse], object], Callable[[Pulse], object]]] =
 @needs_microphone
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.long
+@pytest.mark.quiet
 def test_a_lost_microphone_returns_soon(pulse: Pulse, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss is reported within 6 s with its reason; within 10 s of its return the microphone delivers again."""
     for name, value in pulse.environment.items():

@@ -113,6 +113,7 @@ def test_no_sample_is_torn_or_lost(fifo: Path) -> None:
     assert why == f"{fifo}: its writer has gone; waiting for the next one"
 
 
+@pytest.mark.quiet
 def test_a_fast_writer_is_read_in_real_time(fifo: Path) -> None:
     """A writer that is faster than real time waits: its audio is replayed from now on, without a gap or a step."""
     sent = noise(60.0).tobytes()
@@ -142,6 +143,7 @@ def test_a_fast_writer_is_read_in_real_time(fifo: Path) -> None:
     assert all(abs(b.start_ns - a.end_ns) < 1_000_000 for a, b in pairwise(chunks))
 
 
+@pytest.mark.quiet
 def test_a_live_writer_sets_the_pace(fifo: Path, samples: Path) -> None:
     """After the burst of what was in the pipe, each piece has the time at which it came; nothing is lost."""
     with writer(samples, fifo, 32_000, 3.0):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, MediaFormat, Timing, VideoFormat
 from perceiverd.sources import live, url
+from perceiverd.sources.decode.decoders import DecodeCounts
 from perceiverd.sources.specs import Url
 
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
@@ -157,6 +158,25 @@ def test_rare_frames_are_not_missing() -> None:
     assert both([n / 25 for n in minute], sound) == pytest.approx(1500 + 65 * 25, abs=3)
     assert both(range(0, 61, 10), sound) == pytest.approx(7 + 100 * 25, abs=3)
     assert both(sound, [n / 25 for n in minute]) == pytest.approx(1500 + 65 * 25, abs=3)
+
+
+@pytest.mark.parametrize(("address", "passed"), [("https://h/live.m3u8", 60 + 38), ("rtsp://h/1", 60 + 125)])
+def test_a_discontinuity_of_separate_playlists(address: str, passed: int) -> None:
+    """If only audio continues behind one, a playlist is opened again after 1.5 s; other URLs wait for 5 s."""
+    counts, chunk = DecodeCounts(), Chunk(0, np.zeros(640, np.float32), 16_000)
+
+    def items() -> Iterator[Media]:
+        for number in range(1000):
+            counts.joins = int(number >= 30)
+            if number < 30:
+                yield Frame(number * 40_000_000, np.zeros((2, 2, 3), np.uint8))
+            yield replace(chunk, start_ns=number * 40_000_000)
+
+    seen = 0
+    with suppress(MediaError):
+        for _ in url._while_complete(Url(address), items(), counts):
+            seen += 1
+    assert seen == pytest.approx(passed, abs=3)
 
 
 def test_a_set_clock_makes_nothing_missing() -> None:

@@ -307,6 +307,7 @@ def test_an_abstract_socket_works() -> None:
         assert subscription.receive_message(DEADLINE_S)
 
 
+@pytest.mark.quiet
 def test_closing_takes_a_bounded_time(tmp_path: Path) -> None:
     """Closing ends although a subscriber does not read and much is unsent."""
     publisher = Publisher(LOOPBACK)

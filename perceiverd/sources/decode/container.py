@@ -156,8 +156,9 @@ class _Programme:
 
     def ranges(self, container: InputContainer) -> list[Range]:
         """The parts of a file whose tracks change, of which FFmpeg would read the first one only."""
-        is_file = isinstance(self._what, Path) and not self._live
-        return transport.ranges(self._what) if is_file and container.format.name == "mpegts" else []
+        if self._live or not isinstance(self._what, Path) or container.format.name != "mpegts":
+            return []
+        return transport.ranges(self._what)
 
     def media_of_range(self, range_: Range, *, log_track: bool) -> Iterator[Media]:
         """The media of a part of the file. What cannot be read is reported and costs this part only."""

@@ -37,6 +37,7 @@ PATIENT = Timeouts(open_s=60.0, read_s=60.0)
 """No source is lost unless the test causes it."""
 
 
+@pytest.mark.quiet
 def test_a_killed_source_returns_and_the_others_stay_up(caplog: pytest.LogCaptureFixture) -> None:
     """A source killed by SIGKILL has a gap and is back within seconds; the other keeps its process and all its data."""
     caplog.set_level(logging.INFO, "perceiverd.sources")

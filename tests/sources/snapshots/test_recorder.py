@@ -115,6 +115,7 @@ def frozen_disk(tmp_path: Path) -> Iterator[Path]:
             time.sleep(0.1)
 
 
+@pytest.mark.quiet
 def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk hangs, media are not delayed and surplus requests fail at once; after it, the rest is written."""
     monkeypatch.setattr(store, "RESERVE_BYTES", 0)
