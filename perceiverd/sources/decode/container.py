@@ -36,7 +36,7 @@ from perceiverd.sources.decode.parts import next_part
 from perceiverd.sources.decode.pipes import PipeReader
 from perceiverd.sources.decode.timeline import FORWARD_LIVE_NS, FORWARD_NS, TimeLine
 from perceiverd.sources.decode.tracks import ChosenTracks, choose, is_cover
-from perceiverd.sources.decode.transport import Range
+from perceiverd.sources.decode.transport import PartRange
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import MediaOptions, RawFormat
 
@@ -154,13 +154,13 @@ class _Programme:
             self._end_ns = max(self._end_ns, item.end_ns if isinstance(item, Chunk) else item.start_ns)
             yield item
 
-    def ranges(self, container: InputContainer) -> list[Range]:
+    def ranges(self, container: InputContainer) -> list[PartRange]:
         """The parts of a file whose tracks change, of which FFmpeg would read the first one only."""
         if self._live or not isinstance(self._what, Path) or container.format.name != "mpegts":
             return []
         return transport.ranges(self._what)
 
-    def media_of_range(self, range_: Range, *, log_track: bool) -> Iterator[Media]:
+    def media_of_range(self, range_: PartRange, *, log_track: bool) -> Iterator[Media]:
         """The media of a part of the file. What cannot be read is reported and costs this part only."""
         assert isinstance(self._what, Path)
         try:

@@ -33,7 +33,7 @@ Tracks = frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class PartRange:
     """A part of a file."""
 
     first_byte: int
@@ -41,9 +41,9 @@ class Range:
     """The byte after it; 0 for the end of the file."""
 
 
-def ranges(path: Path) -> list[Range]:
+def ranges(path: Path) -> list[PartRange]:
     """The parts of a transport stream, each with the same tracks; one for the whole file if it is anything else."""
-    whole = [Range(0, 0)]
+    whole = [PartRange(0, 0)]
     if path.stat().st_size < CHECKED * max(SIZES):
         return whole
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -53,7 +53,7 @@ def ranges(path: Path) -> list[Range]:
         begins = list(_changes(data, size))
     if not begins or len(begins) > PARTS:
         return whole
-    return [Range(first, end) for first, end in zip([0, *begins], [*begins, 0], strict=True)]
+    return [PartRange(first, end) for first, end in zip([0, *begins], [*begins, 0], strict=True)]
 
 
 def _is_aligned(data: mmap.mmap, at: int, size: int) -> bool:

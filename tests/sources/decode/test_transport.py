@@ -15,7 +15,7 @@ from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Chunk, Frame, MediaFormat, VideoFormat
 from perceiverd.sources.decode.container import read
 from perceiverd.sources.decode.decoders import DecodeCounts
-from perceiverd.sources.decode.transport import Range, ranges
+from perceiverd.sources.decode.transport import PartRange, ranges
 from perceiverd.sources.specs import MediaOptions
 
 BOTH = MediaFormat(16_000, VideoFormat(30, 42, 6.25))
@@ -85,7 +85,7 @@ def test_the_same_tracks_are_one_part(part: Part, tmp_path: Path) -> None:
     for name, data in {"a": part(), "b": part() * 2, "c": part(*two), "d": b"\x47" + bytes(5000)}.items():
         path = tmp_path / name
         path.write_bytes(data)
-        assert ranges(path) == [Range(0, 0)], name
+        assert ranges(path) == [PartRange(0, 0)], name
 
 
 def test_packets_of_192_bytes(part: Part, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_damage_begins_no_part(part: Part, tmp_path: Path) -> None:
     for place in rng.integers(188 * 5, len(data), 3000):
         data[place] ^= 1 << int(rng.integers(8))
     path.write_bytes(data)
-    assert ranges(path) == [Range(0, 0)]
+    assert ranges(path) == [PartRange(0, 0)]
 
 
 def test_a_part_without_the_wanted_track(part: Part, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
