@@ -148,5 +148,5 @@ def ast_network(device: torch.device) -> TimedNetwork:
 
 def versions() -> Mapping[str, str]:
     """The versions of the installed packages whose networks are timed."""
-    packages = ("torch", "transformers", "perceiver-pytorch")
+    packages = ("torch", "onnxruntime", "openvino", "transformers", "perceiver-pytorch")
     return {package: found for package in packages if (found := installed_version(package))}

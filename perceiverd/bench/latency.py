@@ -7,7 +7,9 @@ them alike. The report has medians; the load average before and after shows whet
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,10 +23,12 @@ from torch import Tensor
 
 from perceiverd import __version__
 from perceiverd.bench import baselines, profiling
+from perceiverd.bench import engines as by_engine
 from perceiverd.bench.baselines import ScoreBatch, TimedNetwork
-from perceiverd.core.errors import ConfigError
-from perceiverd.model.card import load_card
-from perceiverd.model.checkpoint import load_network
+from perceiverd.bench.engines import EngineTiming, StartTiming
+from perceiverd.core.labels import Label
+from perceiverd.model.card import Card, load_card
+from perceiverd.model.checkpoint import load_network, save_model
 from perceiverd.model.convert import HubConfig, convert
 from perceiverd.model.encoding import audio_tokens, video_tokens
 from perceiverd.model.geometry import Geometry
@@ -95,6 +99,9 @@ class BenchReport(msgspec.Struct, frozen=True):
     copy_gbs: float
     rows: list[NetworkTiming]
     growth: list[GrowthTiming]
+    engines: list[EngineTiming] = []
+    """On a CPU only."""
+    starts: list[StartTiming] = []
 
 
 def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> BenchReport:
@@ -105,9 +112,16 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
     where = device_of(device)
     before = os.getloadavg()[0]
     with torch.inference_mode():
-        geometry, networks = _networks(model, where)
+        geometry, network, networks = _networks(model, where)
         rows, matmul, copied = _timings(networks, where, rounds)
         grown = list(_growth(where, max(2, rounds // 4))) if growth else []
+    del networks  # their memory is large
+    timed: list[EngineTiming] = []
+    starts: list[StartTiming] = []
+    if where.type == "cpu":
+        with _card_of(model, geometry, network) as card:
+            timed = by_engine.timings(card, torch.get_num_threads(), rounds)
+            starts = by_engine.starts(card, torch.get_num_threads())
     sizes = ", ".join(f"{m.tokens} tokens of {m.name}" for m in geometry.modalities)
     return BenchReport(
         perceiverd=__version__,
@@ -124,11 +138,25 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
         copy_gbs=round(copied / 1e9, 1),
         rows=rows,
         growth=grown,
+        engines=timed,
+        starts=starts,
     )
 
 
-def _networks(model: str, device: torch.device) -> tuple[Geometry, list[TimedNetwork]]:
-    """Our network first. The others exist only in the public sizes."""
+@contextmanager
+def _card_of(model: str, geometry: Geometry, network: Perceiver) -> Iterator[Card]:
+    """The card of a model; of the public sizes, in a folder for this time."""
+    if model != PUBLIC:
+        yield load_card(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="perceiverd-bench-") as folder:
+        labels = [Label(i, f"k700/{i}", str(i)) for i in range(geometry.classes)]
+        save_model(Path(folder), network, geometry, labels, name=PUBLIC, licence="CC0-1.0")
+        yield load_card(Path(folder))
+
+
+def _networks(model: str, device: torch.device) -> tuple[Geometry, Perceiver, list[TimedNetwork]]:
+    """Sizes and network, and what to time. Our network comes first. The others exist only in the public sizes."""
     theirs: Any = None
     if model != PUBLIC:
         card = load_card(model)
@@ -150,7 +178,7 @@ def _networks(model: str, device: torch.device) -> tuple[Geometry, list[TimedNet
         networks.append(baselines.perceiver_pytorch_network(geometry, network.bytes(contents)))
     if model == PUBLIC and baselines.installed_version("transformers"):
         networks.append(baselines.ast_network(device))
-    return geometry, networks
+    return geometry, network, networks
 
 
 def _public_network(num_frames: int) -> tuple[Geometry, Perceiver]:
@@ -278,25 +306,11 @@ def table(report: BenchReport) -> str:
         for row in report.rows
         if row.windows_s
     ]
+    if report.engines:
+        lines += ["", by_engine.table(report.engines, report.starts)]
     if report.growth:
         lines += ["", f"{'frames':>8}{'streams':>9}{'tokens':>10}{'median':>12}{'beside model':>16}"]
     for one in report.growth:
         memory = "unknown" if one.peak_mb is None else f"{one.peak_mb:.0f} MB"
         lines.append(f"{one.frames:8}{one.streams:9}{one.tokens:10}{one.median_ms:9.1f} ms{memory:>16}")
     return "\n".join(lines)
-
-
-def check(path: Path) -> None:
-    """Raise ConfigError if this file cannot be written. An existing file stays as it is."""
-    try:
-        path.open("ab").close()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot write the report: {error.strerror}") from error
-
-
-def write(reports: Sequence[BenchReport], path: Path) -> None:
-    """Write the reports as JSON. Raises ConfigError."""
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(reports)) + b"\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot write the report: {error.strerror}") from error

@@ -61,6 +61,10 @@ class LoadReport(msgspec.Struct, frozen=True):
     load: float
     """The system's load average at the end, these processes included."""
     cores: int
+    still: bool = False
+    """Whether all pictures counted as unchanged; otherwise all counted as new."""
+    resident_mb: float = 0.0
+    """Memory of the daemon's process at the end, without its sources."""
 
     @property
     def own(self) -> float:
@@ -69,9 +73,10 @@ class LoadReport(msgspec.Struct, frozen=True):
         return own_s / (own_s + self.network_cpu_s + self.decode_cpu_s)
 
     def __str__(self) -> str:
+        pictures = f"{'still' if self.still else 'moving'} pictures"
         return "\n".join(
             (
-                f"{self.streams} streams for {self.seconds:.0f} s, a window of each every {self.hop_s:g} s",
+                f"{self.streams} streams for {self.seconds:.0f} s, a window of each every {self.hop_s:g} s, {pictures}",
                 f"on {self.cores} cores, load average {self.load:.1f}",
                 f"latency from capture to publishing: p50 {self.p50_ms:.0f} ms, p99 {self.p99_ms:.0f} ms",
                 f"windows: {self.tagged} of {self.expected} tagged, {self.dropped} dropped",
@@ -80,6 +85,7 @@ class LoadReport(msgspec.Struct, frozen=True):
                 self._row("rest of the daemon", self.daemon_cpu_s),
                 self._row("decoding, scaling, resampling", self.decode_cpu_s),
                 self._row("rest of the sources", self.sources_cpu_s),
+                f"memory of the daemon, without its sources: {self.resident_mb:.0f} MB",
                 f"perceiverd's own share, without network and decoding: {100 * self.own:.1f} %",
             )
         )
@@ -104,22 +110,28 @@ class CpuTimes:
         )
 
 
-def run(streams: int, seconds: float, model: str, device: str, threads: int, hop_s: float = 0.5) -> LoadReport:
-    """Measure for this many seconds. Raises PerceiverdError if the daemon fails, ConfigError if the clip is missing."""
+def run(
+    streams: int, seconds: float, model: str, device: str, threads: int, hop_s: float = 0.5, *, still: bool = False
+) -> LoadReport:
+    """Measure for this many seconds; `still`: as if no picture showed anything new.
+
+    Raises PerceiverdError if the daemon fails, ConfigError if the clip is missing.
+    """
     model = _absolute(model)
     with tempfile.TemporaryDirectory(prefix="perceiverd-bench-") as folder:
         config = Path(folder) / "bench.toml"
-        config.write_text(_configuration(streams, model, device, threads, hop_s))
+        config.write_text(_configuration(streams, model, device, threads, hop_s, still=still))
         with SpawnedDaemon(config, STARTUP_S) as daemon, subscribe(daemon.endpoint(), ("scores/",)) as subscription:
             _wait_for_streams(daemon, subscription, streams)
-            return _measured(daemon, subscription, streams, seconds, hop_s, model)
+            return _measured(daemon, subscription, streams, seconds, hop_s, model, still=still)
 
 
-def _configuration(streams: int, model: str, device: str, threads: int, hop_s: float) -> str:
+def _configuration(streams: int, model: str, device: str, threads: int, hop_s: float, *, still: bool) -> str:
     sources = f'sources = [{{ kind = "file", path = {json.dumps(str(_clip()))}, loop = true }}]'
     return (
         f"model = {{ name = {json.dumps(model)}, device = {json.dumps(device)}, threads = {threads} }}\n"
-        f'window.hop_s = {hop_s}\npublish.endpoint = "ipc://labels"\nmetrics.endpoint = "127.0.0.1:*"\n'
+        f"window = {{ hop_s = {hop_s}, still_levels = {255 if still else 0} }}\n"
+        f'publish.endpoint = "ipc://labels"\nmetrics.endpoint = "127.0.0.1:*"\n'
         + "".join(f"[streams.stream{number + 1}]\n{sources}\n" for number in range(streams))
     )
 
@@ -146,7 +158,14 @@ def _wait_for_streams(daemon: SpawnedDaemon, subscription: Subscription, streams
 
 
 def _measured(
-    daemon: SpawnedDaemon, subscription: Subscription, streams: int, seconds: float, hop_s: float, model: str
+    daemon: SpawnedDaemon,
+    subscription: Subscription,
+    streams: int,
+    seconds: float,
+    hop_s: float,
+    model: str,
+    *,
+    still: bool,
 ) -> LoadReport:
     metrics_url = daemon.metrics_url()
     decoder = _start_decoder(model, 0.8 * seconds)
@@ -170,6 +189,8 @@ def _measured(
         sources_cpu_s=used.sources_s - decoding_s,
         load=os.getloadavg()[0],
         cores=len(os.sched_getaffinity(0)),
+        still=still,
+        resident_mb=_resident_mb(daemon.pid),
     )
 
 
@@ -224,6 +245,15 @@ def _cpu_s(pid: int) -> float:
     """CPU seconds of a process: fields utime and stime of proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+def _resident_mb(pid: int) -> float:
+    """Resident memory of a process, in 1e6 bytes: field resident of proc_pid_statm(5)."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        raise PerceiverdError("the daemon ended during the measurement; try fewer streams") from None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def _decode(clip: Path, model: str, seconds: float) -> None:

@@ -197,7 +197,7 @@ def bench(
         ),
     ] = None,
     device: Annotated[str, DEVICE] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves the choice to PyTorch.", metavar="N")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as cores.", metavar="N")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="How many times each network is timed.", metavar="N")] = 10,
     growth: Annotated[
         bool, typer.Option("--growth", help="Also time `public` with more frames and with more streams.")
@@ -210,6 +210,12 @@ def bench(
         typer.Option(min=0, max=1000, help="Instead, replay this many streams through a daemon.", metavar="N"),
     ] = 0,
     seconds: Annotated[float, typer.Option(min=5, help="With --streams: how long.", metavar="S")] = 60,
+    hop: Annotated[
+        float, typer.Option(min=0.05, help="With --streams: time from one window to the next.", metavar="S")
+    ] = 0.5,
+    still: Annotated[
+        bool, typer.Option("--still", help="With --streams: as if no picture showed anything new.")
+    ] = False,
 ) -> None:
     """Measure how fast models run on this machine.
 
@@ -218,10 +224,9 @@ def bench(
     from perceiverd.cli import bench
 
     if streams:
-        if growth or into:
-            hint = "'--growth'" if growth else "'--json'"
-            raise typer.BadParameter("cannot be combined with --streams", param_hint=hint)
-        bench.streams(models, device, threads, streams, seconds)
+        if growth:
+            raise typer.BadParameter("cannot be combined with --streams", param_hint="'--growth'")
+        bench.streams(models, device, threads, streams, seconds, hop_s=hop, still=still, file=into)
     else:
         bench.networks(models, device, threads, rounds, growth=growth, file=into)
 

@@ -22,8 +22,10 @@ from perceiverd.model.graph.weights import WeightsIndex, read_index
 
 MAX_LATENTS = 4096
 """Latents that go through the network together, unless one window has more: memory does not grow with the batch."""
-MAX_FRAMES = 8
-"""Frames that go through the stem together: its first layers need 3 MB for each, and more at once are no faster."""
+MAX_WINDOWS, MAX_FRAMES = 8, 4
+"""Windows and frames that go through the network, and through the stem, together. With the bundled sizes a window of 8
+takes three fifths of the CPU time of one alone. A frame of 4 takes as long as one of 2, and one of 8 twice as long:
+their first layers no longer fit into a cache."""
 ERROR = 3
 """Of ONNX Runtime's log levels. Its warnings are about graphs, which users cannot change."""
 
@@ -43,7 +45,7 @@ class OnnxEngine:
         )
         self.form: Form = "factorised" if self._factorised else "plain"
         self._options = _options(card, threads or len(os.sched_getaffinity(0)))
-        self._windows = max(1, MAX_LATENTS // card.geometry.trunk.latents)
+        self._windows = max(1, min(MAX_WINDOWS, MAX_LATENTS // card.geometry.trunk.latents))
         self._check()
         video = card.geometry.video
         self.has_features = bool(video and video.stem)
