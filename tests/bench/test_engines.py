@@ -33,7 +33,7 @@ def test_a_start_is_measured_in_a_process(tiny_model: Path, tmp_path: Path, monk
     found = engines._start(card, "onnxruntime", 1)
     assert found.cpu_s > 0 and found.wall_s > 0 and 30 < found.resident_mb < 300
     (shutil.copytree(tiny_model, tmp_path / "broken") / "model.safetensors").unlink()
-    with pytest.raises(PerceiverdError, match="did not start: .*cannot read the weights"):
+    with pytest.raises(PerceiverdError, match=r"did not start: .*cannot read the weights"):
         engines._start(load_card(tmp_path / "broken"), "onnxruntime", 1)
 
 

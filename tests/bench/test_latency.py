@@ -8,14 +8,15 @@ import msgspec
 import pytest
 import torch
 
-from perceiverd.bench import baselines, latency, profiling
+from perceiverd.bench import baselines, engines, latency, profiling
 from perceiverd.model.geometry import Geometry
 from tests.support.program import Perceiverd
 
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only torch counts as installed, because the networks of other packages are slow."""
+    """Only torch counts as installed, because the networks of other packages are slow; each engine starts once."""
+    monkeypatch.setattr(engines, "STARTS", 1)
     monkeypatch.setattr(
         baselines, "installed_version", lambda package: str(torch.__version__) if package == "torch" else None
     )
@@ -33,6 +34,8 @@ def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Pat
     assert (ours.name, plain.name) == ("perceiverd", "perceiverd, plain attention")
     assert ours.times == 1 and ours.gflop > 0 and ours.p99_ms >= ours.median_ms > 0
     assert ours.best_batch in latency.BATCHES
+    assert [start.engine for start in report.starts] == ["onnxruntime", "torch"] and report.starts[0].cpu_s > 0
+    assert sum(row.used for row in report.engines) == 1 and "onnxruntime, plain *" in out
     assert report.machine in out and f"torch {torch.__version__}" in out
     assert [line for line in out.splitlines() if line.startswith("perceiverd   ")]
 
