@@ -25,7 +25,20 @@ Form = Literal["text", "jsonl", "csv"]
 What = Literal["events", "states"]
 EVENT_COLUMNS = (
     *("id", "machine", "stream", "mid", "label", "start", "end", "duration_s", "state", "peak", "mean"),
-    *("began", "ended", "on", "off", "windows", "modalities", "key", "boot_id", "continues", "snapshot"),
+    *(
+        "began",
+        "ended",
+        "on",
+        "off",
+        "windows",
+        "modalities",
+        "key",
+        "boot_id",
+        "continues",
+        "snapshot",
+        "clip",
+        "withheld",
+    ),
 )
 SPAN_COLUMNS = ("machine", "stream", "kind", "start", "end", "missed", "what")
 EVER = timedelta(days=100 * 365)
@@ -159,6 +172,7 @@ def record(row: StoredEvent | SpanRow) -> dict[str, Any]:
     found |= {"duration_s": round(row.duration_s, 3), "began": details.began, "ended": details.ended}
     found |= {"on": details.on, "off": details.off, "windows": details.windows, "modalities": details.modalities}
     found |= {"continues": details.continues, "snapshot": details.snapshot}
+    found |= {"clip": details.clip, "withheld": details.withheld}
     return {name: found[name] for name in EVENT_COLUMNS}
 
 

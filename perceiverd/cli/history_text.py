@@ -87,6 +87,10 @@ def event(event: StoredEvent, trace: Sequence[TraceWindow], glyphs: Glyphs) -> I
         yield f"continues  {details.continues}"
     if details.snapshot:
         yield f"picture    {details.snapshot}"
+    if details.clip:
+        yield f"clip       {details.clip}"
+    if details.withheld:
+        yield f"no media   {details.withheld}"
     yield f"message    id {event.key} of boot {event.boot_id[:12]}"
     if not trace:
         yield "scores     not stored, or removed"

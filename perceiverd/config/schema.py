@@ -206,7 +206,8 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[snapshots]`: pictures and clips of events. By default perceiverd stores no audio and no video."""
 
     on_event: bool = False
-    """Whether to keep a JPEG picture when an event begins. Each stream can override this."""
+    """Whether to keep a JPEG picture when an event begins. Each stream can override this. A stream without video gets
+    its sound and a picture of its spectrogram, if before_s or after_s is above 0."""
     directory: str | None = None
     """Folder for the pictures; only the daemon's user can read it. Without it, the service's state directory
     (/var/lib/perceiverd) is used."""
@@ -214,9 +215,17 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Largest length of a picture's longer side, in pixels. Larger pictures are scaled down."""
     before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     """Seconds before the event that a clip beside the picture shows. There is no clip if before_s and after_s are 0. A
-    clip has 5 frames per second, and audio if the same source gives it; a stream without video gets no clip."""
+    clip has 5 frames per second, and audio if the same source gives it; that of a stream without video is a FLAC file
+    with the sound that the model gets."""
     after_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     """Seconds after the start of the event that the clip shows."""
+    keep_speech: bool = True
+    """false keeps no picture and no clip if people may be speaking in its time: if Speech, a label below it in the
+    ontology, Whispering, Chatter or Hubbub has a score of speech_score or more in any window that overlaps it. The
+    event's messages say so."""
+    speech_score: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    """The score of speech at which keep_speech = false keeps nothing. With a lower one less speech is kept, and fewer
+    clips."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
     """Age in days after which pictures and clips are deleted."""
     max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000

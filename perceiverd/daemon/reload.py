@@ -16,6 +16,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.logs import log_event
 from perceiverd.daemon import snapshots
 from perceiverd.daemon.settings import StreamSettings
+from perceiverd.daemon.speech import speech_indices
 from perceiverd.daemon.stream import StreamState
 from perceiverd.model.card import Card, load_card
 from perceiverd.pipeline.rules import Rules, resolve
@@ -84,6 +85,8 @@ class Resolved:
         rules, secrets = rules_of(config_, card), config.secrets_of(config_, environment)
         options = snapshots.options_of(config_, environment)
         snapshots.prepare(options)
+        if options and not config_.snapshots.keep_speech:
+            speech_indices(card.labels)  # a model without labels of speech is refused here, not at the first event
         settings = {name: StreamSettings.of(config_, name, options.get(name)) for name in rules}
         return cls(rules, sources_of(enabled(config_)), secrets, options, settings)
 

@@ -18,6 +18,7 @@ from perceiverd.config import Config
 from perceiverd.core.clock import now_ns, utc
 from perceiverd.core.labels import Label
 from perceiverd.core.media import NS_PER_S
+from perceiverd.daemon.event_media import EventMedia, EventMediaKeeper
 from perceiverd.daemon.inputs import Inputs
 from perceiverd.daemon.progress import Progress
 from perceiverd.daemon.telemetry import Counters, LoopCounts, StreamTelemetry, TelemetryFrame
@@ -50,14 +51,16 @@ class Identity:
 class StreamReports:
     """The messages of one stream. It remembers the open events."""
 
-    def __init__(self, stream: str, identity: Identity, labels: Sequence[Label]) -> None:
+    def __init__(
+        self, stream: str, identity: Identity, labels: Sequence[Label], keeper: EventMediaKeeper | None = None
+    ) -> None:
+        """`keeper` knows the media of the open events; without one, none is kept."""
         self._stream, self._identity, self._labels = stream, identity, labels
+        self.keeper = keeper or EventMediaKeeper(stream, labels, lambda _: False)
         self.begin_ns: int | None = None
         """Where stream time begins: the start of the first window."""
         self.begun: Counter[str] = Counter()
         """Events that began, by label name; one that continues another does not count."""
-        self.snapshots: dict[str, str] = {}
-        """The snapshot file of each open event that has one, by event id."""
         self._open_since: dict[str, tuple[datetime, datetime]] = {}
         """`start` and `since` of each open event, as published with its begin: the wall clock may be set later."""
 
@@ -159,10 +162,10 @@ class StreamReports:
             self.begun[label.name] += change.continues is None
             self._open_since[change.id] = utc(change.start_ns), utc(change.since_ns)
         start, since = self._open_since[change.id]
-        snapshot = self.snapshots.get(change.id)
+        media = self.keeper.media.get(change.id, EventMedia())
         if change.kind == "end":
             del self._open_since[change.id]
-            self.snapshots.pop(change.id, None)
+            self.keeper.ended(change.id)
         return Event(
             stream=self._stream,
             kind=change.kind,
@@ -189,7 +192,9 @@ class StreamReports:
             ),
             latency_ms=_age_ms(change.decided_ns),
             model=self._identity.model,
-            snapshot=snapshot,
+            snapshot=media.snapshot,
+            clip=media.clip,
+            withheld=media.withheld,
         )
 
     def _stream_s(self, time_ns: int) -> float:

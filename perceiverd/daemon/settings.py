@@ -29,6 +29,8 @@ class StreamSettings:
     """Positions of the sources that are files. Their media may stand still."""
     snapshots: SnapshotOptions | None
     """How snapshots of events are kept; None if they are not."""
+    speech_limit: float | None
+    """Keep none while a label of speech has this score or more; None if speech may be kept."""
 
     @classmethod
     def of(cls, config: Config, name: str, snapshots: SnapshotOptions | None) -> StreamSettings:
@@ -46,4 +48,5 @@ class StreamSettings:
             av_offset_ns=offset_ns,
             replayed=frozenset(i for i, source in enumerate(stream.sources) if isinstance(source, File)),
             snapshots=snapshots,
+            speech_limit=None if config.snapshots.keep_speech or snapshots is None else config.snapshots.speech_score,
         )

@@ -56,14 +56,14 @@ def check(config: Config, environment: Mapping[str, str]) -> str | None:
     return None
 
 
-def request(stream: str, label: str, at_ns: int, at: datetime) -> SnapshotRequest:
+def request(stream: str, label: str, at_ns: int, at: datetime, *, sound: bool = False) -> SnapshotRequest:
     """A snapshot of the moment `at_ns`, named after stream, label and `at`, the same moment in UTC."""
-    return SnapshotRequest(store.name_of(stream, label, at.astimezone(UTC)), at_ns)
+    return SnapshotRequest(store.name_of(stream, label, at.astimezone(UTC)), at_ns, sound)
 
 
-def path(options: SnapshotOptions, request: SnapshotRequest) -> str:
-    """The file in which the requested picture will be."""
-    return str(Path(options.directory) / f"{request.name}.jpg")
+def path(options: SnapshotOptions, request: SnapshotRequest, ending: str) -> str:
+    """The file with this ending that the request will write."""
+    return str(Path(options.directory) / f"{request.name}.{ending}")
 
 
 def _refused(directory: str, error: OSError) -> ConfigError:

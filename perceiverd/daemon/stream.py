@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.clock import now_ns, utc
+from perceiverd.core.clock import now_ns
 from perceiverd.core.media import Media
-from perceiverd.daemon import snapshots
+from perceiverd.daemon.event_media import EventMediaKeeper
 from perceiverd.daemon.inputs import Inputs
 from perceiverd.daemon.losses import LossLog
 from perceiverd.daemon.progress import Progress
@@ -23,7 +23,7 @@ from perceiverd.daemon.settings import StreamSettings
 from perceiverd.daemon.telemetry import StreamTelemetry
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.rules import Rules
-from perceiverd.pipeline.tracker import EventChange, EventTracker
+from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.process.arrivals import Modality, SourceState
 from perceiverd.sources.process.restart import RunState
@@ -57,12 +57,13 @@ class StreamState:
         self.inputs = Inputs(name, self.windower, settings)
         self.progress = Progress()
         self._losses = LossLog(name)
-        self.reports = StreamReports(name, identity, self.tracker.labels)
+        keeper = EventMediaKeeper(name, self.tracker.labels, request_snapshot)
+        self.reports = StreamReports(name, identity, self.tracker.labels, keeper)
         self.due: list[Window] = []
         """Windows that were cut and not tagged yet, oldest first."""
         self.flushed = False
         """Whether all sources have ended and the last windows were cut."""
-        self._settings, self._request_snapshot = settings, request_snapshot
+        self._settings = settings
 
     # Media in, windows out.
 
@@ -104,7 +105,7 @@ class StreamState:
         """
         scores = self.reports.scores(window, row, top=self._settings.top, dropped=self.progress.dropped_since)
         changes = self.tracker.track(row, window.start_ns, window.end_ns, window.modalities)
-        self._take_snapshot(window, changes)
+        self.reports.keeper.tagged(window, row, changes, self._settings)
         messages: list[Message] = [scores, *self.reports.events(changes)]
         if explain:
             messages.append(self.reports.explain(window, self.tracker, self._settings.top, reused))
@@ -119,6 +120,7 @@ class StreamState:
 
     def end_events(self, reason: str) -> list[Event]:
         """The ends of all open events."""
+        self.reports.keeper.stop()
         return self.reports.events(self.tracker.end(reason))
 
     def suspended(self, slept_ns: int) -> list[Event]:
@@ -183,17 +185,3 @@ class StreamState:
         if windows and self.reports.begin_ns is None:
             self.reports.begin_ns = windows[0].start_ns
         self.due += windows
-
-    def _take_snapshot(self, window: Window, changes: Sequence[EventChange]) -> None:
-        """Request one snapshot of all events that begin with this window, named after the one with the highest peak."""
-        begun = [change for change in changes if change.kind == "begin" and change.continues is None]
-        if not begun or (options := self._settings.snapshots) is None:
-            return
-        label = self.tracker.labels[max(begun, key=lambda change: change.peak).index]
-        middle_ns = (window.start_ns + window.end_ns) // 2
-        # The source's own clock does not have the offset.
-        source_ns = middle_ns - self._settings.av_offset_ns
-        request = snapshots.request(self.name, label.name, source_ns, utc(middle_ns))
-        if self._request_snapshot(request):
-            path = snapshots.path(options, request)
-            self.reports.snapshots |= {change.id: path for change in begun}

@@ -63,6 +63,10 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     """The key of the event that it continues; None for none."""
     snapshot: str | None = None
     """The file with its picture on the daemon's machine; None for none."""
+    clip: str | None = None
+    """The file with its clip on the daemon's machine; None for none."""
+    withheld: str | None = None
+    """Why its media is not kept although it is wanted: `speech` or `unjudged`; None if nothing is withheld."""
 
 
 class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -361,5 +361,8 @@ def details_of(message: Event, before: Details | None) -> Details:
         windows=why.windows,
         ended=why.reason if message.kind == "end" else "",
         continues=message.continues,
-        snapshot=message.snapshot or (before.snapshot if before else None),
+        # The latest message knows: a file that was expected may have been withheld since.
+        snapshot=message.snapshot,
+        clip=message.clip,
+        withheld=message.withheld,
     )

@@ -277,8 +277,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Milliseconds from the capture of the end of the window that caused this message to its publication."""
     model: Model
     snapshot: str | None = None
-    """File on the daemon's machine with a picture of the beginning; null if snapshots are off. It appears soon after
-    `begin`, unless writing failed, which the status counts. It is deleted when it is old."""
+    """File on the daemon's machine with a picture of the beginning, or with the spectrogram of its sound if the stream
+    only hears; null if none is kept. It appears soon after `begin`, unless writing failed, which the status counts, or
+    speech was likely (see `withheld`). It is deleted when it is old."""
+    clip: str | None = None
+    """File beside it with a clip: Matroska with video, or FLAC if the stream only hears; null if none is kept."""
+    withheld: str | None = None
+    """Why neither is kept, if `keep_speech` is off: `speech` (speech was likely in the time of the clip), `unjudged` (a
+    part of that time has no scores). Null if nothing is withheld, or if that is not known yet."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0

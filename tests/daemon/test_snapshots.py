@@ -35,7 +35,7 @@ allow = ["Speech", "Music", "Dog", "Bell"]
 labels = {{ Music = {{ min_duration_s = 2.5 }}, Dog = {{ min_duration_s = 5.0 }}, Bell = {{ min_duration_s = 7.5 }} }}
 {more}
 [streams.hall]
-sources = [{{ kind = "file", path = "{clip}", loop = true }}]
+sources = [{{ kind = "file", path = "{clip}", loop = true{only} }}]
 {stream}
 """
 KEEPING = '[snapshots]\non_event = true\ndirectory = "kept"\n'
@@ -56,9 +56,9 @@ def received(start: Start, tmp_path: Path, tiny_model: Path) -> Callable[..., It
     for home in homes.values():
         Path(home).mkdir()
 
-    def run(more: str = "", then: str = "", within_s: float = 60) -> Iterator[Event | Status]:
+    def run(more: str = "", then: str = "", within_s: float = 60, only: str = "") -> Iterator[Event | Status]:
         path = tmp_path / "perceiverd.toml"
-        text = partial(TOML.format, model=tiny_model, folder=tmp_path, clip=CLIP, more=more)
+        text = partial(TOML.format, model=tiny_model, folder=tmp_path, clip=CLIP, more=more, only=only)
         path.write_text(text(stream=""))
         process = start("run", "--config", str(path), log=tmp_path / "log", **homes)
         deadline_s = time.monotonic() + within_s
@@ -134,6 +134,23 @@ def test_a_snapshot_of_a_real_clip(received: Callable[..., Iterator[Event | Stat
     with av.open(str(clips[0])) as film:
         audio_s = sum(frame.samples / frame.sample_rate for frame in film.decode(audio=0))
         assert 0.9 < audio_s < 2.0
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.long
+def test_sound_of_a_stream_that_only_hears(received: Callable[..., Iterator[Event | Status]], tmp_path: Path) -> None:
+    """The message names a FLAC file with the sound around the event, and a picture of its spectrogram."""
+    named = set[str]()
+    for item in received(KEEPING + "before_s = 0.5\nafter_s = 0.5\n", only=', only = "audio"'):
+        if isinstance(item, Event) and item.clip and item.snapshot:
+            named |= {item.clip, item.snapshot}
+        if isinstance(item, Status) and item.sources[0].snapshots:
+            break
+    written = sorted((tmp_path / "kept").iterdir())
+    assert {str(path) for path in written} <= named
+    assert {path.suffix for path in written} == {".flac", ".jpg"}
+    with av.open(str(next(path for path in written if path.suffix == ".flac"))) as sound:
+        assert 0.5 < sum(frame.samples / frame.sample_rate for frame in sound.decode(audio=0)) <= 1.0
 
 
 @pytest.mark.timeout(180)

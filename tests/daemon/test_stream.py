@@ -1,6 +1,7 @@
 """What a stream makes of its windows: due ones, and the messages that their scores bring."""
 
 import time
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -17,6 +18,7 @@ from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotReque
 from perceiverd.wire.messages import Event, Explain, Message, Scores
 from tests.support.streams import BOTH, SURE, audio, both, rules, source, stream, window
 
+PICTURE = np.zeros((3, 5, 3), np.uint8)
 SNAPSHOTS = SnapshotOptions("/kept", 640, 0.0, 0.0, 1.0, 1)
 
 
@@ -151,22 +153,23 @@ def test_a_snapshot_is_requested_of_events_that_begin() -> None:
     )
     row = SURE.copy()
     row[rules().labels.index(next(label for label in rules().labels if label.name == "Cat"))] = 0.9
-    begun = events(watched.tagged(window(0), row))
+    begun = events(watched.tagged(replace(window(0), pictures=[PICTURE]), row))
     (request,) = requests
     assert request.name.endswith("_door_Dog")
     assert request.at_ns == (window(0).start_ns + window(0).end_ns) // 2 - offset_ns
     assert {event.snapshot for event in begun} == {f"/kept/{request.name}.jpg"}
     (update,) = {event.snapshot for event in events(watched.tagged(window(1), row))}
+    assert {event.clip for event in begun} == {None}
     assert update == begun[0].snapshot
     assert len(requests) == 1
     assert {event.snapshot for event in watched.end_events("stopped")} == {update}
-    assert not watched.reports.snapshots
+    assert not watched.reports.keeper.media
 
 
 def test_an_event_names_no_snapshot_that_nobody_writes() -> None:
     """If no source can write one, or the stream keeps none, the event has none."""
     for watched in (stream(snapshots=SNAPSHOTS), stream(request_snapshot=lambda _: True)):
-        (begin,) = events(watched.tagged(window(0), SURE))
+        (begin,) = events(watched.tagged(replace(window(0), pictures=[PICTURE]), SURE))
         assert begin.snapshot is None
 
 

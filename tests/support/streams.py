@@ -48,6 +48,7 @@ SETTINGS = StreamSettings(
     av_offset_ns=0,
     replayed=frozenset(),
     snapshots=None,
+    speech_limit=None,
 )
 
 

@@ -162,9 +162,13 @@ class Supervisor:
         return True
 
     def request_snapshot(self, stream: str, request: SnapshotRequest) -> bool:
-        """Have this stream's first source with video write a snapshot; False if none can do it now."""
-        with_video = (each for each in self._processes if each.key[0] == stream and "video" in each.modalities)
-        process = min(with_video, key=lambda each: each.key, default=None)
+        """Have this stream's first source with video, or with audio for a sound, write it; False if none can now."""
+        able = (
+            each
+            for each in self._processes
+            if each.key[0] == stream and ("audio" if request.sound else "video") in each.modalities
+        )
+        process = min(able, key=lambda each: each.key, default=None)
         return process is not None and process.request_snapshot(request)
 
     def state(self, stream: str) -> tuple[SourceState, ...]:

@@ -18,7 +18,9 @@ import av
 from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S, Chunk, Media, StillFormat
 from perceiverd.sources.snapshots.clip import CLIP_FPS, Still, clip
+from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.sound import flac, joined
 from perceiverd.sources.snapshots.store import SnapshotStore
 
 HELD_NS = 10 * NS_PER_S
@@ -100,6 +102,9 @@ class Recorder:
             self._store.prune(time.time())
 
     def _save(self, request: SnapshotRequest) -> None:
+        if request.sound:
+            self._save_sound(request)
+            return
         with self._lock:
             stills = [item for item in self._held if isinstance(item, Still)]
         nearest = min(stills, key=lambda each: abs(each.start_ns - request.at_ns), default=None)
@@ -113,13 +118,33 @@ class Recorder:
 
     def _clip(self, at_ns: int) -> bytes:
         """The clip around this time; waits until its end has come."""
+        begin_ns, end_ns, held = self._around(at_ns)
+        return clip([item for item in held if begin_ns <= item.start_ns <= end_ns])
+
+    def _save_sound(self, request: SnapshotRequest) -> None:
+        """Write the sound around this time, and its spectrogram as the picture."""
+        from perceiverd.sources.snapshots.spectrogram import spectrogram  # loads OpenCV, which only sound needs here
+
+        begin_ns, end_ns, held = self._around(request.at_ns)
+        chunks = [item for item in held if isinstance(item, Chunk)]
+        samples = joined(chunks, begin_ns, end_ns)
+        rate_hz = chunks[0].rate_hz
+        begin_ns = max(begin_ns, chunks[0].start_ns)
+        pixels = spectrogram(samples, rate_hz, (request.at_ns - begin_ns) / NS_PER_S)
+        encoder = JpegEncoder(StillFormat(self._options.longest_px, STILL_FPS))
+        if (picture := encoder.of_pixels(0, pixels)) is None:
+            raise OSError(0, "the spectrogram cannot be encoded")
+        self._store.add(f"{request.name}.flac", flac(samples, rate_hz))
+        self._store.add(f"{request.name}.jpg", picture)
+
+    def _around(self, at_ns: int) -> tuple[int, int, tuple[Still | Chunk, ...]]:
+        """The begin and end of the clip around this time, and what is held once its end has come."""
         begin_ns = at_ns - round(self._options.before_s * NS_PER_S)
         end_ns = at_ns + round(self._options.after_s * NS_PER_S)
         wait_s = (end_ns - now_ns()) / NS_PER_S
         time.sleep(max(0.0, min(self._options.after_s, wait_s)) + CLIP_DELAY_S)
         with self._lock:
-            held = tuple(self._held)
-        return clip([item for item in held if begin_ns <= item.start_ns <= end_ns])
+            return begin_ns, end_ns, tuple(self._held)
 
 
 def _size(item: Still | Chunk) -> int:

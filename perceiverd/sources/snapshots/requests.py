@@ -30,3 +30,5 @@ class SnapshotRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of the file, without its ending."""
     at_ns: int
     """The time that it shows, on CLOCK_MONOTONIC."""
+    sound: bool = False
+    """Whether to keep the sound and a picture of its spectrogram, because there is no video."""

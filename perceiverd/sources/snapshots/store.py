@@ -18,7 +18,7 @@ from pathlib import Path
 
 RESERVE_BYTES = 100_000_000
 """We leave this much free on the disk for other programs."""
-NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_[A-Za-z0-9_-]+\.(jpg|mkv)(\.part)?")
+NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z_[A-Za-z0-9_-]+\.(jpg|mkv|flac)(\.part)?")
 LABEL_LETTERS = 40
 
 

@@ -132,3 +132,18 @@ def test_a_disk_that_hangs(frozen_disk: Path, monkeypatch: pytest.MonkeyPatch) -
     subprocess.run(["fsfreeze", "-u", str(frozen_disk)], check=True)
     until(lambda: len(recorder.results) == 20)
     assert list(recorder.results)[refused:] == [""] * (20 - refused)
+
+
+def test_the_sound_of_a_stream_that_only_hears_is_written(tmp_path: Path) -> None:
+    """A FLAC file with the seconds around the event, and a picture of its spectrogram."""
+    recorder = Recorder(options(tmp_path / "kept", 1.0, 0.5))
+    now = time.monotonic_ns()
+    for tenth in range(60):
+        recorder.add(Chunk(now - 6 * NS_PER_S + tenth * NS_PER_S // 10, np.full(1600, np.float32(0.25)), 16_000))
+    recorder.request(SnapshotRequest(NAME, now - 3 * NS_PER_S, sound=True))
+    until(lambda: recorder.results)
+    assert recorder.results.popleft() == ""
+    with av.open(str(tmp_path / f"kept/{NAME}.flac")) as sound:
+        assert sum(frame.samples for frame in sound.decode(audio=0)) == 24_000
+    with av.open(str(tmp_path / f"kept/{NAME}.jpg")) as shown:
+        assert next(shown.decode(video=0)).height == 256  # as wide as the largest picture
