@@ -23,8 +23,7 @@ QUARTER_NS = 250_000_000
 
 def speaking(score: float, name: str = "Speech") -> NDArray[np.float32]:
     """Scores of a dog, and of somebody who speaks under it, far from the best labels."""
-    row = SURE.copy()
-    row[:20] = np.maximum(row[:20], 0.0)
+    row: NDArray[np.float32] = SURE.copy()
     row[ontology().find(name).index] = score
     row[200:300] = 0.5
     return row
@@ -37,10 +36,14 @@ class Watched:
         self.requests: list[SnapshotRequest] = []
         self.stream: StreamState = stream(
             events=rules(allow=("Dog",), update_s=0.2),
-            request_snapshot=lambda request: self.requests.append(request) is None,
+            request_snapshot=self._accept,
             snapshots=options,
             speech_limit=limit,
         )
+
+    def _accept(self, request: SnapshotRequest) -> bool:
+        self.requests.append(request)
+        return True
 
     def tag(self, *numbers: int, row: NDArray[np.float32] = SURE, **changed: Any) -> list[Event]:
         """Tag these windows, a quarter of a second apart; the events that they bring."""

@@ -118,8 +118,8 @@ def main() -> None:
             table.setdefault("best 10, 0.1", {}).setdefault(level, []).append(best)
     print("share of clips that are kept; `none` has no speech in it")
     print(f"{'limit':14}" + "".join(f"{'none' if each is None else f'{each} dB':>9}" for each in (None, *LEVELS_DB)))
-    for limit, row in table.items():
-        print(f"{limit!s:14}" + "".join(f"{np.mean(row[each]):9.3f}" for each in (None, *LEVELS_DB)))
+    for name, row in table.items():
+        print(f"{name!s:14}" + "".join(f"{np.mean(row[each]):9.3f}" for each in (None, *LEVELS_DB)))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_flac_has_the_samples() -> None:
     """All of them, with 16 bits, at the rate; what is too loud is clipped."""
     rng = np.random.default_rng(3)
     samples = (0.4 * rng.standard_normal(10_007)).astype(np.float32)
-    with av.open(io.BytesIO(flac(samples, RATE_HZ))) as container:
+    with av.open(io.BytesIO(flac(samples, RATE_HZ)), "r") as container:
         assert container.streams.audio[0].rate == RATE_HZ
         found = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
     assert np.array_equal(found, np.round(np.clip(samples, -1, 1) * 32767))
@@ -56,7 +56,8 @@ def test_flac_has_the_samples() -> None:
 
 def pixels(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The brightness inside the scales, (rows, columns)."""
-    return picture[TOP : HEIGHT - BOTTOM, LEFT : WIDTH - RIGHT].astype(float).mean(axis=2)
+    inside: NDArray[np.float64] = picture[TOP : HEIGHT - BOTTOM, LEFT : WIDTH - RIGHT].astype(float).mean(axis=2)
+    return inside
 
 
 @pytest.mark.parametrize(("hertz", "least", "most"), [(200, 0.75, 0.95), (1000, 0.5, 0.7), (6000, 0.05, 0.2)])
