@@ -50,9 +50,11 @@ def served(folder: Path, certificate: Path | None = None) -> Iterator[str]:
             server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join(20)
+        try:
+            yield f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+        finally:  # otherwise a test that fails would hang: the server waits for its threads
+            server.shutdown()
+            thread.join(20)
 
 
 @pytest.fixture
