@@ -1,5 +1,6 @@
 """Real sources, working and broken, that are tried for a moment."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from perceiverd.core.media import MediaFormat, VideoFormat
 from perceiverd.doctor import streams
 from perceiverd.doctor.checks import Finding
 from perceiverd.sources.process import source_process
-from perceiverd.sources.specs import Camera, File, Synthetic, Url
+from perceiverd.sources.specs import Camera, File, Pipe, Synthetic, Url
 from tests.support.faults import Fault, worker_command
 
 WANTED = MediaFormat(16_000, VideoFormat(16, 24, 8.0))
 
 
-def tried(*sources: Camera | File | Synthetic | Url, timeout_s: float = 20.0, **environment: str) -> list[Finding]:
+def tried(
+    *sources: Camera | File | Pipe | Synthetic | Url, timeout_s: float = 20.0, **environment: str
+) -> list[Finding]:
     return list(streams.try_sources("door", sources, WANTED, environment, timeout_s))
 
 
@@ -74,3 +77,12 @@ def test_the_protocols_of_ffmpeg_are_listed() -> None:
     (found,) = streams.protocols({"door": StreamConfig((Url("rtsp://127.0.0.1/"),))})
     assert found.verdict == "ok"
     assert "rtsp, " in found.what
+
+
+def test_pipes_are_looked_at_and_not_read(tmp_path: Path) -> None:
+    """A FIFO and standard input are ok without a writer; a missing FIFO is a fault that says what to do."""
+    os.mkfifo(tmp_path / "there")
+    standard, fifo, missing = tried(Pipe("-"), Pipe(str(tmp_path / "there")), Pipe(str(tmp_path / "missing")))
+    assert (standard.verdict, fifo.verdict, missing.verdict) == ("ok", "ok", "fault")
+    assert "is a FIFO" in fifo.what
+    assert missing.what == f"{tmp_path}/missing: there is no such FIFO; make it: mkfifo {tmp_path}/missing"
