@@ -11,15 +11,13 @@ from perceiverd.core.media import MediaFormat, VideoFormat
 from perceiverd.doctor import streams
 from perceiverd.doctor.checks import Finding
 from perceiverd.sources.process import source_process
-from perceiverd.sources.specs import Camera, File, Pipe, Synthetic, Url
+from perceiverd.sources.specs import Camera, File, Pipe, Source, Synthetic, Url
 from tests.support.faults import Fault, worker_command
 
 WANTED = MediaFormat(16_000, VideoFormat(16, 24, 8.0))
 
 
-def tried(
-    *sources: Camera | File | Pipe | Synthetic | Url, timeout_s: float = 20.0, **environment: str
-) -> list[Finding]:
+def tried(*sources: Source, timeout_s: float = 20.0, **environment: str) -> list[Finding]:
     return list(streams.try_sources("door", sources, WANTED, environment, timeout_s))
 
 
