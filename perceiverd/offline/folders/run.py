@@ -19,8 +19,8 @@ from perceiverd.core.errors import MediaError
 from perceiverd.model.card import Card
 from perceiverd.offline.decoding import Decoder, shown_name
 from perceiverd.offline.folders.bars import Bars
-from perceiverd.offline.folders.inputs import Inputs
 from perceiverd.offline.folders.journal import FileDone, Journal
+from perceiverd.offline.folders.named_files import NamedFiles
 from perceiverd.offline.folders.outputs import HIDDEN, OutputError, Outputs
 from perceiverd.offline.folders.report import Report, write_report
 from perceiverd.offline.folders.spool import Spool
@@ -63,7 +63,7 @@ def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOption
     If the last run into `out` had the same settings and did not finish, what it did is not done again. Raises
     PerceiverdError if outputs cannot be written, if two of them would have one name, or if another run writes there.
     """
-    files = Inputs(named, how.selection, out)
+    files = NamedFiles(named, how.selection, out)
     try:
         hidden = out / HIDDEN
         hidden.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ class _Run:
         self.stopping.set()
         self.spool.stop()
 
-    def report(self, files: Inputs) -> Report:
+    def report(self, files: NamedFiles) -> Report:
         """What this run has done."""
         tally = self.tally
         return Report.of(

@@ -54,7 +54,7 @@ class Mode:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class DeviceNode:
     """A V4L2 node. A camera may have several, of which one delivers video."""
 
     path: str
@@ -98,7 +98,7 @@ def stable(path: str) -> str | None:
     return None
 
 
-def node(path: str) -> Node:
+def node(path: str) -> DeviceNode:
     """What this node is. Raises MediaError if it cannot be opened or is no V4L2 node."""
     with _opened(path) as descriptor:
         return _node(path, descriptor)
@@ -124,12 +124,12 @@ def busy(path: str) -> bool:
         return False
 
 
-def check(path: str) -> Node:
+def check(path: str) -> DeviceNode:
     """The node, if it delivers video. Raises MediaError: one line with what is wrong and what to do."""
     here = node(path)
     if here.captures:
         return here
-    others: list[Node] = []
+    others: list[DeviceNode] = []
     for other in paths():
         try:
             others.append(node(other))
@@ -140,7 +140,7 @@ def check(path: str) -> Node:
     raise MediaError(f"camera {path}: delivers no video ({here.name} has several nodes); {hint}")
 
 
-def _node(path: str, descriptor: int) -> Node:
+def _node(path: str, descriptor: int) -> DeviceNode:
     try:
         answer = _request(descriptor, QUERYCAP, bytes(104))
     except OSError as error:
@@ -150,7 +150,7 @@ def _node(path: str, descriptor: int) -> Node:
     _, name, bus, _, all_caps, own_caps = struct.unpack_from("=16s32s32s3I", answer)
     caps = own_caps if all_caps & DEVICE_CAPS else all_caps
     captures = bool(caps & (CAPTURE | CAPTURE_MPLANE)) and not caps & (M2M | M2M_MPLANE)
-    return Node(path, _text(name), _text(bus), captures, planes=not caps & CAPTURE)
+    return DeviceNode(path, _text(name), _text(bus), captures, planes=not caps & CAPTURE)
 
 
 def _modes(descriptor: int, kind: int) -> Iterator[Mode]:

@@ -1,17 +1,17 @@
-"""What the user names, as files with names for their outputs."""
+"""The files that the user names, and the names of their outputs."""
 
 from pathlib import Path
 
 import pytest
 
 from perceiverd.core.errors import PerceiverdError
-from perceiverd.offline.folders.inputs import Inputs
+from perceiverd.offline.folders.named_files import NamedFiles
 from perceiverd.offline.folders.walk import Selection
 from tests.offline.folders.test_walk import tree
 
 
 def names(out: Path, *named: Path | str) -> list[str]:
-    return [found.name for found in Inputs([str(each) for each in named], Selection(recursive=True), out)]
+    return [found.name for found in NamedFiles([str(each) for each in named], Selection(recursive=True), out)]
 
 
 def test_one_folder_gives_the_paths_below_it(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_two_outputs_of_one_name_are_refused(tmp_path: Path) -> None:
 )
 def test_other_inputs_have_names_too(tmp_path: Path, named: str, name: str) -> None:
     """Standard input, URLs and paths, without passwords and parameters."""
-    (found,) = Inputs([named], Selection(), tmp_path)
+    (found,) = NamedFiles([named], Selection(), tmp_path)
     assert (found.address, found.name) == (named, name)
 
 
@@ -56,7 +56,7 @@ def test_a_file_has_its_size_and_time(tmp_path: Path) -> None:
     """A missing or empty file has none, so it is never taken for done."""
     path = tree(tmp_path, "a.wav") / "a.wav"
     (tmp_path / "empty.wav").touch()
-    files = list(Inputs([str(path), str(tmp_path / "empty.wav"), str(tmp_path / "no.wav")], Selection(), tmp_path))
+    files = list(NamedFiles([str(path), str(tmp_path / "empty.wav"), str(tmp_path / "no.wav")], Selection(), tmp_path))
     assert [(found.size, found.mtime_ns) for found in files] == [
         (path.stat().st_size, path.stat().st_mtime_ns),
         (0, 0),

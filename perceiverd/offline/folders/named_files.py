@@ -1,4 +1,4 @@
-"""What the user names, as files to tag: files, URLs, pipes, and the media in folders. Gives outputs their names."""
+"""The files to tag that the user names: files, URLs, pipes, and the media in folders. Gives outputs their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perceiverd.offline.decoding import is_url, shown_name
 from perceiverd.offline.folders.walk import Found, Passed, Selection, Walk
 
 
-class Inputs:
+class NamedFiles:
     """The files that the user names. An iterable; each pass walks through the folders again."""
 
     def __init__(self, named: Sequence[str], selection: Selection, out: Path) -> None:
@@ -30,7 +30,7 @@ class Inputs:
                     "tag them in two runs, into two folders"
                 )
         self.passed = Passed()
-        """What was passed over in folders."""
+        """How many files in folders were left out, and why."""
 
     def __iter__(self) -> Iterator[Found]:
         for each in self._named:
