@@ -84,7 +84,7 @@ def test_the_schema_of_the_configuration_is_printed(perceiverd: Perceiverd) -> N
 @pytest.mark.parametrize(
     ("make", "cause"),
     [
-        (os.mkfifo, "is a device or pipe, not a file"),
+        (os.mkfifo, 'is a FIFO, not a file; write kind = "pipe"'),
         (os.mkdir, "is a directory"),
         (Path.touch, "is empty (0 bytes)"),
         (lambda _: None, "there is no such file"),

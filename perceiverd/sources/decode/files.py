@@ -36,7 +36,9 @@ def check_file(path: Path) -> None:
     info = _status(path, name, "there is no such file; check the path")
     if stat.S_ISDIR(info.st_mode):
         raise MediaError(f"{name}: is a directory; name the files in it")
+    if stat.S_ISFIFO(info.st_mode):
+        raise MediaError(f'{name}: is a FIFO, not a file; write kind = "pipe"')
     if not stat.S_ISREG(info.st_mode):
-        raise MediaError(f"{name}: is a device or pipe, not a file; name a media file")
+        raise MediaError(f"{name}: is a device or socket, not a file; name a media file")
     if not info.st_size:
         raise MediaError(f"{name}: is empty (0 bytes); copy or record it again")

@@ -333,7 +333,7 @@ def _playlist(path: Path) -> None:
         (_missing, "no such file"),
         (Path.mkdir, "directory"),
         (Path.touch, "empty"),
-        (os.mkfifo, "device or pipe"),
+        (os.mkfifo, "is a FIFO"),
         (lambda path: path.write_text("This is not a film.\n" * 200), "neither audio nor video"),
         (lambda path: path.write_bytes(np.random.default_rng(0).bytes(20000)), "neither audio nor video"),
         (_truncated_mp4, "breaks off before its index"),
