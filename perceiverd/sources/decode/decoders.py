@@ -22,6 +22,7 @@ from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.decode.mono import MonoResampler
+from perceiverd.sources.decode.reservoir import BitReservoir
 from perceiverd.sources.decode.video import Sizer
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import AudioOptions
@@ -183,6 +184,21 @@ class AudioDecoder(StreamDecoder):
         super().__init__(stream, origin_ns, counts)
         self._resampler = MonoResampler(rate_hz, options)
         self._decoded_ns = 0
+        self._reservoir = BitReservoir() if stream.codec_context.codec.canonical_name == "mp3" else None
+
+    def _frames(self, packet: Packet) -> list[av.AudioFrame] | list[av.VideoFrame]:
+        needs_lost = self._reservoir is not None and self._needs_lost(self._reservoir, packet)
+        frames = super()._frames(packet)
+        return [] if needs_lost else frames
+
+    def _needs_lost(self, reservoir: BitReservoir, packet: Packet) -> bool:
+        """Whether the packet needs data of a lost one, so that what its decoder makes of it is noise."""
+        if packet.pts is None or not packet.size or not packet.duration or self._other is not None:
+            return False
+        start_ns = self._nanoseconds(packet, packet.pts)
+        if reservoir.is_lost(start_ns, start_ns + self._nanoseconds(packet, packet.duration)):
+            self.stream.codec_context.flush_buffers()
+        return not reservoir.suffices(bytes(packet))
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         """Mix and resample the decoded audio."""
