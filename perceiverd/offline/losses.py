@@ -17,7 +17,8 @@ LEAST_NS = NS_PER_S // 10
 def log_losses(file: str, counts: Counts) -> None:
     """Log a line for the holes of a file, and one for each reason why windows lack audio or video.
 
-    A file without an audio track, or without a video track, lacks nothing.
+    Windows that lack all have no record; `missing=all` counts them. A file without an audio track, or without a video
+    track, lacks nothing.
     """
     if sum(counts.filled_ns.values()) >= LEAST_NS:
         audio_s, video_s = (f"{counts.filled_ns.get(each, 0) / NS_PER_S:.2f}" for each in ("audio", "video"))
@@ -25,13 +26,19 @@ def log_losses(file: str, counts: Counts) -> None:
     for modality, reasons in counts.missing.items():
         for reason, windows in reasons.items():
             if reason != "no track":
-                log_event(
-                    logger,
-                    logging.WARNING,
-                    "windows-incomplete",
-                    file=file,
-                    missing=modality,
-                    reason=reason,
-                    windows=windows,
-                    of=counts.windows,
-                )
+                _log_windows(file, modality, reason, windows, counts)
+    if counts.skipped:
+        _log_windows(file, "all", "hole", counts.skipped, counts)
+
+
+def _log_windows(file: str, missing: str, reason: str, windows: int, counts: Counts) -> None:
+    log_event(
+        logger,
+        logging.WARNING,
+        "windows-incomplete",
+        file=file,
+        missing=missing,
+        reason=reason,
+        windows=windows,
+        of=counts.windows + counts.skipped,
+    )

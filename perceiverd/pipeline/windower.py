@@ -119,6 +119,8 @@ class Counts:
     """Media time that was missing and filled, by modality. A hole counts once, even if several windows share it."""
     missing: Mapping[str, Mapping[MissingReason, int]] = field(default_factory=dict)
     """Windows without a modality, by modality and reason."""
+    skipped: int = 0
+    """Windows that were not cut, because nothing of any modality is there."""
 
 
 class Windower:
@@ -137,7 +139,7 @@ class Windower:
         self._first_ns: int | None = None
         self._next_ns = 0
         self._last_end_ns: int | None = None
-        self._windows = 0
+        self._windows = self._skipped = 0
         self._filled_ns: Counter[str] = Counter()
         self._missing: dict[str, Counter[MissingReason]] = {}
 
@@ -145,7 +147,7 @@ class Windower:
     def counts(self) -> Counts:
         """What happened to the media so far."""
         late, gaps = sum(track.late for track in self._tracks), sum(track.gaps for track in self._tracks)
-        return Counts(self._windows, late, gaps, self._filled_ns, self._missing)
+        return Counts(self._windows, late, gaps, self._filled_ns, self._missing, self._skipped)
 
     @property
     def hop_ns(self) -> int:
@@ -234,7 +236,9 @@ class Windower:
                 self._next_ns += self._hop_ns
                 yield self._counted(window)
             else:
-                self._next_ns += self._hop_ns * self._hops_to_media(start_ns)
+                hops = self._hops_to_media(start_ns)
+                self._skipped += hops
+                self._next_ns += self._hop_ns * hops
             self._forget()
 
     @property

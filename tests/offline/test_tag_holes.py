@@ -53,3 +53,19 @@ def test_lost_packets_cost_no_window_its_audio(
     assert sum(record.filled_ms.get("audio", 0) > 20 for record in filled) > len(filled) // 2
     assert sum(record.missing == {"audio": "hole"} for record in strict) > len(strict) // 2
     assert "holes-filled" in caplog.text and "windows-incomplete" in caplog.text
+
+
+def test_windows_without_anything_are_counted(tmp_path: Path, tagger: Tagger, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is cut from a hole of seconds in all that a file has, and a line says how many windows that are."""
+    whole, torn = write_clip(tmp_path / "whole.mkv", audio_s=12), tmp_path / "torn.mkv"
+    with av.open(str(whole)) as source, av.open(str(torn), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None and not 3 < float((packet.pts or 0) * packet.time_base) < 9:
+                packet.stream = stream
+                target.mux(packet)
+    starts_s = [record.start_s for record in found(torn, tagger, NS_PER_S // 5)]
+    assert starts_s == sorted(starts_s) and not [start_s for start_s in starts_s if 4 < start_s < 8]
+    [line] = [each.getMessage() for each in caplog.records if "missing=all" in each.getMessage()]
+    skipped = round(12 - len(starts_s))
+    assert f"reason=hole windows={skipped} of=12" in line
