@@ -175,7 +175,8 @@ def _formats(command: TagCommand) -> Sequence[Format]:
         raise typer.BadParameter("several formats need --out", param_hint="'--format'")
     if len(command.files) > 1 and not form.joins:
         raise typer.BadParameter(f"{form.name} of several files needs --out", param_hint="'--format'")
-    if form.is_binary and not command.output:
+    is_for_eyes = form.name != "html" or not sys.stdout.isatty()
+    if not command.output and (form.is_binary or not is_for_eyes):
         raise typer.BadParameter(f"{form.name} needs --output or --out", param_hint="'--format'")
     return formats
 

@@ -67,6 +67,17 @@ class Visit:
 @contextmanager
 def visit(browser: Browser, path: Path, link: str = "", *, width: int = 1280, dark: bool = False) -> Iterator[Visit]:
     """Open a page on disk and wait until it is drawn. Fails at the end if the page had faults."""
+    with started_visit(browser, path, link, width=width, dark=dark) as here:
+        here.page.wait_for_selector("html[data-ready]")
+        yield here
+        assert here.faults == []
+
+
+@contextmanager
+def started_visit(
+    browser: Browser, path: Path, link: str = "", *, width: int = 1280, dark: bool = False
+) -> Iterator[Visit]:
+    """Open a page on disk."""
     context = browser.new_context(viewport={"width": width, "height": 840}, color_scheme="dark" if dark else "light")
     try:
         page = context.new_page()
@@ -76,9 +87,7 @@ def visit(browser: Browser, path: Path, link: str = "", *, width: int = 1280, da
         page.on("pageerror", lambda error: here.faults.append(str(error)))
         page.on("request", lambda request: here.faults.append(request.url) if not _is_own(request.url) else None)
         page.goto(path.as_uri() + link)
-        page.wait_for_selector("html[data-ready]")
         yield here
-        assert here.faults == []
     finally:
         context.close()
 

@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, Error
 
-from perceiverd.core.labels import Label
+from perceiverd.core.labels import Label, ontology
+from perceiverd.core.media import NS_PER_S
 from perceiverd.offline.timeline.page import PageMedia, media_of
-from perceiverd.offline.timeline.timeline import LabelTotals, Timeline
-from tests.support.browser import CHROMIUM, Visit, started_browser, visit
+from perceiverd.offline.timeline.timeline import LabelTotals, Timeline, TimelineGatherer
+from perceiverd.pipeline.windower import Window
+from tests.support.browser import CHROMIUM, Visit, started_browser, started_visit, visit
 from tests.support.clips import write_clip
-from tests.support.timelines import page_of, timeline_of
+from tests.support.timelines import event_of, page_of, timeline_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 
@@ -216,3 +219,32 @@ def test_a_file_can_be_in_the_page_or_be_gone(browser: Browser, timeline: Timeli
         here.faults.clear()  # Chromium has logged that the file is missing
         here.page.keyboard.press("n")
         here.wait(f"{AT} === 0.5")
+
+
+def test_odd_files_have_pages_too(browser: Browser, tmp_path: Path) -> None:
+    """A file without events, of one window, without pictures or audio, or that begins late is drawn without a fault."""
+    silent, late = (
+        TimelineGatherer(ontology().labels, NS_PER_S, None),
+        TimelineGatherer(ontology().labels, NS_PER_S, 16_000),
+    )
+    silent.window(Window(0, NS_PER_S // 3, None, None), np.zeros(527))
+    late.window(Window(90 * NS_PER_S, 91 * NS_PER_S, np.ones(16_000, np.float32), None), np.full(527, 0.9))
+    late.event(event_of(ontology().find("Bark"), 90.0, 91.0, 0.9))
+    for number, odd in enumerate((silent.timeline(), late.timeline(), timeline_of(1.28, [], pictures=False))):
+        with visit(
+            browser, page_of(tmp_path / f"{number}.html", odd), "#t=90.5", width=390 if number else 1280
+        ) as here:
+            here.page.click("#zoom-in")
+            here.page.keyboard.press("End")
+            here.wait(f"{AT} > 0")
+            first = here.value(EVENTS)[0][0]
+            assert first == ("1:30.0" if odd.events else "No label was certain for long enough to be an event.")
+
+
+def test_a_damaged_page_says_so(browser: Browser, page: Path) -> None:
+    """A page whose data was cut shows one line that says it."""
+    damaged = page.with_name("damaged.html")
+    damaged.write_text(page.read_text().replace('id="scores">e', 'id="scores">A'))
+    with started_visit(browser, damaged) as here:
+        here.page.wait_for_selector("#media-notice:visible")
+        assert here.page.inner_text("#media-notice").startswith("This page cannot be drawn")

@@ -72,7 +72,7 @@ export function listenForKeys(actions) {
 
 /** Whether the element needs letters and arrows for itself. */
 function takesKeys(element) {
-  return element.matches("input:not([type=checkbox]), select, textarea, video, audio, dialog *");
+  return element.matches("input:not([type=checkbox]), select, textarea, video, audio, dialog[open] *");
 }
 
 /** Whether a space presses the element. */

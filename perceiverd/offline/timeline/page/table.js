@@ -55,7 +55,7 @@ export class EventTable {
 
   fill() {
     const shown = this.events.slice(0, this.shown);
-    this.body.replaceChildren(...(shown.length ? shown.map((event) => this.row(event)) : [emptyRow()]));
+    this.body.replaceChildren(...(shown.length ? shown.map((event) => this.row(event)) : [emptyRow(this.model.events.length > 0)]));
     const rest = this.events.length - shown.length;
     this.more.hidden = rest <= 0;
     this.more.textContent = `Show ${Math.min(rest, MORE).toLocaleString("en")} more`;
@@ -102,9 +102,9 @@ function cell(content) {
   return made;
 }
 
-function emptyRow() {
+function emptyRow(any) {
   const row = document.createElement("tr");
-  const made = cell("No event matches. Lower the score, or empty the search.");
+  const made = cell(any ? "No event matches. Lower the score, or empty the search." : "No label was certain for long enough to be an event.");
   made.colSpan = 5;
   row.append(made);
   return row;

@@ -20,7 +20,11 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 let theme = dark.matches ? "dark" : "light";
 document.documentElement.classList.toggle("dark", theme === "dark");
 
-const model = await readModel();
+const model = await readModel().catch((fault) => {
+  byId("media-notice").textContent = `This page cannot be drawn: it is damaged, or the browser is older than 2023 (${fault.message}).`;
+  byId("media-notice").hidden = false;
+  throw fault;
+});
 const least = Math.min(0.1, ...model.events.map((event) => Math.floor(event.peak * 100) / 100));
 const state = new State({
   t: 0, playing: false, follow: true, search: [], label: null, least, order: "strength", rows: FIRST_ROWS, drawn: null,
