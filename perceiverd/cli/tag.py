@@ -91,7 +91,7 @@ def run(command: TagCommand) -> int:
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(command.model or DEFAULT)
     settings = load(command.config) if command.config else Config()
-    options = _options(command, card, settings, kinds)
+    options = tag_options(command, card, settings, kinds)
     if command.folder:
         return _into_folder(
             command, command.folder, card, options, formats, _checksum(command, card, settings, options, raw)
@@ -104,7 +104,8 @@ def run(command: TagCommand) -> int:
         return tag.tag(command.files, tagger, options, form, writing, decoder)
 
 
-def _options(command: TagCommand, card: Card, settings: Config, kinds: frozenset[RecordKind]) -> tag.TagOptions:
+def tag_options(command: TagCommand, card: Card, settings: Config, kinds: frozenset[RecordKind]) -> tag.TagOptions:
+    """How files are tagged. Raises ConfigError for rules that do not fit the model."""
     conceal_s = settings.window.conceal_s if command.conceal_s is None else command.conceal_s
     usual_ns = round(settings.window.hop_s * NS_PER_S) if "event" in kinds else card.geometry.window_ns
     return tag.TagOptions(

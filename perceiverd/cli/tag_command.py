@@ -26,7 +26,7 @@ def tag(
         ),
     ] = "text",
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Write the outputs of each file into this folder. If such a run is interrupted, the same command "
             "resumes it.",
@@ -60,7 +60,20 @@ def tag(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, max=64, help="With --out: tag N files at the same time. Default: a third of the cores.", metavar="N"
+            min=1,
+            max=64,
+            help="With --out: tag N files at the same time. Default: a third of the cores; with --ray all cores, or "
+            "all GPUs.",
+            metavar="N",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Tag on many workers with Ray, and write Parquet into --out, which may be a bucket. local starts Ray "
+            "on this machine; otherwise auto, or HOST:PORT of a cluster. FILE may be a folder, a pattern, a bucket, "
+            "or @LIST. Needs the extra `ray`.",
+            metavar="local|ADDRESS",
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Print the K best labels.", metavar="K")] = 5,
@@ -149,6 +162,12 @@ def tag(
         raise typer.BadParameter("needs --out", param_hint=f"'{given}'")
     if out is not None and into is not None:
         raise typer.BadParameter("cannot be combined with --output", param_hint="'--out'")
+    if ray is not None:
+        refused = {"--raw": raw, "--config": config, "--events": events, "--summary": summary, **folder, "--jobs": None}
+        if given := next((name for name, value in refused.items() if value), None):
+            raise typer.BadParameter("cannot be combined with --ray", param_hint=f"'{given}'")
+        if out is None:
+            raise typer.BadParameter("needs --out", param_hint="'--ray'")
     from perceiverd.cli.tag import FolderCommand, TagCommand, media_options, moment, record_kinds, run
     from perceiverd.offline.folders.walk import Selection
 
@@ -167,7 +186,7 @@ def tag(
         folder=None
         if out is None
         else FolderCommand(
-            out=out,
+            out=Path(out),
             selection=Selection(recursive, moment(since), tuple(include or ()), tuple(exclude or ())),
             skip_done=skip_done,
             jobs=jobs,
@@ -177,4 +196,8 @@ def tag(
         raw=raw,
         embed_bytes=round(embed * 1e6),
     )
+    if ray is not None and out is not None:
+        from perceiverd.cli.tag_cluster import run as run_on_cluster
+
+        raise typer.Exit(run_on_cluster(command, ray, out, jobs))
     raise typer.Exit(run(command))
