@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from urllib.parse import quote
@@ -54,6 +55,10 @@ def open_reader(path: Path) -> sqlite3.Connection:
     The reader needs no right to write: if the files beside the database are missing, no writer runs, and the database
     is read as if it could not change.
     """
+    # Not by opening it: closing a descriptor of the database would drop the locks that SQLite holds in this process.
+    folder = next(each for each in path.absolute().parents if os.path.lexists(each) or each == each.parent)
+    if not os.access(folder, os.X_OK) or (os.path.exists(path) and not os.access(path, os.R_OK)):  # noqa: PTH110 - no error
+        raise HistoryError(f"{path}: this user may not read it; only its owner and the group of its folder may")
     if not path.is_file():
         raise HistoryError(f"{path}: there is no history; start `perceiverd history run`, or give another --database")
     address = f"file:{quote(str(path))}?mode=ro"

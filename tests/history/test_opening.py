@@ -88,6 +88,24 @@ def test_a_reader_needs_no_right_to_write(tmp_path: Path) -> None:
         store.writer.connection.close()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
+def test_a_history_that_may_not_be_read_is_one_line(tmp_path: Path) -> None:
+    """Another user gets an error that names the reason, not that there is no history."""
+    store = filled(tmp_path, 1)
+    code = (
+        "import os, sys; from pathlib import Path; from perceiverd.history import HistoryReader; os.setuid(65534)\n"
+        "try: HistoryReader(Path(sys.argv[1]))\nexcept Exception as error: print(error)"
+    )
+    for folder in tmp_path.parents[:3]:
+        if folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    for closed in (store.path, tmp_path):
+        tmp_path.chmod(0o755)
+        closed.chmod(0o600)
+        done = subprocess.run([sys.executable, "-c", code, store.path], capture_output=True, text=True, timeout=60)
+        assert "this user may not read it" in done.stdout, done.stderr
+
+
 def test_a_backup_is_complete_while_the_history_is_written(tmp_path: Path) -> None:
     """It has what was committed, opens without another file, and is for its owner only."""
     store = filled(tmp_path, 2)

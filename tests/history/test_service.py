@@ -21,6 +21,8 @@ from perceiverd.cli.app import app
 from perceiverd.core.errors import HistoryError
 from perceiverd.history import HistoryReader, SpanRow, StoredEvent
 from perceiverd.history.opening import FILE
+from perceiverd.wire.auth import Authenticator
+from perceiverd.wire.keys import create_pair
 from perceiverd.wire.publisher import Publisher
 from tests.support import messages
 from tests.support.history import at
@@ -187,6 +189,28 @@ def test_two_daemons_are_recorded_and_one_is_silent(house: House) -> None:
     house.until(lambda: [(each.machine, each.stream, each.key) for each in house.stored()] == [("m1", "yard", key)])
     assert [(each.machine, each.end) for each in house.spans("daemon silent")] == [("m0", None)]
     silent.publisher.close()
+
+
+def test_a_daemon_that_encrypts_is_recorded(house: House, tmp_path: Path) -> None:
+    """The configuration has its public key and our own secret key, below the folder of the file."""
+    clients = tmp_path / "clients"
+    clients.mkdir()
+    create_pair("daemon", tmp_path)
+    create_pair("history", tmp_path)
+    (tmp_path / "history.key").rename(clients / "history.key")
+    (daemon,) = house.daemons
+    daemon.publisher.close()
+    daemon.publisher = Publisher(LOOPBACK, authenticator=Authenticator(tmp_path / "daemon.key_secret", clients))
+    daemon.publisher.send(hello("door"))
+    settings = tmp_path / "history.toml"
+    keys = 'server_key = "daemon.key"\nsecret_key = "history.key_secret"\n'
+    settings.write_text(f'[daemons.barn]\nendpoint = "{daemon.publisher.endpoint}"\n{keys}')
+    house.daemons = []
+    house.start("--config", str(settings))
+    house.daemons = [daemon]
+    house.until(house.recording)
+    daemon.send_event()
+    house.until(lambda: [each.machine for each in house.stored()] == ["barn"])
 
 
 def test_a_full_disk_loses_nothing_at_first(house: House) -> None:
