@@ -5,17 +5,18 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from datetime import UTC
 from pathlib import Path
 
 import pytest
 
 from perceiverd.core.errors import HistoryError
-from perceiverd.history import HistoryReader
+from perceiverd.history import EventFilter, HistoryReader
 from perceiverd.history.backup import back_up
 from perceiverd.history.opening import open_writer
 from perceiverd.history.retention import DAY_MS, Retention, size_of
 from perceiverd.history.rows import to_ms
-from perceiverd.history.schema import VERSION, version_of
+from perceiverd.history.schema import APPLICATION_ID, MIGRATIONS, VERSION, version_of
 from tests.support.history import START, Store, at, event, scores
 from tests.support.messages import hello
 
@@ -160,3 +161,50 @@ def test_an_empty_file_gets_the_newest_version(tmp_path: Path) -> None:
     assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
+
+
+def old(path: Path) -> sqlite3.Connection:
+    """A history of version 1 with one event."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript(f"{MIGRATIONS[0]}; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+    connection.execute("INSERT INTO machine VALUES (1, 'house', '', 0, 0)")
+    connection.execute("INSERT INTO stream VALUES (1, 1, 'door')")
+    connection.execute("INSERT INTO label VALUES (1, '/m/0bt9lr', 'Dog')")
+    connection.execute("INSERT INTO run VALUES (1, 1, 'boot', '1', 'm', '0', 0, 0, 0)")
+    since = "2026-01-31T12:00:00Z"
+    details = f'{{"start_s": 1, "modalities": ["audio"], "on": 0.3, "off": 0.1, "since": "{since}", "began": ""}}'
+    connection.execute("INSERT INTO event VALUES (7, 1, 1, 'k', 1, 1000, 2000, 1, 900, 500, ?)", (details.encode(),))
+    return connection
+
+
+def test_an_older_version_is_brought_to_the_newest(tmp_path: Path) -> None:
+    """A reader refuses it until the writer has done that; then it has all that it had."""
+    path = tmp_path / "h"
+    old(path).close()
+    with pytest.raises(
+        HistoryError, match=f"has schema 1, and this version reads {VERSION}; start `perceiverd history"
+    ):
+        HistoryReader(path)
+    connection, before = open_writer(path)
+    connection.close()
+    assert before == 1
+    with HistoryReader(path) as reader:
+        (found,) = reader.events(EventFilter(least_peak=0.9)).events
+        assert (found.id, found.name, found.peak) == (7, "Dog", 0.9)
+        assert reader.statistics(EventFilter(), UTC).events == 1
+
+
+def test_a_failed_migration_leaves_the_older_version(tmp_path: Path) -> None:
+    """The disk was full, or the process was killed: the next start tries again from where the file was."""
+    path = tmp_path / "h"
+    connection = old(path)
+    connection.execute("CREATE INDEX event_by_quarter ON event (key)")  # the name that the migration wants
+    connection.close()
+    with pytest.raises(HistoryError, match="index event_by_quarter already exists"):
+        open_writer(path)
+    connection = sqlite3.connect(path)
+    assert version_of(connection) == 1
+    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'event_by_score'").fetchone() == (0,)
+    connection.execute("DROP INDEX event_by_quarter")
+    connection.close()
+    assert open_writer(path)[1] == 1
