@@ -6,6 +6,7 @@ A reader that wants one label reads one column, of a file or of a million: `SELE
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import IO
@@ -33,7 +34,7 @@ FIXED = (
 class ScoresParquet(Writer):
     """All scores of a file, as float32. Times are seconds from the start of the file.
 
-    The metadata of the schema has the version, model, checksum, window and hop; that of a label's column its mid.
+    The file's metadata has the version, model, checksum, window and hop, and the mids of the labels in their order.
     """
 
     def __init__(self, out: IO[bytes]) -> None:
@@ -53,10 +54,14 @@ class ScoresParquet(Writer):
             "perceiverd.sha256": header.model.sha256,
             "perceiverd.window_s": str(header.window_s),
             "perceiverd.hop_s": str(header.hop_s),
+            "perceiverd.mids": json.dumps([label.mid for label in labels]),
         }
         self._file, self._scores = header.file, np.zeros((ROWS, len(labels)), np.float32)
-        schema = scores_schema(labels).with_metadata(about)
-        self._parquet = pq.ParquetWriter(self._out, schema, compression="zstd", use_dictionary=["file"])
+        # A second copy of the schema, for Arrow, would be a third of the file of a short clip.
+        self._parquet = pq.ParquetWriter(
+            self._out, scores_schema(labels), compression="zstd", use_dictionary=["file"], store_schema=False
+        )
+        self._parquet.add_key_value_metadata(about)
 
     def window(self, tagged: TaggedWindow) -> None:
         record = tagged.record
@@ -87,13 +92,6 @@ def scores_schema(labels: Sequence[Label]) -> pa.Schema:
     return pa.schema(
         [
             *FIXED,
-            *(
-                pa.field(
-                    label.name if names[label.name] == 1 else label.mid,
-                    pa.float32(),
-                    metadata={"mid": label.mid, "index": str(label.index)},
-                )
-                for label in labels
-            ),
+            *(pa.field(label.name if names[label.name] == 1 else label.mid, pa.float32()) for label in labels),
         ]
     )
