@@ -23,7 +23,7 @@ from perceiverd.core.errors import MediaError, PerceiverdError
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import Card
 from perceiverd.model.geometry import Geometry
-from perceiverd.offline.decoding import Decoder, shown_name
+from perceiverd.offline.decoding import Decoder, is_url, shown_name
 from perceiverd.offline.events import FileEvents, seconds
 from perceiverd.offline.losses import log_losses
 from perceiverd.offline.writers.formats import Format
@@ -102,6 +102,8 @@ def tag(
             if not bars.disable:
                 decoding.on_length = partial(_set_length, bars, bar)
             try:
+                if not is_url(file) and Path(file).is_dir():
+                    raise MediaError(f"{shown_name(file)}: is a folder; --out FOLDER tags the files in folders")
                 for piece in pieces(file, tagger, options, partial(_advance, bars, bar), decoding):
                     writer.write(piece)
             except MediaError as error:
