@@ -53,6 +53,8 @@ class FileDone(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     """Seconds that it took."""
     error: str | None = None
     """Why it could not be read, or not to its end."""
+    warnings: tuple[str, ...] = ()
+    """What was logged of it: damage, holes, a choice of tracks."""
 
 
 class RunEnds(msgspec.Struct, frozen=True, kw_only=True, tag="end"):

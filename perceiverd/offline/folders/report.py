@@ -28,6 +28,13 @@ class FileError(msgspec.Struct, frozen=True):
     error: str
 
 
+class FileWarning(msgspec.Struct, frozen=True):
+    """What the log would say of a file."""
+
+    file: str
+    warnings: tuple[str, ...]
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A run, with those that it has resumed."""
 
@@ -54,23 +61,30 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Files that are no media, which were passed over."""
     unwanted: int
     """Files that the options leave out."""
+    warned: int
+    """Files that were read to their end, with something that the log would say: damage, holes, a choice of tracks."""
     errors: list[FileError]
     """At most MOST_ERRORS."""
+    warnings: list[FileWarning]
+    """At most MOST_ERRORS files."""
 
     @classmethod
     def of(
         cls, done: Iterable[FileDone], *, skipped: int, resumed: int, passed: Passed, media_s: float, wall_s: float
     ) -> Report:
         """The report of these files. `media_s` and `wall_s` are those of the last run, for its speed."""
-        tagged = failed = windows = 0
-        all_s, errors = 0.0, list[FileError]()
+        tagged = failed = warned = windows = 0
+        all_s, errors, warnings = 0.0, list[FileError](), list[FileWarning]()
         for each in done:
             tagged += each.windows > 0
             failed += each.error is not None
             windows += each.windows
             all_s += each.media_s
+            warned += each.error is None and bool(each.warnings)
             if each.error is not None and len(errors) < MOST_ERRORS:
                 errors.append(FileError(each.file, each.error))
+            if each.warnings and len(warnings) < MOST_ERRORS:
+                warnings.append(FileWarning(each.file, each.warnings))
         return cls(
             time=datetime.now(UTC),
             tagged=tagged,
@@ -84,7 +98,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             empty=passed.empty,
             other=passed.other,
             unwanted=passed.unwanted,
+            warned=warned,
             errors=errors,
+            warnings=warnings,
         )
 
     def summary(self) -> str:
@@ -94,6 +110,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "done by the interrupted run": self.resumed,
             "done before": self.skipped,
             "failed": self.failed,
+            f"with warnings (see {FILE})": self.warned,
             "empty": self.empty,
             "no media": self.other,
             "left out": self.unwanted,

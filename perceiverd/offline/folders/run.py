@@ -19,6 +19,7 @@ from perceiverd.core.errors import MediaError
 from perceiverd.model.card import Card
 from perceiverd.offline.decoding import Decoder, shown_name
 from perceiverd.offline.folders.bars import Bars
+from perceiverd.offline.folders.file_warnings import FileWarnings
 from perceiverd.offline.folders.journal import FileDone, Journal
 from perceiverd.offline.folders.named_files import NamedFiles
 from perceiverd.offline.folders.outputs import HIDDEN, OutputError, Outputs
@@ -70,8 +71,8 @@ def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOption
         with Journal(hidden, how.settings) as journal:
             for part in hidden.glob("part-*"):  # of a run that was killed
                 part.unlink()
-            with Spool(hidden) as spool:
-                run = _Run(out, tagger, options, how, journal, spool)
+            with Spool(hidden) as spool, FileWarnings() as warnings:
+                run = _Run(out, tagger, options, how, journal, spool, warnings)
                 spool.fill(files)
                 run.work()
             journal.finish()
@@ -110,9 +111,17 @@ class _Run:
     """One run: its workers, and what they share."""
 
     def __init__(
-        self, out: Path, tagger: Scorer, options: TagOptions, how: FolderOptions, journal: Journal, spool: Spool
+        self,
+        out: Path,
+        tagger: Scorer,
+        options: TagOptions,
+        how: FolderOptions,
+        journal: Journal,
+        spool: Spool,
+        warnings: FileWarnings,
     ) -> None:
         self.out, self.options, self.how, self.journal, self.spool = out, options, how, journal, spool
+        self.warnings = warnings
         self.scorer = SharedScorer(tagger)
         self.tally = Tally([Current() for _ in range(how.jobs)])
         self.stopping = threading.Event()
@@ -190,6 +199,7 @@ class _Worker:
             return
         began_s = time.monotonic()
         self._current.begin(found)
+        run.warnings.begin()
         windows, media_s, error = self._tagged(found)
         self._current.done_s = 0.0  # counted from now on in the tally
         done = FileDone(
@@ -199,6 +209,7 @@ class _Worker:
             media_s=media_s,
             wall_s=round(time.monotonic() - began_s, 3),
             error=error,
+            warnings=run.warnings.take(),
         )
         run.journal.add(found, done)
         run.tally.add(found, windows, media_s, failed=error is not None)

@@ -160,6 +160,21 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, tagger: Tag
         tag_into(tmp_path / "file" / "out", [], tagger, OPTIONS, HOW)
 
 
+def test_warnings_are_kept_for_the_report(
+    tmp_path: Path, tagger: Tagger, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged file is tagged as far as it can be read; the report says so, and nothing is printed meanwhile."""
+    whole = write_clip(tmp_path / "whole.mkv", audio_s=8, video_s=8).read_bytes()
+    (tmp_path / "in").mkdir()
+    for name in ("a.mkv", "b.mkv"):
+        (tmp_path / "in" / name).write_bytes(whole[: len(whole) // 2])
+    report = tag_into(tmp_path / "out", [str(tmp_path / "in")], tagger, OPTIONS, replace(HOW, jobs=2))
+    assert (report.tagged, report.failed, report.warned) == (2, 0, 2)
+    assert all(each.warnings[0].startswith("file-damaged file=") for each in report.warnings)
+    assert "2 with warnings" in report.summary()
+    assert "file-damaged" not in caplog.text + capsys.readouterr().err
+
+
 def test_the_report_is_a_file(tmp_path: Path, tagger: Tagger, media: Path) -> None:
     """`report.json` has the counts and the reason of each failure."""
     tag_into(tmp_path, [str(media)], tagger, OPTIONS, HOW)
