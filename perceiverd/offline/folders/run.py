@@ -136,8 +136,9 @@ class _Run:
             try:
                 for thread in threads:
                     thread.start()
-                while any(thread.is_alive() for thread in threads):
-                    threads[0].join(STEP_S) if threads[0].is_alive() else time.sleep(STEP_S)
+                # Not `Thread.join`: if Ctrl-C interrupts that, Python 3.11 takes the thread for ended (bpo-45274).
+                while busy := [worker for worker in workers if not worker.ended.is_set()]:
+                    busy[0].ended.wait(STEP_S)
                     bars.draw()
             finally:  # also after Ctrl-C
                 self.stop()
@@ -145,7 +146,7 @@ class _Run:
                     worker.decoder.interrupt()
                 for thread in threads:
                     if thread.ident is not None:
-                        thread.join()
+                        thread.join()  # at most a batch of windows
         if self._fault:
             raise self._fault
 
@@ -175,6 +176,7 @@ class _Worker:
         self._run, self.number = run, number
         self._current = run.tally.workers[number]
         self._outputs = Outputs(run.out, run.how.formats, run.how.kinds, f"part-{number}", run.how.embed_bytes)
+        self.ended = threading.Event()
         self.decoder = Decoder(run.scorer.card.geometry.media_format, run.how.raw)
         self.decoder.on_length = self._current.state_length
 
@@ -191,6 +193,7 @@ class _Worker:
             self._run.stop(fault)
         finally:
             self._outputs.discard()
+            self.ended.set()
 
     def _do(self, found: Found) -> None:
         run = self._run
