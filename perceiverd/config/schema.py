@@ -41,10 +41,10 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str = "auto"
     """Where the network runs: auto (the first GPU, otherwise the CPU), cpu, cuda or cuda:N."""
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0
-    """CPU threads for the network; 0 for as many as there are cores."""
+    """CPU threads for the network; 0 means one for each core."""
     engine: EngineName = "auto"
-    """What computes the network. onnxruntime: ONNX Runtime, on the CPU only; it needs half the CPU time and a third of
-    the memory. torch: PyTorch. auto: onnxruntime, but torch if there is a GPU that device may use."""
+    """What computes the network. onnxruntime: ONNX Runtime, on the CPU only; it needs a third of PyTorch's CPU time and
+    memory. torch: PyTorch. auto: onnxruntime, but torch if there is a GPU that device may use."""
 
     def __post_init__(self) -> None:
         if not DEVICE_PATTERN.fullmatch(self.device):

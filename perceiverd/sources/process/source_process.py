@@ -32,12 +32,13 @@ logger = logging.getLogger("perceiverd.sources")
 WORKER: tuple[str, ...] = (sys.executable, "-P", "-m", "perceiverd.sources.process.worker")
 """The command of a worker process. With -P, no file in the working directory can take the place of a module."""
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-"""Signals of a process that did something impossible. Python does not, so it was FFmpeg or a driver."""
+"""Signals of a process that did something impossible. Python code causes none of them, so FFmpeg or a driver did."""
 PLUGGED_CAP_S = 6.0
-"""Longest wait before a camera or microphone of this machine is tried again: it is back within 10 s of its return."""
+"""Longest wait before a camera or microphone of this machine is tried again: with the time to
+open it, it is usually back within 10 s of its return."""
 URL_CAP_S = 3.0
 """Longest wait before a pipe whose writer has gone, or a URL that does not answer, is tried again. A camera that
-returns is then seen within 10 s: this wait, a call that it missed (5 s), and opening it (2 s)."""
+returns is usually up within 10 s: a try that began too early, this wait, and opening. The time-outs bound each try."""
 REPORT_S = 4.0
 """A URL's process has time-outs of its own. It gets this much more to connect (2 s) and to report what is wrong."""
 LOGIN_CAP_S = 300.0
