@@ -156,7 +156,8 @@ class _Faults:
             raise ConfigError(self._found[0])
         if self._logs:
             log_faults(self._found)
-        raise ConfigError(f"{self._path}: {len(self._found)} lines are wrong; correct them")
+        first = self._found[0].removeprefix(f"{self._path}: ")
+        raise ConfigError(f"{self._path}: {len(self._found)} lines are wrong; the first is {first}")
 
 
 # ------------------------------------------------------------------------------------------ our own format

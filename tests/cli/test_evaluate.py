@@ -39,6 +39,10 @@ def test_a_manifest_is_measured(perceiverd: Perceiverd, tiny_model: Path, clips:
     ("text", "message"),
     [
         ("file,labels\nx.wav,Dgo\n", "line 2: unknown label 'Dgo'; did you mean 'Dog'?"),
+        (
+            "file,labels\nx.wav,Dog\nx.wav,Dgo\nx.wav,Doq\n",
+            "2 lines are wrong; the first is line 3: unknown label 'Dgo'",
+        ),
         ("file,start_s,end_s,labels\nx.wav,2,1,Dog\n", "line 2: a clip from 2 s to 1 s is empty"),
         ("file,start_s,labels\nx.wav,Dog\n", "line 2: 2 cells for 3 columns"),
         ("file,lables\nx.wav,Dog\n", "line 1: unknown column 'lables'; did you mean 'labels'?"),
