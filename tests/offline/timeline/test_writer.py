@@ -42,3 +42,16 @@ def test_a_page_in_memory_links_to_nothing() -> None:
     for piece in pieces(3):
         writer.write(piece)
     assert '"media":{"kind":null,"href":null' in out.getvalue()
+
+
+def test_a_run_ends_with_an_index(tmp_path: Path) -> None:
+    """When all files of a folder are done, the format writes the index over their pages."""
+    finish = FORMATS["html"].finish
+    assert finish
+    for name in ("a", "b"):
+        with (tmp_path / f"{name}.html").open("w") as out:
+            writer = FORMATS["html"].make(out, WriterOptions())
+            for piece in pieces(3, name):
+                writer.write(piece)
+    finish(tmp_path)
+    assert '"labels":["Dog"]' in (tmp_path / "index.html").read_text()
