@@ -27,6 +27,8 @@ from tests.guest.installation import (
     until,
 )
 
+HISTORY = "perceiverd-history.service"
+
 
 def test_an_installation_is_complete_and_repeatable() -> None:
     """User and groups exist, systemd has no warnings, and a second installation keeps the configuration."""
@@ -175,6 +177,24 @@ def test_the_doctor_checks_the_service() -> None:
     print(report)
     assert found["config"]["verdict"] == found["model"]["verdict"] == found["stream one"]["verdict"] == "ok"
     assert "no user can read" not in report
+
+
+def test_the_history_records_the_service() -> None:
+    """Its unit runs with a user of its own, stores what the service publishes, and only its group may read that."""
+    configure("one")
+    call("systemctl", "restart", UNIT)
+    call("systemctl", "start", HISTORY)
+    until(lambda: show("StatusText", HISTORY).startswith("1 of 1 daemons heard"), START_S)
+    assert call("ps", "-o", "user:32=", "-p", show("MainPID", HISTORY)).strip() == "perceiverd-history"
+    until(lambda: "local/one" in call("perceiverd", "history", "list", check=False), 60)
+    member = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=perceiverd-history")
+    assert "local/one" in call(*member, "/opt/perceiverd/bin/perceiverd", "history", "list")
+    stranger = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    refusal = call(*stranger, "/opt/perceiverd/bin/perceiverd", "history", "list", check=False)
+    assert "this user may not read it" in refusal
+    assert '"history","verdict":"ok"' in call("perceiverd", "doctor", "--json", check=False).replace(" ", "")
+    call("systemctl", "stop", HISTORY)
+    assert (show("Result", HISTORY), show("ActiveState", HISTORY)) == ("success", "inactive")
 
 
 def test_uninstalling_keeps_the_operators_files() -> None:
