@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,31 +122,31 @@ def _connected(plan: ClusterPlan) -> Iterator[_Workers]:
         if error.name != "ray":
             raise
         raise PerceiverdError(f"--ray needs an extra: pip install 'perceiverd[ray]' ({error})") from error
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if local:
-        settings |= {
-            "num_cpus": plan.workers or len(os.sched_getaffinity(0)),
-            "include_dashboard": False,
-            "object_store_memory": STORE_BYTES,
-            "address": LOCAL,
-        }
-    else:
-        settings["address"] = plan.address
-    try:
-        if not local:
-            _reach(plan.address)
-        with _silenced():
-            ray.init(**settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise PerceiverdError(
-            f"Ray at {plan.address}: cannot be used: {error}; start it with `ray start --head`, or give --ray local"
-        ) from error
-    try:
-        resources: dict[str, float] = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        yield _Workers(plan.workers or gpus or int(resources.get("CPU", 1)), gpus > 0)
-    finally:
-        ray.shutdown()
+    settings: dict[str, Any] = {"address": plan.address, "log_to_driver": False, "logging_level": logging.ERROR}
+    # A local Ray's logs and sockets. The path of a socket has at most 107 characters, so it is not in TMPDIR.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as own:
+        if local:
+            settings |= {
+                "num_cpus": plan.workers or len(os.sched_getaffinity(0)),
+                "include_dashboard": False,
+                "object_store_memory": STORE_BYTES,
+                "_temp_dir": own,
+            }
+        try:
+            if not local:
+                _reach(plan.address)
+            with _silenced():
+                ray.init(**settings)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise PerceiverdError(
+                f"Ray at {plan.address}: cannot be used: {error}; start it with `ray start --head`, or give --ray local"
+            ) from error
+        try:
+            resources: dict[str, float] = ray.cluster_resources()
+            gpus = int(resources.get("GPU", 0))
+            yield _Workers(plan.workers or gpus or int(resources.get("CPU", 1)), gpus > 0)
+        finally:
+            ray.shutdown()
 
 
 def _reach(address: str) -> None:
