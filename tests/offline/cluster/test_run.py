@@ -35,7 +35,7 @@ def job_in(folder: Path) -> ClusterJob:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(400)  # Ray starts a dozen processes: 5 s on an idle machine, 20 s on a busy one
+@pytest.mark.timeout(400)  # Ray starts a dozen processes: 80 s with a load of 15 on two cores, 240 s with 30
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data warns about its own settings
 def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     """After a worker is killed, all files are there once, with the scores of `tag`; a second run does nothing."""
