@@ -197,7 +197,7 @@ def bench(
         ),
     ] = None,
     device: Annotated[str, DEVICE] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: as many as cores.", metavar="N")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 means one for each core.", metavar="N")] = 0,
     rounds: Annotated[int, typer.Option(min=1, help="How many times each network is timed.", metavar="N")] = 10,
     growth: Annotated[
         bool, typer.Option("--growth", help="Also time `public` with more frames and with more streams.")
@@ -213,9 +213,7 @@ def bench(
     hop: Annotated[
         float, typer.Option(min=0.05, help="With --streams: time from one window to the next.", metavar="S")
     ] = 0.5,
-    still: Annotated[
-        bool, typer.Option("--still", help="With --streams: as if no picture showed anything new.")
-    ] = False,
+    still: Annotated[bool, typer.Option("--still", help="With --streams: all pictures count as unchanged.")] = False,
 ) -> None:
     """Measure how fast models run on this machine.
 
@@ -247,7 +245,7 @@ def train(context: typer.Context) -> None:
 @output()
 def schema(
     files: Annotated[
-        bool, typer.Option("--files", help="Print that of the records that `tag --format jsonl` writes.")
+        bool, typer.Option("--files", help="Print the schema of the records of `tag --format jsonl` instead.")
     ] = False,
 ) -> None:
     """Print the JSON Schema of the messages."""

@@ -23,7 +23,7 @@ from perceiverd.wire.messages import Hello, Scores
 TOP = 5
 """A window agrees with the truth if a true label is among its best labels, this many."""
 STARTUP_S = 180.0
-"""How long the daemon may take to start: reading Python, torch and the model from a cold disk."""
+"""How long the daemon may take to start: reading Python, the engine and the model from a cold disk."""
 SPARE_S = 30.0
 """How much longer than its length the clip may take."""
 LONGEST_NAME = 22
@@ -98,7 +98,7 @@ def _shipped(name: str) -> Path:
 
 def _play(daemon: SpawnedDaemon, segments: Sequence[Segment]) -> list[tuple[Scores, bool]]:
     """Print each window until the daemon ends; returns the windows, each with whether it agrees with the truth."""
-    print("starting perceiverd (loading torch and the model) ...", flush=True)
+    print("starting perceiverd (loading the model) ...", flush=True)
     endpoint, length_s = daemon.endpoint(), segments[-1].end_s
     windows: list[tuple[Scores, bool]] = []
     deadline_s = time.monotonic() + STARTUP_S + length_s + SPARE_S

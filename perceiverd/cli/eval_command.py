@@ -19,8 +19,8 @@ def evaluate(
     truth: Annotated[
         Literal["clips", "events"],
         typer.Option(
-            help="What a row is. clips: a clip that has its labels somewhere. events: an event from start_s to end_s; "
-            "all other time in these files lacks the labels."
+            help="What a row means. clips: the labels occur somewhere in the clip. events: the labels last from "
+            "start_s to end_s, and are absent from the rest of the file."
         ),
     ] = "clips",
     model: Annotated[
@@ -35,7 +35,7 @@ def evaluate(
         typer.Option(
             min=0.001,
             max=0.999,
-            help="Also count events at this threshold of all labels. Can be repeated.",
+            help="Also count events with this threshold for all labels. Can be repeated.",
             metavar="SCORE",
         ),
     ] = None,
@@ -53,7 +53,9 @@ def evaluate(
     ] = None,
     skip: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of the rows that may fail without exit status 1.", metavar="SHARE"),
+        typer.Option(
+            min=0, max=1, help="The exit status stays 0 if at most this share of the rows fails.", metavar="SHARE"
+        ),
     ] = 0.0,
     hop: Annotated[
         float | None,
@@ -70,7 +72,7 @@ def evaluate(
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(min=10, max=100_000, help="Draws of recordings for the intervals.", metavar="N")
+        int, typer.Option(min=10, max=100_000, help="Bootstrap draws for the confidence intervals.", metavar="N")
     ] = 500,
     device: Annotated[str, DEVICE] = "auto",
     engine: Annotated[Literal["auto", "torch", "onnxruntime"], ENGINE] = "auto",

@@ -89,7 +89,7 @@ def export(
 @configs.command()
 @output()
 def check(file: Annotated[Path, typer.Argument(help=CONFIG_HELP, metavar="FILE")]) -> None:
-    """Check whether the daemon accepts this file. The exit status is that of `run`.
+    """Check whether the daemon accepts this file. It exits with the status that `run` would have.
 
     Problems outside the file, such as missing keys or folders, are printed as notes. `perceiverd doctor` checks those.
     """

@@ -80,7 +80,7 @@ def opened(database: Path) -> Iterator[HistoryReader]:
 
 
 def list_events(database: Path, wanted: Wanted, limit: int, form: Form) -> None:
-    """Print the newest events; as text with the times without ears between them."""
+    """Print the newest events; as text, also the times in which nothing was recorded."""
     now = datetime.now().astimezone()
     with opened(database) as reader:
         chosen = wanted.filter(reader, now)
@@ -93,7 +93,7 @@ def list_events(database: Path, wanted: Wanted, limit: int, form: Form) -> None:
         for line in text.listing(page.events, [each for each in spans if each.start >= start or each.end is None]):
             print(line)
         if page.next:
-            print("... and older ones; --limit shows more, `perceiverd history export` all", file=sys.stderr)
+            print("... and older events; --limit N shows more, `perceiverd history export` all", file=sys.stderr)
 
 
 def show(database: Path, number: int, form: Form) -> None:

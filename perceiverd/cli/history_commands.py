@@ -34,7 +34,7 @@ Least = Annotated[float, LEAST]
 def run(
     config: Annotated[
         Path | None,
-        typer.Option(help="Configuration file. Default: none, which records the service here.", metavar="FILE"),
+        typer.Option(help="Configuration file. Without it, record the service on this machine.", metavar="FILE"),
     ] = None,
     endpoint: Annotated[
         list[str] | None,
@@ -76,7 +76,7 @@ def list_events(
     ] = "text",
     database: Database = SERVICE_HISTORY,
 ) -> None:
-    """List events, the newest first. The text also lists when nothing could be heard, and why."""
+    """List events, the newest first. As text, also list when nothing was recorded, and why."""
     from perceiverd.cli import history
 
     wanted = history.Wanted(stream or (), label or (), after, before, least_score)
@@ -144,7 +144,7 @@ def backup(
     into: Annotated[Path, typer.Argument(help="The new file. It must not exist.", metavar="FILE")],
     database: Database = SERVICE_HISTORY,
 ) -> None:
-    """Copy the database into a new file, while it is written to."""
+    """Copy the database into a new file. The history may run meanwhile."""
     from perceiverd.cli import history
 
     history.backup(database, into)

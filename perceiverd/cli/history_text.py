@@ -1,4 +1,4 @@
-"""Events, times without ears and statistics as lines of text, in the time zone of this machine."""
+"""Events, times without recording and statistics as lines of text, in the time zone of this machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def unknown_stream(stream: str, known: Collection[str]) -> str:
 
 
 def listing(events: Sequence[StoredEvent], spans: Sequence[SpanRow]) -> Iterator[str]:
-    """A line for each event and for each time in which nothing could be heard, the newest first."""
+    """A line for each event and for each time in which nothing was recorded, the newest first."""
     notable = [each for each in spans if each.kind != "up" or each.what]
     lines = [(each.start, event_line(each)) for each in events]
     lines += [
@@ -139,7 +139,7 @@ def _days(last: date, count: int) -> list[date]:
 def _began(event: StoredEvent) -> str:
     details = event.details
     if not details.began:
-        return "its begin was not received"
+        return "not known: the history did not receive the beginning"
     score = "" if details.begin_score is None else f"the smoothed score was {details.begin_score:.3f}, "
     return f"{details.began}: {score}at or above {details.on:.3f} since {_clock(details.since)}"
 

@@ -34,23 +34,23 @@ def tag(
         ),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="With --out: also folders within folders.")
+        bool, typer.Option("--recursive", "-r", help="With --out: also tag folders within folders.")
     ] = False,
     include: Annotated[
         list[str] | None,
         typer.Option(
-            help="With --out: of folders only files that match, as in '*.mp4' or 'door/*'. Can be repeated.",
+            help="With --out: in folders, take only files that match, such as '*.mp4' or 'door/*'. Can be repeated.",
             metavar="PATTERN",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="With --out: no files and folders that match. Can be repeated.", metavar="PATTERN"),
+        typer.Option(help="With --out: leave out matching files and folders. Can be repeated.", metavar="PATTERN"),
     ] = None,
     since: Annotated[
         str | None,
         typer.Option(
-            help="With --out: of folders only files that were changed since then: a date, or a time ago such as 7d.",
+            help="With --out: in folders, take only files that were changed since a date, or a time ago such as 7d.",
             metavar="WHEN",
         ),
     ] = None,
@@ -85,12 +85,14 @@ def tag(
             metavar="S",
         ),
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Write the scores of each window. Default of text.")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Write the scores of each window, as text does by default.")
+    ] = False,
     events: Annotated[
-        bool, typer.Option("--events", help="Write each event: its label, start and end. jsonl and csv do so anyway.")
+        bool, typer.Option("--events", help="Write each event: label, start and end. jsonl and csv do so by default.")
     ] = False,
     summary: Annotated[
-        bool, typer.Option("--summary", help="Write the mean over the windows of each file. jsonl does so anyway.")
+        bool, typer.Option("--summary", help="Write the mean over the windows of each file. jsonl does so by default.")
     ] = False,
     config: Annotated[
         Path | None, typer.Option(help="Use the thresholds in [events] of this configuration.", metavar="FILE")
@@ -133,8 +135,8 @@ def tag(
         typer.Option(
             min=0,
             max=500,
-            help="With --format html: put media files of up to MB megabytes into the page, so that it can be sent. "
-            "Larger files are linked.",
+            help="With --format html: put media files of up to MB megabytes into the page, so that you can send it "
+            "alone. The page links to larger files.",
             metavar="MB",
         ),
     ] = 0.0,

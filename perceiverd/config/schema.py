@@ -73,9 +73,9 @@ class WindowConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nearest frame. If a hole is longer, a window still has this audio or video if at least half of it is present. 0
     fills no hole: a window with a hole in its audio has no audio."""
     still_levels: Annotated[float, Meta(ge=0, le=255)] = 2.0
-    """A frame counts as unchanged if no block of 8 by 8 pixels has another mean colour, by more than this many of 255
-    levels. The network then uses what it made of the earlier frame, which saves most of the work of a still scene. 0:
-    every frame is new."""
+    """A frame counts as unchanged if the mean colour of each block of 8 by 8 pixels differs from that of the earlier
+    frame by at most this many of 255 levels. The network then reuses its result for the earlier frame, which saves
+    most of the work for a still scene. 0: every frame counts as new."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -206,26 +206,26 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[snapshots]`: pictures and clips of events. By default perceiverd stores no audio and no video."""
 
     on_event: bool = False
-    """Whether to keep a JPEG picture when an event begins. Each stream can override this. A stream without video gets
-    its sound and a picture of its spectrogram, if before_s or after_s is above 0."""
+    """Whether to keep a JPEG picture when an event begins. Each stream can override this. If a stream has no video,
+    its audio and a picture of its spectrogram are kept, if before_s or after_s is above 0."""
     directory: str | None = None
     """Folder for the pictures; only the daemon's user can read it. Without it, the service's state directory
     (/var/lib/perceiverd) is used."""
     longest_px: Annotated[int, Meta(ge=16, le=16_384)] = 1280
     """Largest length of a picture's longer side, in pixels. Larger pictures are scaled down."""
     before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
-    """Seconds before the event that a clip beside the picture shows. There is no clip if before_s and after_s are 0. A
-    clip has 5 frames per second, and audio if the same source gives it; that of a stream without video is a FLAC file
-    with the sound that the model gets."""
+    """Seconds before the event that a clip beside the picture shows. There is no clip if before_s and after_s are 0.
+    A clip has 5 frames per second, and audio if the same source gives it; the clip of a stream without video is a
+    FLAC file with the audio that the model receives."""
     after_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     """Seconds after the start of the event that the clip shows."""
     keep_speech: bool = True
-    """false keeps no picture and no clip if people may be speaking in its time: if Speech, a label below it in the
-    ontology, Whispering, Chatter or Hubbub has a score of speech_score or more in any window that overlaps it. The
-    event's messages say so."""
+    """false: keep no picture and no clip if people may be speaking in the time of the clip: if Speech, a label below
+    it in the ontology, Whispering, Chatter or Hubbub has a score of speech_score or more in any window of that time.
+    The event's messages say that nothing is kept."""
     speech_score: Annotated[float, Meta(gt=0, le=1)] = 0.1
-    """The score of speech at which keep_speech = false keeps nothing. With a lower one less speech is kept, and fewer
-    clips."""
+    """With keep_speech = false, nothing is kept if speech has this score or more. A lower value keeps less speech,
+    and fewer clips."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
     """Age in days after which pictures and clips are deleted."""
     max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000

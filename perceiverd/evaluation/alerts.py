@@ -1,4 +1,4 @@
-"""What the daemon's events would be worth to a person: found, false, how late, how restless.
+"""Compares detected events with the truth: found or false, how late, and how often they flip.
 
 The detections of a model are compared with the truth. The counts are kept by recording, so that bootstraps can draw
 recordings. Pure: it knows no model and no file.

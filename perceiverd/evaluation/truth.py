@@ -5,7 +5,7 @@ measured. As `events`, each row is an event from its start to its end; all other
 manifest's labels. A row without labels has none of them in either reading.
 
 A label of AudioSet holds those above it too: a Bark is a Dog. Those below it may be there: they count neither way.
-AudioSet's own lists are taken at their word instead, so that measures compare with published ones.
+In AudioSet's own lists, a label that is not listed is absent, as in published measures.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from perceiverd.history.opening import open_reader
 def back_up(database: Path, into: Path) -> int:
     """Copy the database as it is now into a new file, for its owner only, and check the copy; returns its bytes.
 
-    The writer goes on: readers of a database in WAL mode hold up nobody. The copy is one file without a log beside it,
+    The writer can continue: in WAL mode, readers do not block it. The copy is one file without a log beside it,
     and can be put in the place of the database. Raises HistoryError, and leaves no part of a copy.
     """
     source = open_reader(database)

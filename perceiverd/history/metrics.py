@@ -75,8 +75,8 @@ class HistoryCollector(Collector):
             ("events_stored", "Messages of events that were stored.", counts.events),
             ("events_lost", "Messages of events that were received and could not be stored.", counts.lost),
             ("events_removed", "Events removed because they were old, or the database too large.", counts.removed),
-            ("rows_refused", "Rows that the database refused for their content.", counts.refused),
-            ("write_failures", "Transactions that failed; what they hold is tried again.", counts.failures),
+            ("rows_refused", "Rows that the database refused because of their content.", counts.refused),
+            ("write_failures", "Transactions that failed; their content is tried again.", counts.failures),
         ):
             yield CounterMetricFamily(f"perceiverd_history_{name}", what, value)
         for name, what, size in (

@@ -1,4 +1,4 @@
-"""The queries that other programs use: pages of events, one event, a day, a heat map, times without ears, statistics.
+"""The queries that other programs use: pages of events, an event, a day, a heat map, gaps, statistics.
 
 A reader is opened on the file and sees what is stored at the time of each query, while the history goes on writing.
 """

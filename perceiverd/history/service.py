@@ -109,7 +109,7 @@ class HistoryService:
         self.counts.size_bytes = size_of(self._path)
         silent = [link.recorder.machine for link in self.links if link.recorder.silent]
         heard = len(self.links) - len(silent)
-        text = f"{heard} of {len(self.links)} daemons heard; {self.counts.size_bytes / 1e6:.0f} MB"
+        text = f"{heard} of {len(self.links)} daemons reached; {self.counts.size_bytes / 1e6:.0f} MB"
         if silent:
             text += f"; nothing from {', '.join(silent)}"
         self._notifier.status(f"{text}; nothing is stored: {self.counts.failing}" if self.counts.failing else text)

@@ -52,7 +52,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server_key: str | None = None
     """File with the daemon's public key, if it encrypts."""
     secret_key: str | None = None
-    """File with the own secret key (`perceiverd keys new`), if the daemon encrypts."""
+    """File with your own secret key (`perceiverd keys new`), if the daemon encrypts."""
 
     def __post_init__(self) -> None:
         if not ENDPOINT.fullmatch(self.endpoint):

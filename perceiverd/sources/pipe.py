@@ -1,7 +1,7 @@
 """A pipe into which another program writes live: a FIFO or standard input, with a container or with bare samples.
 
-What comes is now: the writer sets the pace, as a live URL's sender does. A writer that is faster than real time, such
-as `cat`, is read in real time: then the pipe is full, and the writer waits.
+Media get the time at which they arrive: the writer sets the pace, as a live URL's sender does. A writer that is faster
+than real time, such as `cat`, is read in real time: then the pipe is full, and the writer waits.
 """
 
 from __future__ import annotations

@@ -118,14 +118,14 @@ class Pipe(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kin
     """What another program sends live: through standard input or a FIFO."""
 
     path: str
-    """The path of a FIFO (`mkfifo PATH` makes one), or - for standard input, which only one source can have."""
+    """The path of a FIFO (`mkfifo PATH` makes one), or - for standard input, which only one source can read."""
     raw: str | None = None
     """Format, rate in hertz and channels of audio without a container, such as "s16le,16000,1". Formats: s16le, s32le,
     f32le, u8, mulaw, alaw. Without it, the pipe has a container that FFmpeg recognises, such as MPEG-TS or WAV."""
     open_timeout_s: float = 10.0
     """Restart the source if FFmpeg has not recognised the media this many seconds after the first byte."""
     read_timeout_s: float = 5.0
-    """Restart the source if its writer sends nothing for this many seconds. It may wait for a writer forever."""
+    """Restart the source if its writer sends nothing for this many seconds. The wait for a writer has no limit."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,7 +155,7 @@ class Url(MediaOptions, frozen=True, forbid_unknown_fields=True, tag_field="kind
     transport: Literal["tcp", "udp"] = "tcp"
     """How RTSP carries media: tcp loses no packets, udp can."""
     open_timeout_s: float = 10.0
-    """Restart the source if the URL has not opened after this many seconds: connected, answered and begun to send."""
+    """Restart the source if the URL has not connected, answered and begun to send within this many seconds."""
     read_timeout_s: float = 5.0
     """Restart the source if no data comes for this many seconds, or if only the audio or only the video stops."""
     verify: bool = True

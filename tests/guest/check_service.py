@@ -184,7 +184,7 @@ def test_the_history_records_the_service() -> None:
     configure("one")
     call("systemctl", "restart", UNIT)
     call("systemctl", "start", HISTORY)
-    until(lambda: show("StatusText", HISTORY).startswith("1 of 1 daemons heard"), START_S)
+    until(lambda: show("StatusText", HISTORY).startswith("1 of 1 daemons reached"), START_S)
     assert call("ps", "-o", "user:32=", "-p", show("MainPID", HISTORY)).strip() == "perceiverd-history"
     until(lambda: "local/one" in call("perceiverd", "history", "list", check=False), 60)
     member = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=perceiverd-history")

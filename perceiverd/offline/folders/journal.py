@@ -126,7 +126,7 @@ class Journal:
         self._append(msgspec.structs.replace(done, key=key_of(found, self._settings)))
 
     def finish(self) -> None:
-        """Note that the run is complete: the next one begins anew."""
+        """Note that the run is complete: the next one starts from the beginning."""
         os.fsync(self._file)
         self._append(RunEnds(time=datetime.now(UTC)))
 

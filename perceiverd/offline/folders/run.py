@@ -151,7 +151,7 @@ class _Run:
             raise self._fault
 
     def stop(self, fault: BaseException | None = None) -> None:
-        """Let no worker begin another file, or go on with its own; the first `fault` is raised by `work`."""
+        """Let no worker begin another file, or continue with its own; the first `fault` is raised by `work`."""
         self._fault = self._fault or fault
         self.stopping.set()
         self.spool.stop()

@@ -1,8 +1,8 @@
 """Tells audio and video from other files by their first bytes. Pure: bytes in, an answer out.
 
-Names lie and endings are missing, so a walk looks into each file. FFmpeg's own probing would need milliseconds for
-each, and its code for a million files that are no media. What looks like media here is opened by FFmpeg afterwards.
-Pictures are not media: FFmpeg would take each for a film of one frame.
+A name may be wrong or have no ending, so a walk reads the first bytes of each file. FFmpeg's own probing would need
+milliseconds for each, and its code for a million files that are no media. What looks like media here is opened by
+FFmpeg afterwards. Pictures are not media: FFmpeg would take each for a film of one frame.
 """
 
 from __future__ import annotations

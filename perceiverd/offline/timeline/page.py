@@ -94,7 +94,7 @@ def media_of(address: str, folder: Path | None, *, has_video: bool, embed_bytes:
     """How a page in `folder` plays the file, and the file whose bytes must be in the page.
 
     `address` is the path that was tagged. Files of at most `embed_bytes` are embedded; others are linked, if the page
-    lies in a folder. Pipes and URLs are neither: nothing is there any more, or it is not ours to load.
+    lies in a folder. Pipes and URLs are neither: the data of a pipe is gone, and a page must not load from the network.
     """
     path = Path(address)
     try:
