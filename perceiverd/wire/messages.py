@@ -103,8 +103,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
     labels: tuple[Tag, ...]
     """Labels with their scores, the highest score first."""
     dropped: int
-    """Windows of this stream that were not tagged, since the last message: newer ones replaced them, or the machine was
-    suspended."""
+    """Windows that were not tagged since the last message: newer ones replaced them, or the machine was suspended."""
     skew_ms: float | None = None
     """How much later the video frames were captured than the audio beside them, in ms, by the sources' clocks. Negative
     if earlier. Mean over the model's ticks; null if the window has only one modality."""
@@ -167,8 +166,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     overflows: int = 0
     """How often a subscriber's queue was found full since boot. Only `seq` shows the subscriber what it then lost."""
     sent: dict[str, int] = {}
-    """How many messages were published before this one under `scores/STREAM/`, `events/STREAM/` and so on: the `seq` of
-    the next message of that topic."""
+    """How many messages each topic had before this one (`scores/STREAM/` and so on): the `seq` of its next message."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
@@ -197,8 +195,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """When the daemon started."""
     model: Model
     hop_s: float | None = None
-    """Recent seconds between two tagged windows. Longer than the configured hop if windows had to be dropped; null
-    before the first window."""
+    """Recent seconds between two tagged windows: more than the option if windows were dropped; null before the first."""
     skew_ms: float | None = None
     """As in `Scores`, for its last window."""
     skew_most_ms: float | None = None
@@ -277,14 +274,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag="event"):
     """Milliseconds from the capture of the end of the window that caused this message to its publication."""
     model: Model
     snapshot: str | None = None
-    """File on the daemon's machine with a picture of the beginning, or with the spectrogram of its sound if the stream
-    only hears; null if none is kept. It appears soon after `begin`, unless writing failed, which the status counts, or
-    speech was likely (see `withheld`). It is deleted when it is old."""
+    """File on the daemon's machine with a picture of the beginning, or of the audio's spectrogram if the stream has no
+    video; null if none is kept. It appears soon after `begin`, unless writing fails (the status counts that) or the
+    file is withheld (see `withheld`). It is deleted when it is old."""
     clip: str | None = None
-    """File beside it with a clip: Matroska with video, or FLAC if the stream only hears; null if none is kept."""
+    """File beside it with a clip: Matroska with video, or FLAC if the stream has no video; null if none is kept."""
     withheld: str | None = None
-    """Why neither is kept, if `keep_speech` is off: `speech` (speech was likely in the time of the clip), `unjudged` (a
-    part of that time has no scores). Null if nothing is withheld, or if that is not known yet."""
+    """Why picture and clip are not kept, if `keep_speech` is off: `speech` (speech was likely in the clip's time) or
+    `unjudged` (a part of that time has no scores). Null if nothing is withheld, or if this is not known yet."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0
@@ -353,7 +350,7 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True, tag="explain"):
     missing: dict[str, str] = {}
     """As in `Scores`."""
     reused_frames: int = 0
-    """Frames of this window that an earlier window had too, or that show nothing new: computed only once."""
+    """Frames of this window that an earlier window also had, or that show nothing new: their result was reused."""
     boot_id: str = ""
     """As in `Hello`."""
     seq: int = 0
