@@ -195,7 +195,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """When the daemon started."""
     model: Model
     hop_s: float | None = None
-    """Recent seconds between two tagged windows: more than the option if windows were dropped; null before the first."""
+    """Recent seconds between two tagged windows: longer if windows were dropped; null before the first window."""
     skew_ms: float | None = None
     """As in `Scores`, for its last window."""
     skew_most_ms: float | None = None
