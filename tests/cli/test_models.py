@@ -51,3 +51,20 @@ def test_a_model_is_verified(perceiverd: Perceiverd, tiny_model: Path, tmp_path:
     (broken / "model.safetensors").write_bytes(weights)
     status, out, err = perceiverd("models", "verify", broken)
     assert (status, out, err.count("\n")) == (1, "", 1) and "sha256" in err
+
+
+def test_a_model_is_exported(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """`models export` writes the graph and a copy of the weights, and says what the graph takes and gives."""
+    status, out, err = perceiverd("models", "export", tiny_model, "--into", tmp_path / "new")
+    assert (status, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["model.onnx", "model.safetensors"]
+    assert (tmp_path / "new" / "model.safetensors").read_bytes() == (tiny_model / "model.safetensors").read_bytes()
+    assert "audio (batch, 8000) float32, video (batch, 4, 16, 24, 3) uint8" in out and "logits (batch, 527)" in out
+
+
+def test_an_export_that_cannot_be_written_is_one_line(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
+    """A folder that cannot be made is an error that names the option."""
+    (tmp_path / "file").touch()
+    status, out, err = perceiverd("models", "export", tiny_model, "--into", tmp_path / "file")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"perceiverd: {tmp_path}/file/model.onnx: cannot be written: ") and err.endswith("--into\n")
