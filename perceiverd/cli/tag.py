@@ -35,7 +35,7 @@ from perceiverd.sources.specs import MediaOptions, RawFormat
 AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of the units of `--since`."""
 JOB_CORES = 3
-"""Cores for each job, unless the user chooses. One job decodes while the network works for another; more only wait."""
+"""Cores for each job, unless the user chooses. One job decodes while the network works for another; more jobs wait."""
 
 
 @dataclass(frozen=True, slots=True)

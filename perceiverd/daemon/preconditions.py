@@ -1,6 +1,6 @@
-"""What a configuration needs outside its file: `config check` asks before a start what `run` finds out at a start.
+"""What a configuration needs outside its file: `config check` reports before a start what `run` would report.
 
-Each question is put to the function that the daemon uses, so both give the same answer in the same words.
+It calls the functions of the daemon, so both report the same faults in the same words.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from perceiverd.history.retention import size_of
 from perceiverd.history.service import RESERVE_BYTES
 
 SILENT_S = 60.0
-"""A daemon of which the history has heard nothing for longer than this is silent."""
+"""If the history has received nothing from a daemon for longer than this, the daemon is silent."""
 
 
 def history(path: Path = SERVICE_HISTORY) -> Iterator[Finding]:
@@ -47,11 +47,11 @@ def history(path: Path = SERVICE_HISTORY) -> Iterator[Finding]:
 def _of_machine(machine: MachineRow) -> Iterator[Finding]:
     silent_s = SILENT_S + 1 if machine.seen is None else (datetime.now(UTC) - machine.seen).total_seconds()
     if silent_s > SILENT_S:
-        since = "ever" if machine.seen is None else f"since {machine.seen:%Y-%m-%d %H:%M:%S} UTC"
-        what = f"nothing was stored of the daemon '{machine.name}' ({machine.endpoint}) {since}"
+        since = "yet" if machine.seen is None else f"since {machine.seen:%Y-%m-%d %H:%M:%S} UTC"
+        what = f"no message of the daemon '{machine.name}' ({machine.endpoint}) has been stored {since}"
         yield Finding("history", "warning", what, "check that the daemon and perceiverd-history run")
     if machine.offset_s is not None and abs(machine.offset_s) > MARKED_MS / 1000:
-        what = f"the clock of '{machine.name}' is {machine.offset_s:+.1f} s off from the clock of this machine"
+        what = f"the clock of '{machine.name}' differs by {machine.offset_s:+.1f} s from the clock of this machine"
         yield Finding(
             "history", "warning", what, "switch on time synchronisation (timedatectl set-ntp true) on both machines"
         )

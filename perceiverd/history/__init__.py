@@ -1,6 +1,6 @@
 """The event history: a subscriber that stores events, states and scores in SQLite, and the queries of that store.
 
-It knows no model, no device and nothing of the daemon's inside. Other programs read the store with `HistoryReader`.
+It depends on no model, no device and no part of the daemon. Other programs read the store with `HistoryReader`.
 """
 
 from perceiverd.history.filters import EventFilter, find_labels

@@ -81,5 +81,5 @@ class DaemonLink:
 
 
 def moment() -> Now:
-    """Now."""
+    """The present moment on both clocks."""
     return Now(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)

@@ -12,7 +12,7 @@ from perceiverd.history.schema import VERSION, migrate, version_of
 
 FILE = "history.sqlite3"
 BUSY_MS = 5_000
-"""How long a lock is waited for. Only a second writer, or a migration, holds one for more than milliseconds."""
+"""How long to wait for a lock. Only a second writer or a migration holds one for more than milliseconds."""
 WAL_BYTES = 16_000_000
 """The log is cut back to this size after it was copied into the database."""
 

@@ -106,7 +106,7 @@ class OpenSpan:
 
 @dataclass(frozen=True, slots=True)
 class CloseSpan:
-    """It is over."""
+    """Something that concerns all streams of a machine ends."""
 
     machine: str
     kind: str

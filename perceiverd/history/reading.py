@@ -86,7 +86,7 @@ class HistoryReader:
         return queries.stored(row) if row else None
 
     def trace(self, number: int) -> tuple[TraceWindow, ...]:
-        """The scores of the windows around the begin and the end of an event, in order; empty if there are none."""
+        """The scores of the windows around the beginning and the end of an event, in order; empty if there are none."""
         row = self._connection.execute("SELECT windows FROM trace WHERE event = ?", (number,)).fetchone()
         if row is None:
             return ()

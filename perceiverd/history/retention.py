@@ -37,7 +37,7 @@ class Retention:
         """Events removed so far."""
 
     def steps(self, now_ms: int) -> Iterator[None]:
-        """Remove what is to be removed; each step waits to be asked for. Raises sqlite3.Error."""
+        """Remove old rows step by step: the caller asks for each step. Raises sqlite3.Error."""
         yield from self._remove(now_ms - self._events_ms, now_ms - self._scores_ms)
         yield from self._shrink()
         if self._used_bytes() <= self._most_bytes:

@@ -50,9 +50,9 @@ class Details(msgspec.Struct, frozen=True, omit_defaults=True):
     since: datetime
     """End of the first window whose smoothed score was at or above `on`."""
     began: str
-    """Why it began; empty if its begin was not received."""
+    """Why it began; empty if its beginning was not received."""
     begin_score: float | None = None
-    """The smoothed score at its begin; None if that was not received."""
+    """The smoothed score at its beginning; None if that was not received."""
     score: float = 0.0
     """The smoothed score at its last message."""
     windows: int = 0
@@ -197,7 +197,7 @@ class MachineRow(msgspec.Struct, frozen=True):
     seen: datetime | None
     """When its last message was received."""
     offset_s: float | None
-    """How far its clock is ahead of that of the history's machine; None if unknown."""
+    """How far its clock is ahead of the clock of the history's machine; None if unknown."""
 
 
 class RunRow(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""The scores of the windows around the begin and the end of an event. Pure: it knows no database and no socket.
+"""The scores of the windows around the beginning and the end of an event. Pure: it knows no database and no socket.
 
 An event's page shows why it began and ended. A minute's maximum is too coarse for that, and all windows of all streams
 would be too much, so the history keeps those near an event, of the labels at or above a floor.
@@ -16,11 +16,11 @@ import msgspec
 from perceiverd.wire import Event, Scores
 
 BEFORE_MS = 10_000
-"""Windows from this long before the begin of an event."""
+"""Windows from this long before the beginning of an event."""
 AFTER_MS = 10_000
-"""Windows until this long after its begin, and until this long after its end."""
+"""Windows until this long after its beginning, and until this long after its end."""
 HELD_MS = 60_000
-"""How far back windows are held: an event is published up to some seconds after its begin, and ended after a fade."""
+"""How far back windows are held: the daemon publishes an event seconds after it began, and its end after a fade."""
 MOST_HELD = 1200
 """Windows held for each stream, if they come faster than expected."""
 LEAST_LABELS = 5
@@ -63,7 +63,7 @@ class _Open:
     end_ms: int | None = None
     """Its end, once that is known."""
     saved: bool = False
-    """Whether the windows around its begin were handed over."""
+    """Whether the windows around its beginning were handed over."""
 
 
 @dataclass(slots=True)

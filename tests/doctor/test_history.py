@@ -20,7 +20,7 @@ def test_a_silent_daemon_is_a_warning(tmp_path: Path) -> None:
     store.end(5)
     silent, fine = history(store.path)
     assert (silent.verdict, fine.verdict) == ("warning", "ok")
-    assert silent.what == "nothing was stored of the daemon 'house' (ipc:///x) since 2026-01-31 12:00:05 UTC"
+    assert silent.what == "no message of the daemon 'house' (ipc:///x) has been stored since 2026-01-31 12:00:05 UTC"
 
 
 def test_a_damaged_database_is_a_fault(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ LOCAL = "local"
 MOST_BLOCKS = 20_000
 """Parts of the list. Ray plans each part, so a million files have parts of fifty; smaller lists have one file each."""
 RETRIES = 3
-"""How often a file is tried again after its worker died. A file that kills every worker must not hold up the others."""
+"""How often a file is tried again after its worker died. A file that kills every worker must not stop the others."""
 CONNECT_S = 10.0
 """How long the head of a cluster may take to answer."""
 STORE_BYTES = 128 * 2**20

@@ -26,7 +26,7 @@ POLICY = (
     "media-src 'self' file: blob:; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; "
     "trusted-types 'none'"
 )
-"""Only the media beside the page may be loaded. Trusted types forbid to make elements of text, as `innerHTML` does."""
+"""Only the media beside the page may be loaded. Trusted types forbid to make elements from text (`innerHTML`)."""
 
 
 class Assembled:
@@ -83,7 +83,7 @@ def linked(main: str) -> str:
 
 
 def text(words: str) -> str:
-    """Text as HTML. Directions that it sets end with it, so that a name cannot turn around what follows."""
+    """Text as HTML. Its writing direction ends with it, so a name cannot reverse the text that follows."""
     return f"<bdi>{html.escape(words)}</bdi>"
 
 
