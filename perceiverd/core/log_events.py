@@ -87,6 +87,8 @@ EVENTS: Mapping[str, str] = {
     "faults-omitted": "More clips are unusable than are logged one by one.",
     "features-collected": "This many windows or streams have passed the network. A last layer is fitted after that.",
     "fit-progress": "How far a stage of a fit is. Logged every 10 s if there is no terminal.",
+    "sense-fitted": "The classifier of one sense was fitted to windows; losses are sums over labels.",
+    "senses-progress": "A classifier of a sense is being fitted.",
     "head-fitted": "A last layer was fitted to quiet; `highest_*` are means of the highest wrong scores.",
     "rehearsal-missing": "The whole network is trained with no clips that keep its old labels.",
     "renderer-differs": "A program that renders sounds has another version than in the recipe. Sounds may differ.",

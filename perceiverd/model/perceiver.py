@@ -248,7 +248,12 @@ class Perceiver(nn.Module):
 
     def score(self, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes) from the output of `ByteArray.convolve`; see `forward`."""
-        latents = self.encode(convolved, present)
+        return self.judge(self.encode(convolved, present), convolved, present)
+
+    def judge(
+        self, latents: Tensor, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Logits (B, classes) from what `encode` made of the output of `ByteArray.convolve`."""
         if isinstance(self.head, SensesHead):
             pooled = {name: convolved[name].mean(dim=1) for name in self.head.senses if name in convolved}
             return self.head(latents, pooled, present or {})  # type: ignore[no-any-return]

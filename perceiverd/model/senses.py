@@ -43,7 +43,8 @@ class Sense(nn.Module):
         if self.classes is None:
             return logits
         shares = self.classes(pooled).softmax(dim=1) @ self.table
-        shares = shares.clamp(RAREST, 1 - RAREST)
+        # In bfloat16 the highest probability would be 1, whose log odds are not finite.
+        shares = shares.to(torch.promote_types(shares.dtype, torch.float32)).clamp(RAREST, 1 - RAREST)
         return logits + self.gain * (shares.log() - (1 - shares).log())  # type: ignore[no-any-return]
 
 

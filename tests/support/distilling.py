@@ -29,7 +29,7 @@ def write_shard(folder: Path) -> None:
         "mel": (classes[:, None, None] * 30 + rng.integers(10, size=(50, 10, 64))).astype(np.uint8),
         "teacher": np.where(np.eye(CLASSES)[classes] > 0, 3, -6).astype(np.float16),
         "truth": np.full((50, CLASSES), -1, np.int8),
-        "embedding": np.zeros((50, 1024), np.float16),
+        "tokens": np.zeros((50, 8, 1024), np.float16),
         "class": classes.astype(np.int16),
     }
     for name, array in arrays.items():

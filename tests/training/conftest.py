@@ -37,7 +37,7 @@ def noises(tmp_path: Path) -> Path:
         "mel": rng.integers(0, 255, (50, 128, 64), np.uint8),
         "teacher": rng.normal(-5, 1, (50, 527)).astype(np.float16),
         "truth": np.full((50, 527), -1, np.int8),
-        "embedding": np.zeros((50, 1024), np.float16),
+        "tokens": np.zeros((50, 8, 1024), np.float16),
         "class": np.zeros(50, np.int16),
     }
     for name, array in arrays.items():

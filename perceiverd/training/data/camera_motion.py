@@ -19,7 +19,7 @@ USUAL_SIDE = 96
 
 EMPTY_SHARE = 0.12
 """Share of the windows without a wanted class that show only a background."""
-OTHER_SHARE = 0.2
+OTHER_SHARE = 0.45
 """Share of the same windows that show a negative or unlabelled image, which has only soft targets."""
 SECOND_SHARE = 0.1
 """Share of the windows with a cut-out that show a second one."""
@@ -115,7 +115,7 @@ class VideoMixer:
         self._seed, self._frames, self._side = seed, frames, side
         kinds = np.array([image.kind for image in self.images])
         self._objects = np.flatnonzero(kinds == "object")
-        opaque = np.array([pixels.shape[2] == 3 for pixels in self._pixels])
+        opaque = np.array([pixels.shape[2] == 3 for pixels in self._pixels], np.bool_)
         self._backgrounds = np.flatnonzero((kinds == "background") & opaque)
         self._others = np.flatnonzero((kinds == "negative") | (kinds == "unlabelled"))
         self._of_class = {
@@ -133,7 +133,8 @@ class VideoMixer:
         # One field for all windows: 220,000 normals for each window would take longer than everything else.
         field = (side + NOISE_MARGIN, side + NOISE_MARGIN, 3)
         self._noise = np.random.default_rng(seed).standard_normal(field, np.float32)
-        self._empty_targets = np.where(np.isnan(self.targets[0]), np.float16(np.nan), np.float16(0))  # (527,)
+        # An image that shows nothing has 0 for every label that can be seen.
+        self._empty_targets = np.where((self.targets == 0).any(axis=0), np.float16(0), np.float16(np.nan))  # (527,)
 
     def has(self, audioset_class: int) -> bool:
         """Whether an image has this label or one below it."""
@@ -224,6 +225,8 @@ class VideoMixer:
 
     def _finish(self, frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         """What happens between a scene and a file: obstruction, light, lens, sensor, compression."""
+        if rng.random() < 0.08:
+            bend(frames, rng.uniform(0.05, 0.35))
         if rng.random() < 0.2:
             obstruct(frames, rng)
         frames = expose(frames, rng)
@@ -236,7 +239,7 @@ class VideoMixer:
                 cv2.add(frames[n], field[y : y + self._side, x : x + self._side], dst=frames[n], dtype=cv2.CV_8U)
         if rng.random() < 0.4:
             frames = compress(frames, int(rng.integers(15, 85)))
-        if rng.random() < 0.04:  # a camera without colour
+        if rng.random() < 0.1:  # a camera without colour, or one that sees infra-red at night
             frames[...] = frames.mean(axis=3, keepdims=True).astype(np.uint8)
         return frames
 
@@ -254,6 +257,16 @@ def obstruct(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
         left, top = x + step[0] * n - width / 2, y + step[1] * n - height / 2
         rows = slice(max(0, int(top)), max(0, int(top + height)))
         frames[n, rows, max(0, int(left)) : max(0, int(left + width))] = colour
+
+
+def bend(frames: npt.NDArray[np.uint8], amount: float) -> None:
+    """Bend the frames as a wide-angle lens does: straight lines bulge outwards, and the corners shrink."""
+    side = frames.shape[1]
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
+    scale = (1 + amount * (x**2 + y**2)) / (1 + amount)
+    places = [np.asarray((axis * scale + 1) * (side - 1) / 2, np.float32) for axis in (x, y)]
+    for frame in frames:
+        frame[...] = cv2.remap(frame, places[0], places[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def expose(frames: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:

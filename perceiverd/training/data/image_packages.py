@@ -24,13 +24,6 @@ PACKAGES = {
         ),
         CorpusSource(
             kind="deb",
-            name="openclipart-png",
-            version="1:0.18+dfsg-19",
-            sha256="f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
-            licence="public domain",
-        ),
-        CorpusSource(
-            kind="deb",
             name="scratch",
             version="1.4.0.6~dfsg1-6.1",
             sha256="36c582eb93110f64f06c4e685c41e933ccba2fa68db12f79b10bfe840b21fc10",
@@ -93,7 +86,6 @@ names the licence of each file."""
 
 ROOTS = {
     "tuxpaint-stamps-default": ("tux", "usr/share/tuxpaint/stamps"),
-    "openclipart-png": ("oca", "usr/share/openclipart/png"),
     "scratch": ("scr", "usr/share/scratch/Media"),
     HELD_OUT: ("gc", "."),
 } | {name: ("wall", "usr/share") for name in PACKAGES if "backgrounds" in name or "wallpapers" in name}
@@ -105,6 +97,7 @@ def unpack(debs: Path, packages: Path) -> None:
 
     A .deb that is not yet in `debs` is downloaded.
     """
+    packages.mkdir(parents=True, exist_ok=True)
     for package in ROOTS:
         folder = packages / package
         if folder.exists():

@@ -20,9 +20,10 @@ import numpy.typing as npt
 from perceiverd.core.labels import Ontology
 from perceiverd.training.data.copyright import Copyright
 from perceiverd.training.data.image_packages import DEMO_CLIP, HELD_OUT, PACKAGES, ROOTS, SUFFIXES
+from perceiverd.training.data.photographs import photographs, stills
 
 LONGEST_SIDE = 256
-"""Pixels. A window of 160 may zoom in by 1.6 before it blurs."""
+"""Pixels. A window of 192 may zoom in by 1.3 before it blurs."""
 HASH_SIDE = 16
 """A difference hash compares 16 x 16 places of an image with their left neighbours."""
 NEAR_BITS = 24
@@ -35,6 +36,8 @@ Split = Literal["train", "validation", "test", "twin"]
 
 KINDS: dict[str, Kind] = {"-": "negative", "?": "unlabelled", "#": "background"}
 """The marks that a rule may have in place of labels."""
+LISTED = "photographs"
+"""The package of images that a list names."""
 SKIP = "!"
 """The mark of images that are not used."""
 
@@ -81,11 +84,13 @@ def rule_of(path: str) -> str | None:
     return None if labels == SKIP else labels
 
 
-def collect(packages: Path, ontology: Ontology) -> Iterator[tuple[CachedImage, npt.NDArray[np.uint8]]]:
-    """Every image that a rule names, with its pixels (H, W, 4) BGRA. Of byte-identical files only the first.
+def collect(
+    packages: Path, ontology: Ontology, root: Path | None = None
+) -> Iterator[tuple[CachedImage, npt.NDArray[np.uint8]]]:
+    """Every image that a rule or a list names, with its pixels (H, W, 4) BGRA. Of byte-identical files only the first.
 
-    `packages` has one folder for each package, as `image_packages.unpack` leaves it. Raises ConfigError if a rule names
-    an unknown label.
+    `packages` has one folder for each package, as `image_packages.unpack` leaves it. `root` has the folders `photos`
+    and `video` with their lists. Raises ConfigError if a rule or list names an unknown label.
     """
     seen: set[str] = set()
     copyrights = {package: _copyright(packages / package, package) for package in ROOTS}
@@ -103,6 +108,16 @@ def collect(packages: Path, ontology: Ontology) -> Iterator[tuple[CachedImage, n
         licence, author = _credit(copyrights[package], package, path)
         image = CachedImage(package, path, split, kind, labels, licence, author, difference_hash(pixels), digest)
         yield image, pixels
+    for one in [*photographs(root / "photos"), *stills(root / "video")] if root else ():
+        pixels = shrink(one.encoded)
+        if one.sha256 in seen or pixels is None:
+            continue
+        seen.add(one.sha256)
+        for label in one.labels:
+            ontology.find(label)
+        listed: Kind = "object" if one.labels else "unlabelled"
+        credit = (one.licence, one.author, difference_hash(pixels), one.sha256)
+        yield CachedImage(LISTED, one.path, "test" if one.held_out else "train", listed, one.labels, *credit), pixels
 
 
 def _files(packages: Path) -> Iterator[tuple[str, str, str, bytes]]:
@@ -139,10 +154,6 @@ def difference_hash(pixels: npt.NDArray[np.uint8]) -> str:
     return np.packbits(small[:, 1:] > small[:, :-1]).tobytes().hex()
 
 
-def _near_duplicates(one: CachedImage, other: CachedImage) -> bool:
-    return (int(one.difference_hash, 16) ^ int(other.difference_hash, 16)).bit_count() <= NEAR_BITS
-
-
 def shrink(encoded: bytes) -> npt.NDArray[np.uint8] | None:
     """Pixels (H, W, 4) BGRA without empty margins, longest side at most LONGEST_SIDE.
 
@@ -151,6 +162,10 @@ def shrink(encoded: bytes) -> npt.NDArray[np.uint8] | None:
     image = _decode(encoded)
     if image is None:
         return None
+    if image[..., 3].min() == 255:  # a photograph: nothing to cut, and no colour to protect
+        scale = min(1.0, LONGEST_SIDE / max(image.shape[:2]))
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     ys, xs = np.nonzero(image[..., 3] > 16)
     if len(ys) == 0:
         return None
@@ -193,18 +208,20 @@ def hold_out(images: list[CachedImage]) -> list[CachedImage]:
             groups.setdefault(image.labels or (image.kind,), []).append(image)
     held = {p.sha256 for group in groups.values() for p in group[: max(round(len(group) / 5), len(group) >= 3)]}
     split = [replace(p, split="validation") if p.sha256 in held else p for p in images]
-    out = [p for p in split if p.split != "train"]
-    return [
-        replace(p, split="twin") if p.split == "train" and any(_near_duplicates(p, q) for q in out) else p
-        for p in split
-    ]
+    out = [int(p.difference_hash, 16) for p in split if p.split != "train"]
+    return [replace(p, split="twin") if p.split == "train" and _is_near(p, out) else p for p in split]
 
 
-def build(packages: Path, cache: Path, ontology: Ontology) -> list[CachedImage]:
+def _is_near(image: CachedImage, hashes: list[int]) -> bool:
+    own = int(image.difference_hash, 16)
+    return any((own ^ other).bit_count() <= NEAR_BITS for other in hashes)
+
+
+def build(packages: Path, cache: Path, ontology: Ontology, root: Path | None = None) -> list[CachedImage]:
     """Write one WebP file for each image, and `index.tsv`; returns the images in the order of the index."""
     cache.mkdir(parents=True, exist_ok=True)
     images = []
-    for image, pixels in collect(packages, ontology):
+    for image, pixels in collect(packages, ontology, root):
         # OpenCV's 101 means lossless, because compression spoils the edge of a cut-out.
         quality = 101 if (pixels[..., 3] < 255).any() else 92
         cv2.imwrite(str(cache / image.file), pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])

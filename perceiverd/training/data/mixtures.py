@@ -16,12 +16,12 @@ from perceiverd.training.data.room_noise import SILENT_ROOM_DB, empty_room
 from perceiverd.training.data.truth import Truth, TruthBuilder
 
 SILENCE_SHARE = 0.06
-SINGLE_SHARE = 0.20
+SINGLE_SHARE = 0.40
 """Shares of all mixtures: an empty room; one clip. Of the rest, a quarter has three clips and the others have two."""
-KIND_SHARES = {"environmental": 0.50, "labelled": 0.22, "rendered": 0.12, "background": 0.16}
-"""How often a component is a clip of the main corpus; another labelled sound; a rendered instrument or voice; speech,
-music or unlabelled sound. If the corpus lacks a kind, the others get its share."""
-BACKGROUND_SHARES = {"Speech": 0.35, "Music": 0.35, "": 0.30}
+KIND_SHARES = {"environmental": 0.32, "labelled": 0.44, "rendered": 0.02, "background": 0.22}
+"""How often a component is a clip of the main corpus; another labelled sound; a rendered tone; speech, music or
+unlabelled sound. If the corpus lacks a kind, the others get its share."""
+BACKGROUND_SHARES = {"Speech": 0.1, "Music": 0.2, "": 0.7}
 
 AUDIBLE_DB = 18.0
 """A component that is further below the loudest one is not vouched for any more."""
@@ -38,7 +38,7 @@ class Mixture:
     pcm: Wave
     """(20480,) within ±1, 16 kHz."""
     truth: Truth
-    """(527,): 1 is present, 0 is certainly absent, -1 is unknown."""
+    """(527,): see `truth.Truth`."""
     main: int
     """AudioSet index of the loudest labelled component's first label; -1 if there is none."""
 
@@ -108,7 +108,10 @@ class Mixtures:
             elif one.below_db <= SILENT_DB:
                 possible |= names
         exclusive = all(one.clip.group in {"environmental", "rendered"} and one.clip.labels for one in components)
-        return self.truth.of(present, possible, exclusive), main
+        truth = self.truth.of(present, possible, exclusive)
+        if all(one.clip.labels for one in components):
+            truth = self.truth.doubted(truth, set().union(*(one.clip.labels for one in components)))
+        return truth, main
 
 
 def everyday(clips: list[Clip]) -> frozenset[str]:

@@ -18,11 +18,14 @@ from torch import Tensor
 from perceiverd.model.encoding import mel_tokens, video_tokens
 from perceiverd.model.geometry import Geometry, Video
 from perceiverd.training.data.camera_motion import VideoMixer
-from perceiverd.training.distill.audio_shards import Arrays, AudioShards, dequantise
+from perceiverd.training.data.truth import DOUBTFUL
+from perceiverd.training.distill.audio_shards import OTHERS, Arrays, AudioShards, dequantise
 
 KINDS = ("audio", "both", "video")
 REFRESH = 200
 """The reader looks for new shards after this many batches."""
+DOUBT = 0.1
+"""Of the teacher's probability, for a label that nothing in the window names."""
 UNKNOWN_WEIGHT = 0.1
 """Weight of a label that is unknown and counts as absent: without any weight its score would drift."""
 
@@ -35,13 +38,6 @@ class VideoWindows(Protocol):
 
     def draw(self, rng: np.random.Generator, audioset_class: int | None) -> tuple[Tensor, NDArray[np.float16]]:
         """The values of one window for `Perceiver` (tokens, values), and targets (classes,); NaN is unknown."""
-
-
-class FeatureSource(Protocol):
-    """Makes windows from other windows' features: `teachers.efficientnet.GradientFeatures`."""
-
-    def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """New features like the given ones, and their targets (B, classes)."""
 
 
 class RenderedWindows:
@@ -73,7 +69,9 @@ class Batch:
     weights: Tensor
     """(B, classes), how much each target counts."""
     embedding: Tensor | None
-    """(B, 1024) of the audio teacher, if the batch has audio."""
+    """(B, E) of the audio teachers, if the batch has audio."""
+    convolved: frozenset[str] = frozenset()
+    """The modalities whose contents are the output of their stem."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on this device."""
@@ -83,6 +81,7 @@ class Batch:
             self.targets.to(device),
             self.weights.to(device),
             None if self.embedding is None else self.embedding.to(device),
+            self.convolved,
         )
 
 
@@ -104,10 +103,12 @@ class Mix:
 def audio_targets(teacher: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """(targets, weights), both (B, classes): the truth if it is known, else the teacher's probability.
 
-    A label that neither knows counts a little as absent. (The teacher lacks six classes.)
+    A doubtful label gets DOUBT of that. A label that neither knows counts a little as absent. (The teacher lacks six
+    classes.)
     """
     unknown = teacher.isnan() & (truth < 0)
-    targets = torch.where(truth >= 0, truth.float(), teacher.nan_to_num(-20.0).sigmoid())
+    taught = teacher.nan_to_num(-20.0).sigmoid() * torch.where(truth == DOUBTFUL, DOUBT, 1.0)
+    targets = torch.where(truth >= 0, truth.float(), taught)
     return targets, torch.where(unknown, UNKNOWN_WEIGHT, 1.0)
 
 
@@ -135,11 +136,11 @@ class Batches:
         size: int,
         seed: int,
         mix: Mix,
-        features: FeatureSource | None = None,
+        convolved: frozenset[str] = frozenset(),
     ) -> None:
-        """`size`: windows in a batch. `features` makes half of the windows of a batch of video alone."""
+        """`size`: windows in a batch. `convolved`: the modalities whose stem is the teacher's and does not learn."""
         assert geometry.audio is not None
-        self._geometry, self._features = geometry.audio, features
+        self._geometry, self._convolved = geometry.audio, convolved
         self._audio, self._video, self._size, self._seed, self._mix = audio, video, size, seed, mix
 
     def __call__(self, first: int, rank: int = 0, size: int = 1) -> Iterator[Batch]:
@@ -177,23 +178,28 @@ class Batches:
         return str(np.random.default_rng([self._seed, step]).choice(KINDS, p=chances / chances.sum()))
 
     def _audio_batch(self, drawn: Arrays) -> Batch:
-        contents = {"audio": mel_tokens(dequantise(torch.from_numpy(drawn["mel"])), self._geometry)}
-        embedding = torch.from_numpy(drawn["embedding"]).float()
+        tokens = torch.from_numpy(drawn["tokens"]).float()
+        if "audio" in self._convolved:
+            contents = {"audio": tokens}
+        else:
+            contents = {"audio": mel_tokens(dequantise(torch.from_numpy(drawn["mel"])), self._geometry)}
         teacher, truth = torch.from_numpy(drawn["teacher"]).float(), torch.from_numpy(drawn["truth"])
-        return Batch("audio", contents, *audio_targets(teacher, truth), embedding)
+        targets = audio_targets(teacher, truth)
+        embedding = tokens.mean(dim=1)
+        if OTHERS in drawn:
+            embedding = torch.cat([embedding, torch.from_numpy(drawn[OTHERS]).float()], dim=1)
+        return Batch("audio", contents, *targets, embedding, self._convolved)
 
     def _joint_batch(self, drawn: Arrays, rng: np.random.Generator) -> Batch:
         audible = self._audio_batch(drawn)
         values, shown = self._draw_video(rng, drawn["class"])
         contents = {**audible.contents, "video": values}
-        return Batch("both", contents, *joint_targets(audible.targets, audible.weights, shown), audible.embedding)
+        targets = joint_targets(audible.targets, audible.weights, shown)
+        return Batch("both", contents, *targets, audible.embedding, self._convolved)
 
     def _video_batch(self, rng: np.random.Generator) -> Batch:
         values, shown = self._draw_video(rng, None)
-        if self._features:
-            half = self._size // 2
-            values[:half], shown[:half] = self._features(values[:half], rng)
-        return Batch("video", {"video": values}, *video_targets(shown), None)
+        return Batch("video", {"video": values}, *video_targets(shown), None, self._convolved)
 
     def _draw_video(self, rng: np.random.Generator, classes: NDArray[np.generic] | None) -> tuple[Tensor, Tensor]:
         assert self._video is not None

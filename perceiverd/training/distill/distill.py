@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from perceiverd.model.attention import CrossAttend
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
+from perceiverd.model.senses import Sense, SensesHead
 from perceiverd.training.distill.batches import Batch, Batches
 from perceiverd.training.fitting import loop
 from perceiverd.training.fitting.distributed import ProcessGroup
@@ -26,11 +27,11 @@ from perceiverd.training.fitting.settings import FitSettings
 
 NO_STEMS: Mapping[str, int] = MappingProxyType({})
 CPU = torch.device("cpu")
-EMBEDDING = 1024  # channels of the audio teacher's embedding
+EMBEDDING = 1024  # channels of YAMNet's embedding
 EMBEDDING_WEIGHT = 5.0
 """Weight of the embedding's distance in the loss, over that of the labels."""
 STEM_RATE = 0.2
-"""Learning rate of stems that come from a teacher, over that of the rest."""
+"""Learning rate of stems and classifiers that come from a teacher, over that of the rest."""
 WARMUP = 0.03
 """Share of the budget over which the rate rises."""
 FIRST_BIAS = -6.0
@@ -43,25 +44,45 @@ scores over tokens to a sigma of 1.3, so that each head begins with tokens of it
 class DistillStudent(nn.Module):
     """The Perceiver, and a head that imitates the teacher's embedding and is dropped after the fit."""
 
-    def __init__(self, geometry: Geometry, frozen: Mapping[str, int] = NO_STEMS) -> None:
-        """`frozen`: for each stem that comes from a teacher, how many of its layers do not learn."""
+    def __init__(self, geometry: Geometry, frozen: Mapping[str, int] = NO_STEMS, embedding: int = EMBEDDING) -> None:
+        """`frozen`: for each stem that comes from a teacher, how many of its layers do not learn.
+
+        `embedding`: channels of the teachers' embeddings.
+        """
         super().__init__()
         self.transferred = tuple(frozen)
         self.perceiver = Perceiver(geometry.modalities, geometry.trunk, geometry.classes)
-        nn.init.constant_(self.perceiver.head.out.bias, FIRST_BIAS)
+        if isinstance(self.perceiver.head, SensesHead):
+            _hold(self.perceiver.head)
+        else:
+            nn.init.constant_(self.perceiver.head.out.bias, FIRST_BIAS)
         for cross in self.perceiver.crosses:
             assert isinstance(cross, CrossAttend)
             with torch.no_grad():
                 cross.attention.query.weight *= QUERY_SCALE
-        self.imitate = nn.Linear(geometry.trunk.width, EMBEDDING)
+        self.begins_taught = isinstance(self.perceiver.head, SensesHead)
+        self.imitate = nn.Linear(geometry.trunk.width, embedding)
         for name, layers in frozen.items():
             for layer in self.perceiver.bytes.stems[name].layers[:layers]:  # type: ignore[index]
                 layer.requires_grad_(False)
 
-    def forward(self, contents: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and embedding (B, 1024)."""
-        latents = self.perceiver.encode(contents)
-        return self.perceiver.head(latents), self.imitate(latents.mean(dim=1))
+    def forward(self, contents: dict[str, Tensor], convolved: frozenset[str] = frozenset()) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and embedding (B, 1024); `convolved`: the contents that are the output of their stem."""
+        raw = {name: content for name, content in contents.items() if name not in convolved}
+        features = {**contents, **self.perceiver.bytes.convolve(raw)}
+        latents = self.perceiver.encode(features)
+        return self.perceiver.judge(latents, features), self.imitate(latents.mean(dim=1))
+
+
+def _hold(head: SensesHead) -> None:
+    """Let the tables stay, and let the last layer hand on what the senses say: only its part for latents learns."""
+    for sense in head.senses.values():
+        assert isinstance(sense, Sense)
+        if sense.classes is not None:
+            sense.table.requires_grad_(False)
+    learns = torch.ones(head.out.in_features)
+    learns[-head.labels :] = 0
+    head.out.weight.register_hook(lambda gradient: gradient * learns.to(gradient))
 
 
 def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, float]:
@@ -70,7 +91,7 @@ def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, fl
     `half`: multiply in bfloat16.
     """
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=half):
-        logits, embedding = student(batch.contents)
+        logits, embedding = student(batch.contents, batch.convolved)
     entropy = F.binary_cross_entropy_with_logits(logits.float(), batch.targets, batch.weights, reduction="none")
     labels = entropy.sum(dim=1).mean()
     if batch.embedding is None:
@@ -138,7 +159,11 @@ def _groups(student: DistillStudent, decay: float) -> list[dict[str, object]]:
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            slow = any(name.startswith(f"perceiver.bytes.stems.{stem}.layers") for stem in student.transferred)
-            key = (decay if decays(name, parameter) else 0.0, STEM_RATE if slow else 1.0)
+            taught = [f"perceiver.bytes.stems.{stem}.layers" for stem in student.transferred]
+            taught += [f"perceiver.head.senses.{sense}" for sense in student.transferred]
+            slow = name.startswith(tuple(taught))
+            # A head that begins as its teachers' would decay towards zero, which says 0.5 of every label.
+            held = student.begins_taught and name.startswith("perceiver.head")
+            key = (decay if decays(name, parameter) and not held else 0.0, STEM_RATE if slow else 1.0)
             groups.setdefault(key, []).append(parameter)
     return [{"params": found, "weight_decay": decay, "share": share} for (decay, share), found in groups.items()]

@@ -29,7 +29,7 @@ Row = tuple[int, int, float]
 def build(corpus: Path, out: Path, *, wheel: Path, splits: Sequence[str] = ("validation", "test")) -> None:
     """Write the windows of each split, 0.64 s apart.
 
-    SPLIT.{mel,teacher,embedding,truth,class}.npy have one row for each window, as shards have. SPLIT.clips.tsv has one
+    SPLIT.{mel,teacher,tokens,truth,class}.npy have one row for each window, as shards have. SPLIT.clips.tsv has one
     line for each clip. SPLIT.windows.tsv has the clip's line, the start in samples, dB below the clip's loudest window,
     and whether that counts as silence. The truth is that of the whole clip, even in a silent window. Raises MediaError
     if the corpus has no clip of a split.

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import Label
 from perceiverd.model.card import CALIBRATION_FILE, CARD_FILE, Card, load_card
@@ -36,13 +38,20 @@ def claimed(out: Path, start: Card | None, written: Path | None = None) -> Itera
                 out.rmdir()
 
 
-def write(out: Path, network: Perceiver, geometry: Geometry, labels: Sequence[Label], licence: str) -> str:
-    """Write the model and print its name and digest; returns its SHA-256.
+def write(
+    out: Path,
+    network: Perceiver,
+    geometry: Geometry,
+    labels: Sequence[Label],
+    licence: str,
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Write the model and print its name and digest; returns its SHA-256. `dtype`: of the weights in the file.
 
     If the weights change, the calibration and the rehearsal vectors are deleted, because they fit other weights.
     """
     before = load_card(out).sha256 if (out / CARD_FILE).exists() else ""
-    save_model(out, network, geometry, labels, name=out.name, licence=licence)
+    save_model(out, network, geometry, labels, name=out.name, licence=licence, dtype=dtype)
     digest = load_card(out).sha256
     if digest != before:
         for name in (CALIBRATION_FILE, REHEARSAL_FILE):

@@ -53,37 +53,48 @@ def renderings(
     return out
 
 
-def targets_of(
-    image: CachedImage, scores: npt.NDArray[np.float32], visual: npt.NDArray[np.bool_], ontology: Ontology
-) -> npt.NDArray[np.float16]:
-    """Targets (527,) of one image; NaN is unknown. `scores` are the teacher's, `visual` the labels that can be seen.
-
-    Known facts overrule the teacher. If an object's image has labels and the teacher is sure of another one, either the
-    teacher is wrong or the image shows more than its path says: that label is unknown.
-    """
-    targets = np.where(visual, scores, np.nan).astype(np.float16)
-    if image.kind == "object":
-        targets[scores > DOUBT] = np.nan
+def facts_of(image: CachedImage, visual: npt.NDArray[np.bool_], ontology: Ontology) -> npt.NDArray[np.float16]:
+    """What is known about an image without a teacher (527,): 1, 0 or NaN, which is unknown."""
+    facts = np.full(len(visual), np.nan, np.float16)
     if image.kind in ("negative", "background"):
-        targets[visual] = 0
+        facts[visual] = 0
     for name in image.labels:
-        targets[with_ancestors(ontology, ontology.find(name).mid)] = 1
+        facts[with_ancestors(ontology, ontology.find(name).mid)] = 1
+    return facts
+
+
+def with_scores(
+    facts: npt.NDArray[np.float16], scores: npt.NDArray[np.float32], visual: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float16]:
+    """Targets (527,): facts, and where nothing is known the teacher's scores of labels that can be seen.
+
+    If something is known to be present and the teacher is sure of another label, either the teacher is wrong or the
+    image shows more than its path says: that label stays unknown.
+    """
+    unknown = np.isnan(facts)
+    targets = np.where(unknown & visual, scores, facts).astype(np.float16)
+    if (facts == 1).any():
+        targets[unknown & (scores > DOUBT)] = np.nan
     return targets
 
 
-def collect(packages: Path, unpacked: Path, mapping: Path, out: Path) -> None:
-    """Download and unpack the packages, and write the folder of cached images with their targets."""
+def collect(packages: Path, unpacked: Path, mapping: Path, out: Path, root: Path | None = None) -> None:
+    """Download and unpack the packages, and write the folder of cached images with their targets.
+
+    `root` has folders of photographs and videos with their lists.
+    """
     ontology = labels.ontology()
     unpack(packages, unpacked)
-    images.build(unpacked, out, ontology)
+    images.build(unpacked, out, ontology, root)
     build(out, EfficientNetTeacher(archive(WEIGHTS, packages), mapping, ontology), ontology)
 
 
 def build(cache: Path, teacher: EfficientNetTeacher, ontology: Ontology) -> npt.NDArray[np.float16]:
-    """Write and return `targets.npy` (P, 527) float16, in the order of the cache's index.
+    """Write and return `targets.npy` (P, 527) float16, in the order of the cache's index, and `visual.npy` (527,).
 
-    A label is known (not NaN) if the teacher can see it or any image has it; so are its ancestors. `imagenet.npy`
-    (P, 1000) float16 holds the teacher's probabilities.
+    A label is visual if the teacher can see it or any image has it; so are its ancestors. Images for training have
+    facts only, 0, 1 or NaN: `train views` asks the teacher about each window. Held-out images have the teacher's scores
+    where nothing is known.
     """
     index = read_index(cache)
     visual = teacher.labels
@@ -92,11 +103,11 @@ def build(cache: Path, teacher: EfficientNetTeacher, ontology: Ontology) -> npt.
             visual[with_ancestors(ontology, ontology.find(name).mid)] = True
     backgrounds = [read_pixels(cache, p) for p in index if p.kind == "background" and p.split == "train"]
     rng = np.random.default_rng(0)
-    probabilities = np.stack(
-        [teacher.imagenet(renderings(read_pixels(cache, image), backgrounds, rng)).mean(axis=0) for image in index]
-    )  # (P, 1000)
-    np.save(cache / "imagenet.npy", probabilities.astype(np.float16))
-    scores = np.minimum(probabilities @ teacher.mapping, 1)
-    targets = np.stack([targets_of(p, s, visual, ontology) for p, s in zip(index, scores, strict=True)])
+    targets = np.stack([facts_of(image, visual, ontology) for image in index])
+    for row, image in zip(targets, index, strict=True):
+        if image.split in ("validation", "test") and image.kind in ("object", "negative"):
+            seen = teacher.imagenet(renderings(read_pixels(cache, image), backgrounds, rng)).mean(axis=0)
+            row[:] = with_scores(row, np.minimum(seen @ teacher.mapping, 1), visual)
     np.save(cache / "targets.npy", targets)
+    np.save(cache / "visual.npy", visual)
     return targets

@@ -59,7 +59,8 @@ def material_features(network: Perceiver, batches: Batches, count: int) -> Tenso
     """(32 * count, width): a headless network's vectors for this many batches of training material."""
     parts = []
     for number, batch in enumerate(islice(batches(0), count), start=1):
-        parts.append(network(batch.contents))
+        raw = {name: content for name, content in batch.contents.items() if name not in batch.convolved}
+        parts.append(network.score({**batch.contents, **network.bytes.convolve(raw)}))
         if number % BATCHES_A_LINE == 0:
             log_event(logger, logging.INFO, "features-collected", of="material", windows=number * BATCH)
     return torch.cat(parts)

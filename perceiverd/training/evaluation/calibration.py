@@ -222,9 +222,14 @@ def picture_evidence(logits: Logits, pictures: HeldOutPictures) -> Evidence:
 
 
 def calibrate(
-    card: Card, held: HeldOut, pictures: HeldOutPictures | None, ambient: Iterator[AmbientStream]
+    card: Card,
+    held: HeldOut,
+    pictures: HeldOutPictures | None,
+    ambient: Iterator[AmbientStream],
+    *,
+    keep: bool = False,
 ) -> tuple[FittedCalibration, list[ThresholdCounts]]:
-    """Scalings and thresholds of a model.
+    """Scalings and thresholds of a model; with `keep`, the scores stay as they are, and only thresholds are set.
 
     They come from held-out recordings, from pictures if the model takes video, and from streams without events.
     """
@@ -234,11 +239,12 @@ def calibrate(
     if pictures is not None:
         evidence = evidence + picture_evidence(model.logits(None, pictures.frames), pictures)
     classes = evidence.classes
-    width, losses = best_width(evidence, classes)
+    as_trained = log_loss(sigmoid(evidence.logits), evidence, classes)
+    width, losses = (0.0, {0.0: as_trained}) if keep else best_width(evidence, classes)
     shown_losses = [f"{each:g}:{loss:.5f}" for each, loss in losses.items()]
     log_event(logger, logging.INFO, "calibration-fitted", classes=len(classes), width=f"{width:g}", losses=shown_losses)
-    fitted = fit(evidence, classes, width)
-    crossed = cross_fitted(evidence, classes, width)
+    fitted = FittedCalibration(PlattScaling(1.0, 0.0), {}, 0.0) if keep else fit(evidence, classes, width)
+    crossed = sigmoid(evidence.logits) if keep else cross_fitted(evidence, classes, width)
     values, facts = by_recording(clip_levels(held, crossed[:windows]), held.facts, np.asarray(held.recordings))
     if pictures is not None:
         levels, known = _picture_levels(crossed[windows:], pictures)

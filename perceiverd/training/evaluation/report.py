@@ -18,7 +18,7 @@ from perceiverd.model.card import Card, load_card
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.training.data import ambient
 from perceiverd.training.data.images import Split
-from perceiverd.training.evaluation import audio, false_alarms, heldout, stability, video
+from perceiverd.training.evaluation import audio, breadth, false_alarms, heldout, stability, video
 from perceiverd.training.evaluation.calibration import (
     Evidence,
     audio_evidence,
@@ -96,6 +96,11 @@ def report(model: Path, inputs: ReportInputs) -> Iterator[str]:
     held = {split: heldout.read(inputs.held_out, split) for split, _, _ in SPLITS}
     measured = MeasuredModel(ScoringModel(card), held, pictures)
     yield from _audio(measured, inputs)
+    for split, what, _ in SPLITS:
+        scores = measured.model.scores(measured.audio_logits[split])
+        yield from breadth.breadth_rows(
+            measured.held[split], scores, what[0].upper() + what[1:], details=inputs.details
+        )
     yield from _reliability(measured, inputs.plot)
     yield from _events(measured)
     if pictures:

@@ -24,10 +24,10 @@ from perceiverd.training.evaluation.scores import ScoringModel
 from perceiverd.training.teachers import efficientnet
 
 TOP = 5
-VIEWS = 4
+VIEWS = 2
 """Windows of each picture."""
-PAIRS = 4
-"""Pictures that match each sound, and as many that do not."""
+PAIRS = 1
+"""Pictures that match each sound, and as many that do not: one, because each pair takes a pass of the whole network."""
 ABSENT = 0.02
 """A label that is not in a picture's name counts as absent if its teacher gives it at most this score."""
 

@@ -14,12 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from torch import Tensor, nn
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import Ontology
 from perceiverd.core.paths import SHIPPED_MODELS
-from perceiverd.model.geometry import Video
 
 MAPPING = next(
     (path for folder in SHIPPED_MODELS if (path := folder / "imagenet-to-audioset.tsv").is_file()), SHIPPED_MODELS[-1]
@@ -31,9 +29,6 @@ SIDE = 224
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 """Per channel, of ImageNet."""
-GRADIENT_STEPS = 2
-GRADIENT_REACH = 0.8
-"""Longest way along a class's gradient, in norms of a window's features."""
 
 
 def with_ancestors(ontology: Ontology, mid: str) -> list[int]:
@@ -76,59 +71,6 @@ class EfficientNetTeacher:
         """Probabilities (B, 527) of RGB images (B, 224, 224, 3); zero, not NaN, for labels that the teacher lacks."""
         summed: npt.NDArray[np.float32] = self.imagenet(images) @ self.mapping
         return summed.clip(max=1)
-
-
-class GradientFeatures:
-    """Class-gradient features: windows of classes for which there are no images.
-
-    Features of real windows are moved along the gradient of a random class, and the teacher's last layers score the
-    result. So a student of the same features learns to distinguish an owl from a fox without an image of a fox.
-    """
-
-    def __init__(self, wheel: Path, mapping: Path, ontology: Ontology, video: Video) -> None:
-        """`video` must have a stem, which is the teacher's first layers."""
-        assert video.stem
-        teacher = read(wheel)
-        self._blocks = teacher._blocks[len(video.stem.layers) - 1 :]
-        self._head = nn.Sequential(teacher._conv_head, teacher._bn1, nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self._classes = teacher._fc
-        self._grid = video.modality.grid
-        self._mapping = torch.from_numpy(read_mapping(mapping, ontology))
-        self._unmapped = ~self._mapping.any(dim=0)
-        # The ImageNet classes of each label that has some. A label is drawn before its class, so that Dog with its
-        # hundred classes is as likely as any other label.
-        own = self._mapping[:, ~self._unmapped]
-        self._of_label = [torch.nonzero(column)[:, 0] for column in own.T]
-
-    def imagenet(self, features: Tensor) -> Tensor:
-        """Logits (B, 1000) of features (B, tokens, channels), as means over the frames."""
-        x = features.unflatten(1, self._grid).flatten(0, 1).permute(0, 3, 1, 2)  # (B * T, C, Y, X)
-        for block in self._blocks:
-            x = block(x)
-        logits: Tensor = self._classes(self._head(x)).unflatten(0, (-1, self._grid[0])).mean(dim=1)
-        return logits
-
-    def __call__(self, features: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Changed features (B, tokens, channels), and targets (B, 527) with NaN at labels that the teacher lacks."""
-        count = len(features)
-        share = torch.from_numpy(rng.uniform(0.5, 1, (count, 1, 1))).float()
-        blend = share * features + (1 - share) * features[torch.from_numpy(rng.permutation(count))]
-        wanted = torch.stack(
-            [
-                of[int(rng.integers(len(of)))]
-                for of in (self._of_label[i] for i in rng.integers(len(self._of_label), size=count))
-            ]
-        )
-        x = blend.clone()
-        for _ in range(GRADIENT_STEPS):
-            x = x.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(self.imagenet(x)[torch.arange(count), wanted].sum(), x)
-            slope /= slope.norm(dim=(1, 2), keepdim=True) + 1e-9
-            reach = torch.from_numpy(rng.uniform(0, GRADIENT_REACH / GRADIENT_STEPS, (count, 1, 1))).float()
-            x = x.detach() + slope * reach * blend.norm(dim=(1, 2), keepdim=True)
-        with torch.inference_mode():
-            targets = (self.imagenet(x).softmax(dim=1) @ self._mapping).clamp(max=1)
-        return x, targets.clone().masked_fill_(self._unmapped, torch.nan)
 
 
 def read(wheel: Path) -> EfficientNet:

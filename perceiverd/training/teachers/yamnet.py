@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import ontology
 
-PATCH_FRAMES = 96
-PATCH_STARTS = (0, 32)
-"""A window of 128 frames is two patches, frames 0..95 and 32..127."""
 EMBEDDING = 1024
+"""Channels of the last convolution, whose mean is YAMNet's embedding."""
 
 
 class Yamnet(nn.Module):
@@ -57,13 +55,13 @@ class Yamnet(nn.Module):
         self.head.bias.data = torch.from_numpy(weights["model.classifier.bias"].copy())
 
     def forward(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, 521) and embedding (B, 1024) of windows mel (B, 128, 64); both are means of two patches."""
-        batch = mel.shape[0]
-        patches = torch.cat([mel[:, 0:96], mel[:, 32:128]]).unsqueeze(1)  # (2B, 1, 96, 64)
-        features = self.body(patches.contiguous(memory_format=torch.channels_last))  # (2B, 1024, 3, 2)
-        embedding = features.mean((2, 3)).view(2, batch, EMBEDDING).mean(0)  # (B, 1024)
-        # The head is linear, so the mean of the patches' logits equals the logits of their mean embedding.
-        return self.head(embedding), embedding
+        """Logits (B, 521) and tokens (B, M, 1024) of whole windows mel (B, frames, 64).
+
+        YAMNet was trained on patches of 96 frames, but its layers take any length: 128 frames give 4 x 2 tokens.
+        """
+        images = mel.unsqueeze(1).contiguous(memory_format=torch.channels_last)  # (B, 1, frames, 64)
+        tokens = self.body(images).flatten(2).transpose(1, 2)  # (B, M, 1024), time first
+        return self.head(tokens.mean(dim=1)), tokens
 
 
 class YamnetTeacher:
@@ -83,12 +81,12 @@ class YamnetTeacher:
         self.known[self._places] = True
 
     def __call__(self, mel: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Logits (B, 527) float32, with NaN at the six labels that YAMNet lacks, and embedding (B, 1024)."""
+        """Logits (B, 527) float32, with NaN at the six labels that YAMNet lacks, and tokens (B, M, 1024)."""
         with torch.inference_mode():
-            logits, embedding = self._network(mel.bfloat16())
+            logits, tokens = self._network(mel.bfloat16())
         out = np.full((len(mel), len(self.known)), np.nan, np.float32)
         out[:, self._places] = logits.float().numpy()
-        return out, embedding.float().numpy()
+        return out, tokens.float().numpy()
 
 
 def read(wheel: Path) -> tuple[Yamnet, list[str]]:

@@ -35,13 +35,13 @@ def test_same_seed_and_index_give_the_same_mixture(corpus: Corpus, endless: Mixt
 
 
 def test_every_mixture_is_within_bounds(many: list[Mixture]) -> None:
-    """All mixtures are finite, within full scale and of the window's length, and each label's truth is -1, 0 or 1."""
+    """All mixtures are finite, within full scale and of the window's length, and each label's truth is -2 to 1."""
     for one in many:
         assert one.pcm.shape == (WINDOW,)
         assert one.pcm.dtype == np.float32
         assert np.abs(one.pcm).max() <= 1
         assert one.truth.shape == (CLASSES,)
-        assert set(np.unique(one.truth)) <= {-1, 0, 1}
+        assert set(np.unique(one.truth)) <= {-2, -1, 0, 1}
         assert one.main == -1 or one.truth[one.main] == 1
 
 

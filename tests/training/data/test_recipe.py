@@ -31,6 +31,14 @@ def test_the_demo_clips_packages_are_never_trained_on() -> None:
     assert [source.split for source in held_out] == ["test", "test"]
 
 
+def test_whole_repositories_are_held_out() -> None:
+    """Two repositories of labelled sounds are for the test; the ambience that counts false alarms is never used."""
+    sources = {source.name: source for source in recipe.load(RECIPE).source}
+    assert sources["sounds"].split_of("AntumMT/mod-sounds/a.ogg") == "test"
+    assert sources["sounds"].split_of("openclonk/openclonk/a.ogg") == "test"
+    assert sources["hours"].split_of("rafaelmardojai/blanket/ambience/a.opus") == "never"
+
+
 def test_the_first_matching_rule_counts() -> None:
     """Rules apply in order and ignore case; a path without a matching rule is unlabelled."""
     source = CorpusSource(kind="deb", name="a", licence="x", labels=(("*/cat*", "Cat"), ("*/c*", "Crow")))

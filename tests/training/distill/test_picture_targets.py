@@ -7,7 +7,7 @@ import pytest
 
 from perceiverd.core.labels import ontology
 from perceiverd.training.data.images import CachedImage, Kind
-from perceiverd.training.distill.picture_targets import RENDERINGS, renderings, targets_of
+from perceiverd.training.distill.picture_targets import RENDERINGS, facts_of, renderings, with_scores
 
 DOG, ANIMAL, CAT, CAR, SPEECH = (ontology().find(name).index for name in ("Dog", "Animal", "Cat", "Car", "Speech"))
 VISUAL = np.zeros(527, np.bool_)
@@ -36,7 +36,8 @@ def test_targets_of_each_kind(kind: Kind, labels: tuple[str, ...], targets: list
     """
     scores = np.zeros(527, np.float32)
     scores[[DOG, ANIMAL, CAT, CAR]] = 0.2, 0.3, 0.5, 0.1
-    found = targets_of(image(kind, *labels), scores, VISUAL, ontology())[[DOG, ANIMAL, CAT, CAR, SPEECH]]
+    facts = facts_of(image(kind, *labels), VISUAL, ontology())
+    found = with_scores(facts, scores, VISUAL)[[DOG, ANIMAL, CAT, CAR, SPEECH]]
     assert [None if np.isnan(one) else pytest.approx(float(one), abs=1e-3) for one in found] == targets
 
 

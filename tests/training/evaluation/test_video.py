@@ -118,4 +118,4 @@ def test_each_input_has_a_row(model: ScoringModel, held: HeldOut, shown: HeldOut
         "| picture alone",
         "| both",
     ] * 2
-    assert "Of the same class: 32 pairs of 8 recordings and 4 pictures" in text
+    assert "Of the same class: 8 pairs of 8 recordings and 4 pictures" in text

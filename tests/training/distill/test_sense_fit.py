@@ -1,0 +1,65 @@
+"""Fitting the classifiers of the senses: they learn, the table stays, and the same seed gives the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.model.geometry import Audio, Geometry, Modality, SenseGeometry, StemGeometry, Trunk
+from perceiverd.model.senses import Sense
+from perceiverd.training.distill import sense_fit
+from perceiverd.training.distill.sense_fit import SenseSteps, SenseWindows
+
+LABELS, CHANNELS = 7, 13
+STEPS = SenseSteps(80, 3e-2, seed=3)
+
+
+def sense(classes: int) -> Sense:
+    torch.manual_seed(2)
+    stem = StemGeometry(layers=(f"conv 3/2 {CHANNELS}",))
+    found = Sense(Modality("video", (1, 2, 3), (1, 2, 2, 3), 1, stem=stem, sense=SenseGeometry(LABELS, classes)))
+    if classes:
+        with torch.no_grad():
+            found.table[:LABELS] = torch.eye(LABELS)
+    return found
+
+
+def windows() -> SenseWindows:
+    """Three hundred windows whose label is the largest of the first seven channels."""
+    torch.manual_seed(1)
+    pooled = torch.rand(300, CHANNELS)
+    targets = torch.eye(LABELS)[pooled[:, :LABELS].argmax(dim=1)]
+    return SenseWindows(pooled, targets, torch.ones(300, LABELS))
+
+
+@pytest.mark.parametrize("classes", [0, 11])
+def test_a_classifier_learns_and_its_table_stays(classes: int) -> None:
+    """The loss falls; two fits give the same bits; what each class implies does not change."""
+    one, other = sense(classes), sense(classes)
+    before, after = sense_fit.fit(one, windows(), STEPS)
+    assert after < 0.8 * before
+    sense_fit.fit(other, windows(), STEPS)
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    if classes:
+        assert torch.equal(one.table, sense(classes).table)
+
+
+def test_pools_become_windows(noises: Path) -> None:
+    """A window's vector is the mean of its tokens, and its targets are the teacher's scores."""
+    found = sense_fit.audible([noises])
+    assert found.pooled.shape == (50, 1024) and found.targets.shape == found.weights.shape == (50, 527)
+    teacher = np.load(noises / "00000.teacher.npy").astype(np.float32)
+    np.testing.assert_allclose(found.targets, 1 / (1 + np.exp(-teacher)), atol=1e-4)
+
+
+def test_another_head_has_no_classifier(tmp_path: Path) -> None:
+    """A geometry with another head is refused."""
+    audio = Audio(rate_hz=16_000, samples=1_600, form="mel", patch=(5, 16), bands=1)
+    geometry = Geometry(527, Trunk(4, 8, 1, 1, 2), audio)
+    with pytest.raises(ConfigError, match=r"trunk\.head is not senses"):
+        sense_fit.begun(geometry, tmp_path, tmp_path, 1)
