@@ -9,6 +9,7 @@ import wave
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -16,6 +17,9 @@ from perceiverd.core.labels import ontology
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
 from tests.support.program import Perceiverd, Start
 
+# On a busy machine an example may take any time.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 # As the command line does, for the same reason: on a busy machine, threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Some tests need tools for networks and file systems. Only root's PATH has their folders.

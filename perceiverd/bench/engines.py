@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from perceiverd.bench import yamnet_graph
@@ -31,6 +30,7 @@ from perceiverd.model.engine import Engine
 from perceiverd.model.engine_choice import load_engine
 from perceiverd.model.export import export
 from perceiverd.model.onnx_engine import OnnxEngine
+from perceiverd.model.onnx_runtime import onnxruntime
 from perceiverd.model.torch_engine import TorchEngine
 
 START_S = 120.0

@@ -218,9 +218,9 @@ def run(directory: Path, store: StoreConfig, daemons: Mapping[str, DaemonConfig]
     Raises ConfigError, HistoryError or WireError, one line each.
     """
     logs.to_stdout()
-    os.umask(0o027)  # members of the folder's group may read
-    _prepare(directory)
     with ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0o027))  # members of the folder's group may read
+        _prepare(directory)
         stack.enter_context(_locked(directory))
         Notifier.from_environment().extend(MIGRATION_S)
         connection, before = open_writer(directory / FILE)

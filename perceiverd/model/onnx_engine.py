@@ -9,7 +9,6 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from perceiverd.core.errors import ModelError
@@ -19,6 +18,7 @@ from perceiverd.model.engine import Feature, Form
 from perceiverd.model.graph import network
 from perceiverd.model.graph.builder import GraphBuilder
 from perceiverd.model.graph.weights import WeightsIndex, read_index
+from perceiverd.model.onnx_runtime import onnxruntime
 
 MAX_LATENTS = 4096
 """Latents that go through the network together, unless one window has more: memory does not grow with the batch."""

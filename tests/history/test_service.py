@@ -268,7 +268,7 @@ def test_metrics_are_served(house: House, tmp_path: Path) -> None:
     house.start("--config", str(settings))
     house.until(house.recording)
     house.daemons[0].send_event()
-    house.until(lambda: len(house.stored()) == 1)
+    house.until(lambda: [event.state for event in house.stored()] == ["ended"])
     port = house.log.read_text().partition("metrics-listening host=127.0.0.1 port=")[2].split()[0]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as page:
         text = page.read().decode()

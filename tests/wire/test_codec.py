@@ -81,6 +81,8 @@ def test_an_event_on_the_wire() -> None:
         "latency_ms": 140.5,
         "model": {"name": "tiny", "sha256": "ab" * 32},
         "snapshot": None,
+        "clip": None,
+        "withheld": None,
     }
 
 

@@ -209,7 +209,8 @@ def test_a_frozen_subscriber_does_no_harm() -> None:
             frozen.wait()
             frozen.stdout.close()
     assert reader.missed == 0
-    assert publisher.overflows == 1
+    # ZeroMQ skips the frozen one from then on. The kernel may take some of its queue later, so that it fills again.
+    assert 1 <= publisher.overflows < 10
     assert grown < 40e6, f"{grown / 1e6:.0f} MB"
     assert slowest_s < 5  # a blocked send would last until the frozen process was killed
 

@@ -26,7 +26,7 @@ OF_A_STREAM = {"stream", "latency_ms", "boot_id", "seq"}
     ("record", "message", "other"),
     [
         (FileScores, messages.Scores, TIMES_OF_DAY | OF_A_STREAM | {"dropped", "skew_ms", "skew_most_ms"}),
-        (FileEvent, messages.Event, TIMES_OF_DAY | OF_A_STREAM | {"snapshot", "repeated"}),
+        (FileEvent, messages.Event, TIMES_OF_DAY | OF_A_STREAM | {"snapshot", "clip", "withheld", "repeated"}),
         (FileExplanation, messages.Explanation, {"since"}),
     ],
 )
