@@ -37,7 +37,8 @@ def test_a_cpu_uses_onnxruntime_unless_told_otherwise(tiny_model: Path, name: En
 def test_auto_does_without_onnxruntime(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If ONNX Runtime is not installed, `auto` is PyTorch, and its name is an error that says what to install."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "perceiverd.model.onnx_engine", raising=False)
+    for module in ("onnx_engine", "onnx_runtime"):
+        monkeypatch.delitem(sys.modules, f"perceiverd.model.{module}", raising=False)
     card = load_card(tiny_model)
     with pytest.raises(ConfigError, match="pip install onnxruntime"):
         load_engine(card, "onnxruntime", "cpu")
@@ -50,7 +51,8 @@ def test_a_broken_onnxruntime_is_reported_once(
 ) -> None:
     """If ONNX Runtime is installed but does not load, `auto` is PyTorch, with one line in the log."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "perceiverd.model.onnx_engine", raising=False)
+    for module in ("onnx_engine", "onnx_runtime"):
+        monkeypatch.delitem(sys.modules, f"perceiverd.model.{module}", raising=False)
     monkeypatch.setattr(engine_choice, "_prefers_onnxruntime", lambda _: True)
     assert load_engine(load_card(tiny_model), "auto", "cpu").name == "torch"
     assert [record.message.split()[0] for record in caplog.records] == ["engine-unusable"]

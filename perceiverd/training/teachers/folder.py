@@ -216,7 +216,7 @@ def _torchscript(path: Path) -> Callable[[NDArray[np.float32]], list[Any]]:
 
 def _onnx(path: Path) -> Callable[[NDArray[np.float32]], list[Any]]:
     try:
-        import onnxruntime
+        from perceiverd.model.onnx_runtime import onnxruntime
     except ImportError as error:
         raise ModelError(f"{path}: needs ONNX Runtime; run pip install onnxruntime, or give TorchScript") from error
     try:
