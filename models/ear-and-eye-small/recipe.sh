@@ -1,6 +1,5 @@
 #!/bin/sh
-# Makes the next ear-and-eye-small, from the downloads to the report. The bundled weights were made by an earlier recipe
-# (in the history of this file): the new ones named drums in near silence, more than once an hour.
+# Makes ear-and-eye-small, from the downloads to the report.
 #
 #   models/ear-and-eye-small/recipe.sh WORK ROOT [SHARE]
 #
@@ -68,21 +67,21 @@ perceiverd train distil --geometry "$geometry" --pool "$work/pool" --views "$wor
     --mix 0.6,0.25,0.15 --matched 0.5 --batch 32 --batches "$(part 240)" --threads 1 \
     --state "$work/state" --out "$work/distilled/$name"
 
-# The last layer again, so that hours without events name nothing. Then the classifier of audio once more: it reads what
-# no later layer changes, and everyday sounds still gained.
-if [ ! -e "$work/quiet/$name/model.toml" ]; then
-    perceiverd train hush --model "$work/distilled/$name" --pool "$work/pool" --views "$work/views" \
-        --pictures "$work/pictures" --hours 0.7 --count "$(part 4800)" --out "$work/quiet/$name"
+# The classifier of audio once more: it reads what no later layer changes, and everyday sounds still gained. Then the last
+# layer, so that hours without events name nothing: it must be the last that learns.
+if [ ! -e "$work/fitted/$name/model.toml" ]; then
+    perceiverd train senses --geometry "$geometry" --pool "$work/pool" --views "$work/views" \
+        --teacher-sound "$yamnet" --teacher-sight "$efficientnet" --from "$work/distilled/$name" --only audio \
+        --epochs 12 --rate 2e-3 --seed 2 --licence Apache-2.0 --out "$work/fitted/$name"
 fi
 if [ ! -e "$model/model.toml" ]; then
-    perceiverd train senses --geometry "$geometry" --pool "$work/pool" --views "$work/views" \
-        --teacher-sound "$yamnet" --teacher-sight "$efficientnet" --from "$work/quiet/$name" --only audio \
-        --epochs 12 --rate 2e-3 --seed 2 --licence Apache-2.0 --float16 --out "$model"
+    perceiverd train hush --model "$work/fitted/$name" --pool "$work/pool" --views "$work/views" \
+        --pictures "$work/pictures" --hours 2 --count "$(part 4800)" --float16 --out "$model"
 fi
 
 # Thresholds, and the vectors for `train fit`. The scores are kept: one scaling for all labels would lower the log loss from
 # 0.0447 to 0.0439 only, and a scaling for each label makes the ranks of labels worse.
-perceiverd train calibrate --model "$model" --held-out "$work/held-out" --pictures "$work/pictures" --hours 0.5 \
+perceiverd train calibrate --model "$model" --held-out "$work/held-out" --pictures "$work/pictures" --hours 3 \
     --keep
 perceiverd train rehearsal --model "$model" --pool "$work/pool" --count 2048
 

@@ -31,7 +31,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     (folder / "root" / "environmental").mkdir(parents=True)
-    (folder / "work" / "ear-and-eye-small").mkdir(parents=True)  # which `senses` would make
+    (folder / "work" / "ear-and-eye-small").mkdir(parents=True)  # which `hush` would make
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "LOG": str(folder / "log")}
     command = ["sh", str(SCRIPT), str(folder / "work"), str(folder / "root")]
     subprocess.run(command, env=environment, check=True, timeout=60)
@@ -63,7 +63,7 @@ def test_the_steps_come_in_order(lines: list[list[str]]) -> None:
     """The script has every step from the downloads to the report, and each step uses what earlier steps made."""
     names = [name for name, *_ in trained(lines)]
     assert names == [
-        "data", "pool", "held-out", "pictures", "views", "senses", "distil", "hush", "senses", "calibrate", "rehearsal",
+        "data", "pool", "held-out", "pictures", "views", "senses", "distil", "senses", "hush", "calibrate", "rehearsal",
         "report", "credits",
     ]  # fmt: skip
     assert set(names) | {"fit", "teacher"} == set(COMMANDS)

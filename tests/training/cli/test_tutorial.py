@@ -16,7 +16,7 @@ TUTORIAL = (ROOT / "docs" / "tutorial" / "your-own-sounds.md").read_text(encodin
 
 @pytest.mark.timeout(300)  # starts Python and torch five times
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """Its program and commands end without an error; the table is as shown; rehearsal removes the event at 0 s."""
+    """Its program and commands end without an error; the table is as shown, and both sounds are found, and nothing else."""
     (program,) = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
     (table,) = re.findall(r"```text\n(.*?)```", TUTORIAL, re.DOTALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -29,7 +29,5 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         printed.append(done.stdout)
     first, tagged, _, tagged_better = printed
     assert table in first
-    assert re.search(r" 0\.00-\S+ +Pump knock", tagged)
-    assert not re.search(r" 0\.00-\S+ +Pump knock", tagged_better)
     for events in (tagged, tagged_better):
-        assert "Gate buzzer" in events and "Pump knock" in events
+        assert re.findall(r"(Gate buzzer|Pump knock)", events) == ["Gate buzzer", "Pump knock"]
