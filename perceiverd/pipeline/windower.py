@@ -297,7 +297,9 @@ class Windower:
         # The window begins with the earlier of the two newest runs; if that is too long ago, with the later one.
         for begin_ns in (min(begins_ns), max(begins_ns)):
             if begin_ns > start_ns:
-                return self._padded(begin_ns, end_ns)
+                # A picture alone has no end: it counts for the time from one tick to the next.
+                tick_ns = 2 * self._video.ticks_ns[0] if self._video else 1
+                return self._padded(begin_ns, end_ns if end_ns > begin_ns else begin_ns + tick_ns)
         return None
 
     def _padded(self, start_ns: int, end_ns: int) -> Window:

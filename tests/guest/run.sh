@@ -28,6 +28,8 @@ chmod 755 "$folder"
 mkdir "$folder/src"
 cp -r Makefile README.md ARCHITECTURE.md CHANGELOG.md SECURITY.md LICENSE docs pyproject.toml configs perceiverd systemd tests "$folder/src"
 ln -s "$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" "$folder/deps"
+# A dependency of an extra brings a backport of pathlib. On PYTHONPATH it would hide the standard library's.
+rm -f "$folder/deps/pathlib.py"
 cat >"$folder/start" <<'SH'
 #!/bin/sh
 modprobe -a vivid snd-aloop 2>/dev/null && udevadm settle -t 30

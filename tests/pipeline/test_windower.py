@@ -215,6 +215,13 @@ def test_without_media_there_is_no_window() -> None:
     assert Windower(BOTH, MS, TOLERANCE).flush() == []
 
 
+def test_a_single_picture_makes_a_window() -> None:
+    """A picture without a successor has no end: its window lasts from one tick to the next."""
+    (window,) = run(Windower(BOTH, MS, TOLERANCE), [frame(40)])
+    assert (window.start_ns, window.end_ns) == (40 * MS, 140 * MS)
+    assert window.modalities == ("video",)
+
+
 def test_a_hop_must_be_positive() -> None:
     """A hop of 0 would cut windows without end, and raises ValueError."""
     with pytest.raises(ValueError, match="positive"):

@@ -16,7 +16,7 @@ TUTORIAL = (ROOT / "docs" / "tutorial" / "your-own-sounds.md").read_text(encodin
 
 @pytest.mark.timeout(300)  # starts Python and torch five times
 def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """Its program and commands end without an error; the table is as shown, and both sounds are found, and nothing else."""
+    """Its program and commands end without an error; the table is as shown; both sounds are found, and nothing else."""
     (program,) = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
     (table,) = re.findall(r"```text\n(.*?)```", TUTORIAL, re.DOTALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path / "cache")}
