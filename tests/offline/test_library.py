@@ -70,7 +70,8 @@ def test_rows_make_a_table(clip: Path, tiny_model: Path) -> None:
 
 def test_rows_make_a_table_of_polars(clip: Path, tiny_model: Path) -> None:
     """Columns have their types, even if their first thousand values are missing."""
-    polars = pytest.importorskip("polars")
+    import polars
+
     table = tag(clip, model=str(tiny_model), top=300).to_polars()
     assert table.schema["peak"] == table.schema["mean"] == polars.Float64
     assert table.filter(polars.col("type") == "summary")["mean"].null_count() == 0
