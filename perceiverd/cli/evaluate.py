@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from perceiverd.cli.bars import file_bar
 from perceiverd.config import Config, load
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.core.media import NS_PER_S
@@ -108,16 +106,7 @@ def _write(path: Path, content: bytes) -> None:
 @contextmanager
 def _bar(files: int) -> Iterator[Callable[[Path, int], None]]:
     """A progress bar on standard error, if it is a terminal: files, failures, time left."""
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    ) as bars:
+    with file_bar() as bars:
         task = bars.add_task("files", total=files)
 
         def advance(file: Path, failures: int) -> None:

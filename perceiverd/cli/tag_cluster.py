@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from perceiverd.cli.bars import file_bar
 from perceiverd.cli.tag import TagCommand, tag_options
 from perceiverd.config import Config
 from perceiverd.core.errors import PerceiverdError
@@ -61,16 +60,7 @@ def run(command: TagCommand, address: str, out: str, workers: int | None) -> int
 def _bar(files: int) -> Iterator[Callable[[float, str], None]]:
     """A progress bar on standard error, if it is a terminal: files, failures, media per time, time left."""
     started_s, media_s, failed = time.monotonic(), 0.0, 0
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty(),
-    ) as bars:
+    with file_bar() as bars:
         task = bars.add_task("starting", total=files)
 
         def advance(end_s: float, error: str) -> None:
