@@ -14,8 +14,8 @@
 # SHARE is the part of all windows that is made and learnt from, 1 if it is not given. It is for a quick trial.
 #
 # It needs Debian 12 (apt-get download, dpkg-deb), and perceiverd with the extra `train` on PATH. Every step may be
-# stopped: start the script again, and it continues. The same material gives the same weights, byte for byte, on a CPU
-# of the same kind.
+# stopped: start the script again, and it continues. All random numbers have seeds. The bundled weights were made by these
+# commands, one by one; nobody has run the script as a whole yet, nor compared two runs byte for byte.
 
 set -eu
 
