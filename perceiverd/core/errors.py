@@ -5,7 +5,8 @@ PerceiverdError
 ├── ModelError       a model folder is missing, broken or not what its card says
 ├── MediaError       a file, URL or device cannot be read as audio or video
 ├── WireError        a socket cannot be opened, or a message on it is not ours
-└── HistoryError     the event history cannot be read or written
+├── HistoryError     the event history cannot be read or written
+└── CorrectionError  a correction is invalid, or the corrections cannot be read or written
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class WireError(PerceiverdError):
 
 class HistoryError(PerceiverdError):
     """The event history cannot be read or written."""
+
+
+class CorrectionError(PerceiverdError):
+    """A correction is invalid, or the corrections cannot be read or written."""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float = NEAR) -> str | None:
