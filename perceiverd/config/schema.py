@@ -228,6 +228,13 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and fewer clips."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0
     """Age in days after which pictures and clips are deleted."""
+    recent_hours: Annotated[float, Meta(ge=0, le=8760)] = 0.0
+    """Hours for which the sound of every stream is kept, whether or not it has events, so that missed sounds can be
+    marked and new ones taught. 0 keeps none. It is in files of up to 20 s in recent/STREAM in the folder of pictures.
+    Sound within 3 s of a window with speech is left out if keep_speech = false."""
+    recent_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 2000
+    """Largest total size of recent sound, in megabytes, in equal parts for all streams; above it the oldest is deleted.
+    An hour of a stream is some 50 MB."""
     max_total_mb: Annotated[int, Meta(ge=1, le=100_000_000)] = 1000
     """Largest total size of pictures and clips, in megabytes; above it the oldest are deleted. Nothing is stored while
     the disk has less than 100 MB free."""

@@ -56,6 +56,7 @@ EVENTS: Mapping[str, str] = {
     "media-joined": "Time stamps go back or jump at `at_s`: another part begins there, without a gap.",
     "media-refused": "Of a file, so much overlaps what was read before, or cannot be decoded and was ignored.",
     "part-skipped": "A part of a joined file cannot be read, or lacks the track that is wanted; the others are read.",
+    "recent-sound-failed": "A stretch of recent sound could not be written.",
     "snapshot-failed": "A snapshot of an event could not be written; `reason` says why.",
     "source-ended": "A file without `loop`, or standard input, has ended.",
     "source-leaving": "A reload stops this source, because its stream was removed or it was changed.",

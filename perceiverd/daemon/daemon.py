@@ -201,7 +201,7 @@ class Daemon:
             self._resolved.rules[name],
             self._resolved.settings[name],
             self._identity,
-            partial(self._supervisor.request_snapshot, name),
+            partial(self._supervisor.request_media, name),
         )
 
     # Reloading.

@@ -28,6 +28,7 @@ from perceiverd.sources.process.restart import Reason
 from perceiverd.wire.messages import SourceStatus
 
 MODALITIES = get_args(Modality)
+RECENT_OUTCOMES = ("written", "speech", "unjudged", "no source")
 LIVE_REASONS: tuple[MissingReason, ...] = ("no track", "hole", "late")
 
 Rows = Iterable[tuple[Sequence[str], float]]
@@ -128,6 +129,16 @@ def _of_streams(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
         *(by, each(lambda stream: stream.status.level_dbfs)),
     )
     yield from _of_events(streams)
+    yield _counter(
+        "perceiverd_recent_sound_seconds",
+        "Seconds of recent sound, by what became of it.",
+        ("stream", "outcome"),
+        [
+            ((name, outcome), stream.status.recent_s.get(outcome, 0))
+            for name, stream in streams.items()
+            for outcome in RECENT_OUTCOMES
+        ],
+    )
     yield _gauge(
         "perceiverd_hop_seconds",
         "Mean time between recent tagged windows; longer than the hop if windows were dropped.",
@@ -237,6 +248,11 @@ def _of_sources(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:
         "perceiverd_clock_steps",
         "Steps of the device's clock, and overflows; each is a gap.",
         *(by, each(lambda source: source.steps)),
+    )
+    yield _counter(
+        "perceiverd_snapshots_failed",
+        "Snapshots, and files of recent sound, that could not be written.",
+        *(by, each(lambda source: source.snapshots_failed)),
     )
     yield _counter(
         "perceiverd_sound_overflows",

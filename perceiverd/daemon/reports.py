@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Counts, Skew, Window
 from perceiverd.sources.process.arrivals import SourceState
 from perceiverd.sources.process.restart import RunState
+from perceiverd.sources.snapshots.requests import RecentOptions
 from perceiverd.sources.specs import name_of
 from perceiverd.wire.messages import Event, Explain, Explanation, Hello, Model, Scores, SourceStatus, Status, best
 from perceiverd.wire.publisher import Publisher
@@ -120,6 +122,8 @@ class StreamReports:
         hop_ns: int,
         subscriptions: int,
         at_ns: int,
+        recent: RecentOptions | None = None,
+        withheld_s: Mapping[str, float] = MappingProxyType({}),
     ) -> Status:
         """The heartbeat of the stream."""
         return Status(
@@ -143,6 +147,8 @@ class StreamReports:
             missing={
                 modality: {str(reason): n for reason, n in each.items()} for modality, each in counts.missing.items()
             },
+            recent_sound=None if recent is None else recent.directory,
+            recent_s=_recent_s(sources, withheld_s),
         )
 
     def counters(self, sources: Sequence[SourceState], progress: Progress, suppressed: Mapping[str, int]) -> Counters:
@@ -281,6 +287,11 @@ def summary(streams: Sequence[tuple[RunState, Progress]]) -> str:
     lag = f"lag {max(lags_s):.2f} s" if lags_s else "no lag known"
     tagged, dropped = sum(each.tagged for _, each in streams), sum(each.dropped for _, each in streams)
     return f"streams: {states}; {lag}; {tagged} windows tagged, {dropped} dropped"
+
+
+def _recent_s(sources: Sequence[SourceState], withheld_s: Mapping[str, float]) -> dict[str, float]:
+    written_s = round(sum(source.recent_s for source in sources), 3)
+    return ({"written": written_s} if written_s else {}) | dict(withheld_s)
 
 
 def _source_status(source: SourceState, stalls: tuple[str, ...]) -> SourceStatus:

@@ -8,7 +8,7 @@ from perceiverd.config import Config
 from perceiverd.core.media import NS_PER_S
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Tolerance
-from perceiverd.sources.snapshots.requests import SnapshotOptions
+from perceiverd.sources.snapshots.requests import RecentOptions, SnapshotOptions
 from perceiverd.sources.specs import File
 
 
@@ -31,6 +31,8 @@ class StreamSettings:
     """How snapshots of events are kept; None if they are not."""
     speech_limit: float | None
     """Keep none while a label of speech has this score or more; None if speech may be kept."""
+    recent: RecentOptions | None = None
+    """How recent sound is kept; None if it is not."""
 
     @classmethod
     def of(cls, config: Config, name: str, snapshots: SnapshotOptions | None) -> StreamSettings:
@@ -47,6 +49,7 @@ class StreamSettings:
             still_levels=config.window.still_levels,
             av_offset_ns=offset_ns,
             replayed=frozenset(i for i, source in enumerate(stream.sources) if isinstance(source, File)),
-            snapshots=snapshots,
+            snapshots=snapshots if snapshots is not None and snapshots.on_event else None,
             speech_limit=None if config.snapshots.keep_speech or snapshots is None else config.snapshots.speech_score,
+            recent=None if snapshots is None else snapshots.recent,
         )

@@ -1,4 +1,4 @@
-"""Which streams keep snapshots of their events, where, and under which name. By default none does."""
+"""Which streams keep snapshots of their events or recent sound, where, and under which name. By default none does."""
 
 from __future__ import annotations
 
@@ -9,36 +9,54 @@ from pathlib import Path
 from perceiverd.config import Config
 from perceiverd.core.errors import ConfigError
 from perceiverd.sources.snapshots import store
-from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.requests import RecentOptions, SnapshotOptions, SnapshotRequest
 
-DAY_S = 86_400
+HOUR_S = 3600
+DAY_S = 24 * HOUR_S
 MB = 1_000_000
+RECENT = "recent"
+"""The folder of recent sound in the folder of snapshots."""
 
 
 def options_of(config: Config, environment: Mapping[str, str]) -> dict[str, SnapshotOptions]:
-    """The options of each enabled stream that keeps snapshots. Raises ConfigError if there is no folder for them."""
+    """The options of each enabled stream that keeps anything. Raises ConfigError if there is no folder for it."""
     section = config.snapshots
-    streams = [
-        name
+    on_event = {
+        name: section.on_event if stream.snapshot_on_event is None else stream.snapshot_on_event
         for name, stream in config.streams.items()
-        if stream.enabled and (section.on_event if stream.snapshot_on_event is None else stream.snapshot_on_event)
-    ]
+        if stream.enabled
+    }
+    streams = [name for name, wanted in on_event.items() if wanted or section.recent_hours]
     if not streams:
         return {}
-    options = SnapshotOptions(
-        directory=str(_directory(config, environment)),
-        longest_px=section.longest_px,
-        before_s=section.before_s,
-        after_s=section.after_s,
-        max_age_s=section.max_age_days * DAY_S,
-        max_bytes=section.max_total_mb * MB,
-    )
-    return dict.fromkeys(streams, options)
+    directory = _directory(config, environment)
+    return {
+        name: SnapshotOptions(
+            directory=str(directory),
+            longest_px=section.longest_px,
+            before_s=section.before_s,
+            after_s=section.after_s,
+            max_age_s=section.max_age_days * DAY_S,
+            max_bytes=section.max_total_mb * MB,
+            on_event=on_event[name],
+            recent=_recent(config, directory, name, len(streams)),
+        )
+        for name in streams
+    }
+
+
+def _recent(config: Config, directory: Path, stream: str, streams: int) -> RecentOptions | None:
+    section = config.snapshots
+    if not section.recent_hours:
+        return None
+    max_bytes = section.recent_mb * MB // streams
+    return RecentOptions(str(directory / RECENT), stream, section.recent_hours * HOUR_S, max_bytes)
 
 
 def prepare(options: Mapping[str, SnapshotOptions]) -> None:
-    """Make the folder. Raises ConfigError if that fails, or if other users may read it."""
-    for directory in {each.directory for each in options.values()}:
+    """Make the folders. Raises ConfigError if that fails, or if other users may read them."""
+    recent = {each.recent.directory for each in options.values() if each.recent}
+    for directory in sorted({each.directory for each in options.values()} | recent):
         try:
             store.prepare(Path(directory))
         except OSError as error:

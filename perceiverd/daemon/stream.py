@@ -18,6 +18,7 @@ from perceiverd.daemon.event_media import EventMediaKeeper
 from perceiverd.daemon.inputs import Inputs
 from perceiverd.daemon.losses import LossLog
 from perceiverd.daemon.progress import Progress
+from perceiverd.daemon.recent_sound import RecentSound
 from perceiverd.daemon.reports import Identity, StreamReports, state_of
 from perceiverd.daemon.settings import StreamSettings
 from perceiverd.daemon.telemetry import StreamTelemetry
@@ -27,7 +28,7 @@ from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.pipeline.windower import Window, Windower
 from perceiverd.sources.process.arrivals import Modality, SourceState
 from perceiverd.sources.process.restart import RunState
-from perceiverd.sources.snapshots.requests import SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest
 from perceiverd.wire.messages import Event, Message, Status
 
 
@@ -48,16 +49,17 @@ class StreamState:
         rules: Rules,
         settings: StreamSettings,
         identity: Identity,
-        request_snapshot: Callable[[SnapshotRequest], bool] = lambda _: False,
+        request_media: Callable[[MediaRequest], bool] = lambda _: False,
     ) -> None:
-        """`request_snapshot` has a source write a snapshot; it returns False if none can."""
+        """`request_media` has a source write a snapshot or recent sound; it returns False if none can."""
         self.name = name
         self.windower = Windower(geometry, settings.hop_ns, settings.tolerance)
         self.tracker = EventTracker(rules)
         self.inputs = Inputs(name, self.windower, settings)
         self.progress = Progress()
         self._losses = LossLog(name)
-        keeper = EventMediaKeeper(name, self.tracker.labels, request_snapshot)
+        keeper = EventMediaKeeper(name, self.tracker.labels, request_media)
+        self._recent = RecentSound(self.tracker.labels, request_media)
         self.reports = StreamReports(name, identity, self.tracker.labels, keeper)
         self.due: list[Window] = []
         """Windows that were cut and not tagged yet, oldest first."""
@@ -106,6 +108,7 @@ class StreamState:
         scores = self.reports.scores(window, row, top=self._settings.top, dropped=self.progress.dropped_since)
         changes = self.tracker.track(row, window.start_ns, window.end_ns, window.modalities)
         self.reports.keeper.tagged(window, row, changes, self._settings)
+        self._recent.tagged(window, row, self._settings)
         messages: list[Message] = [scores, *self.reports.events(changes)]
         if explain:
             messages.append(self.reports.explain(window, self.tracker, self._settings.top, reused))
@@ -121,6 +124,7 @@ class StreamState:
     def end_events(self, reason: str) -> list[Event]:
         """The ends of all open events."""
         self.reports.keeper.stop()
+        self._recent.stop(self._settings)
         return self.reports.events(self.tracker.end(reason))
 
     def suspended(self, slept_ns: int) -> list[Event]:
@@ -131,6 +135,7 @@ class StreamState:
         """
         self.windower.gap("audio")
         self.windower.gap("video")
+        self._recent.forget()
         self.progress.drop(len(self.due))
         self.due.clear()
         late = timedelta(microseconds=slept_ns // 1000)
@@ -158,6 +163,8 @@ class StreamState:
             hop_ns=self.windower.hop_ns,
             subscriptions=subscriptions,
             at_ns=at_ns,
+            recent=self._settings.recent,
+            withheld_s=self._recent.withheld_s,
         )
 
     def telemetry(self, sources: Sequence[SourceState], status: Status) -> StreamTelemetry:

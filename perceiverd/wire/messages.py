@@ -147,7 +147,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: int = 0
     """Snapshots written to disk since boot."""
     snapshots_failed: int = 0
-    """Snapshots that failed since boot. The log has the reasons."""
+    """Snapshots, and files of recent sound, that failed since boot. The log has the reasons."""
     overflows: int = 0
     """How often audio was lost since boot because this machine was too slow to read it. Also counted in `steps`."""
     waiting_for: str = ""
@@ -206,6 +206,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     """Seconds of `audio` and `video` that were missing and were filled, since boot."""
     missing: dict[str, dict[str, int]] = {}
     """Windows without `audio` or `video` since boot, by reason, as in `Scores`."""
+    recent_sound: str | None = None
+    """The folder with the folder of the stream's recent sound, on the daemon's machine; null if none is kept."""
+    recent_s: dict[str, float] = {}
+    """Seconds of recent sound since boot: `written`, or not for `speech`, as `unjudged`, or for `no source`."""
     delivery: Delivery = Delivery()
     boot_id: str = ""
     """As in `Hello`."""
@@ -387,14 +391,7 @@ def explain_topic(stream: str) -> str:
 
 def topic(message: Message) -> str:
     """The topic of a message."""
-    match message:
-        case Hello():
-            return HELLO
-        case Scores():
-            return scores_topic(message.stream)
-        case Status():
-            return status_topic(message.stream)
-        case Event():
-            return events_topic(message.stream)
-        case Explain():
-            return explain_topic(message.stream)
+    if isinstance(message, Hello):
+        return HELLO
+    topics = {Scores: scores_topic, Status: status_topic, Event: events_topic, Explain: explain_topic}
+    return topics[type(message)](message.stream)

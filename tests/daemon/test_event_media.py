@@ -11,7 +11,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import Label, ontology
 from perceiverd.daemon.speech import ROOTS, SpeechMemory, speech_indices
 from perceiverd.daemon.stream import StreamState
-from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SnapshotRequest
 from perceiverd.wire.messages import Event
 from tests.support.streams import BEGAN_NS, SURE, rules, stream, window
 
@@ -36,12 +36,13 @@ class Watched:
         self.requests: list[SnapshotRequest] = []
         self.stream: StreamState = stream(
             events=rules(allow=("Dog",), update_s=0.2),
-            request_snapshot=self._accept,
+            request_media=self._accept,
             snapshots=options,
             speech_limit=limit,
         )
 
-    def _accept(self, request: SnapshotRequest) -> bool:
+    def _accept(self, request: MediaRequest) -> bool:
+        assert isinstance(request, SnapshotRequest)
         self.requests.append(request)
         return True
 

@@ -14,7 +14,7 @@ from perceiverd.daemon.stream import known_down
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Window
 from perceiverd.sources.process.restart import RunState
-from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SnapshotRequest
 from perceiverd.wire.messages import Event, Explain, Message, Scores
 from tests.support.streams import BOTH, SURE, audio, both, rules, source, stream, window
 
@@ -140,14 +140,15 @@ def test_a_snapshot_is_requested_of_events_that_begin() -> None:
     """One for all events of a window, named after the one with the highest peak, at the source's own time."""
     requests: list[SnapshotRequest] = []
 
-    def accept(request: SnapshotRequest) -> bool:
+    def accept(request: MediaRequest) -> bool:
+        assert isinstance(request, SnapshotRequest)
         requests.append(request)
         return True
 
     offset_ns = NS_PER_S // 10
     watched = stream(
         events=rules(allow=("Dog", "Cat"), update_s=0.1),
-        request_snapshot=accept,
+        request_media=accept,
         snapshots=SNAPSHOTS,
         av_offset_ns=offset_ns,
     )
@@ -168,7 +169,7 @@ def test_a_snapshot_is_requested_of_events_that_begin() -> None:
 
 def test_an_event_names_no_snapshot_that_nobody_writes() -> None:
     """If no source can write one, or the stream keeps none, the event has none."""
-    for watched in (stream(snapshots=SNAPSHOTS), stream(request_snapshot=lambda _: True)):
+    for watched in (stream(snapshots=SNAPSHOTS), stream(request_media=lambda _: True)):
         (begin,) = events(watched.tagged(replace(window(0), pictures=[PICTURE]), SURE))
         assert begin.snapshot is None
 

@@ -24,7 +24,7 @@ from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Window
 from perceiverd.sources.process.arrivals import SourceState
 from perceiverd.sources.process.restart import RunState
-from perceiverd.sources.snapshots.requests import SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest
 from perceiverd.wire.messages import Model
 
 LABELS = ontology().labels
@@ -61,13 +61,13 @@ def rules(**options: Any) -> Rules:
 def stream(
     geometry: Geometry = AUDIO,
     events: Rules | None = None,
-    request_snapshot: Callable[[SnapshotRequest], bool] = lambda _: False,
+    request_media: Callable[[MediaRequest], bool] = lambda _: False,
     **settings: Any,
 ) -> StreamState:
     """A stream named `door` with these settings."""
     identity = Identity(MODEL, datetime.now(UTC))
     found = rules() if events is None else events
-    return StreamState("door", geometry, found, replace(SETTINGS, **settings), identity, request_snapshot)
+    return StreamState("door", geometry, found, replace(SETTINGS, **settings), identity, request_media)
 
 
 def window(number: int) -> Window:

@@ -66,7 +66,9 @@ class SourceState:
     snapshots: int = 0
     """Snapshots that it wrote to disk."""
     snapshots_failed: int = 0
-    """Requests for a snapshot that failed."""
+    """Requests for a snapshot, or for recent sound, that failed."""
+    recent_s: float = 0.0
+    """Seconds of recent sound that it wrote to disk."""
     waiting_for: str = ""
     """What it waits for, if it waits and this is no fault."""
     timing: Timing | None = None

@@ -53,7 +53,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     token: str
     incarnation: int
-    kind: Literal["frame", "chunk", "timing", "snapshot", "alive", "ended", "failed"]
+    kind: Literal["frame", "chunk", "timing", "snapshot", "sound", "alive", "ended", "failed"]
     dropped: int
     """Items that this worker has dropped so far because the queue was full."""
     start_ns: int = 0
@@ -62,7 +62,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     rate_hz: int = 0
     message: str = ""
     """Why the source failed, in one line; or why a requested snapshot was not written, empty if it was. With `alive`:
-    what it waits for, if it waits."""
+    what it waits for, if it waits. With `sound`: why recent sound was not written."""
     refused: Refused = ""
     """Whether the device refused, so that another try will not help soon."""
     steps: int = 0
@@ -71,6 +71,8 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """How many of them this machine caused because it was too slow; only with a timing."""
     drift_ppm: float | None = None
     jitter_ms: float = 0.0
+    sound_ms: int = 0
+    """Milliseconds of recent sound that were written; only with `sound`."""
 
 
 Item = Media | Timing

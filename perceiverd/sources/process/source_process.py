@@ -24,7 +24,7 @@ from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
 from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Key, Modality, SourceState, StateChange
 from perceiverd.sources.process.protocol import Header, Item, StartRequest
 from perceiverd.sources.process.restart import Reason, RunState, Supervision, Timeouts
-from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions
 from perceiverd.sources.specs import Camera, Microphone, Pipe, Source, Url, name_of, secrets_of
 
 logger = logging.getLogger("perceiverd.sources")
@@ -94,7 +94,7 @@ class SourceProcess:
         self._log_limit, self._loss_logged = LogLimit(), True
         self._data_ns: int | None = None
         self._dropped, self._steps, self._overflows = Total(), Total(), Total()
-        self._stale = self._snapshots = self._snapshots_failed = 0
+        self._stale = self._snapshots = self._snapshots_failed = self._recent_ms = 0
         self._timing: Timing | None = None
         self._waiting_for = ""
 
@@ -196,11 +196,13 @@ class SourceProcess:
                 self._last_message = header
             case "snapshot":
                 self._snapshot_done(header.message, now_ns)
+            case "sound":
+                self._recent_done(header, now_ns)
             case _:
                 self._accept(header, item, now_ns)
         return True
 
-    def request_snapshot(self, request: SnapshotRequest) -> bool:
+    def request_media(self, request: MediaRequest) -> bool:
         """Pass the request to the process; False if there is none that can take it."""
         if self.snapshots is None or self.process is None or self.process.stdin is None:
             return False
@@ -246,6 +248,7 @@ class SourceProcess:
             stale=self._stale,
             snapshots=self._snapshots,
             snapshots_failed=self._snapshots_failed,
+            recent_s=self._recent_ms / 1000,
             waiting_for=self._waiting_for,
             timing=timing and replace(timing, steps=int(self._steps), overflows=int(self._overflows)),
         )
@@ -322,6 +325,23 @@ class SourceProcess:
                 stream=self.key[0],
                 source=self.name,
                 reason=fault,
+                suppressed=suppressed,
+            )
+
+    def _recent_done(self, header: Header, now_ns: int) -> None:
+        """The process reported a stretch of recent sound."""
+        self._recent_ms += header.sound_ms
+        if not header.message:
+            return
+        self._snapshots_failed += 1
+        if (suppressed := self._log_limit.admit(now_ns)) is not None:
+            log_event(
+                logger,
+                logging.WARNING,
+                "recent-sound-failed",
+                stream=self.key[0],
+                source=self.name,
+                reason=header.message,
                 suppressed=suppressed,
             )
 

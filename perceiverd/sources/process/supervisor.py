@@ -24,11 +24,11 @@ from perceiverd.core.errors import WireError
 from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, MediaFormat
 from perceiverd.core.paths import SOCKET_PATH_BYTES
-from perceiverd.sources.process.arrivals import Arrival, Key, SourceState
+from perceiverd.sources.process.arrivals import Arrival, Key, Modality, SourceState
 from perceiverd.sources.process.protocol import SUPERVISOR_QUEUED, unpacked
 from perceiverd.sources.process.restart import Action, Reason, Timeouts
 from perceiverd.sources.process.source_process import SourceProcess
-from perceiverd.sources.snapshots.requests import SnapshotOptions, SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SoundRequest
 from perceiverd.sources.specs import Source, secrets_of
 
 logger = logging.getLogger("perceiverd.sources")
@@ -161,15 +161,12 @@ class Supervisor:
         process.kill()
         return True
 
-    def request_snapshot(self, stream: str, request: SnapshotRequest) -> bool:
+    def request_media(self, stream: str, request: MediaRequest) -> bool:
         """Have this stream's first source with video, or with audio for a sound, write it; False if none can now."""
-        able = (
-            each
-            for each in self._processes
-            if each.key[0] == stream and ("audio" if request.sound else "video") in each.modalities
-        )
+        wanted: Modality = "audio" if isinstance(request, SoundRequest) or request.sound else "video"
+        able = (each for each in self._processes if each.key[0] == stream and wanted in each.modalities)
         process = min(able, key=lambda each: each.key, default=None)
-        return process is not None and process.request_snapshot(request)
+        return process is not None and process.request_media(request)
 
     def state(self, stream: str) -> tuple[SourceState, ...]:
         """The condition of each source of a stream, by position."""

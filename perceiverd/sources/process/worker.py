@@ -24,14 +24,15 @@ import zmq
 
 from perceiverd.core import logs
 from perceiverd.core.errors import MediaError, Refused
-from perceiverd.core.media import Media, MediaFormat, Timing, Waiting
+from perceiverd.core.media import Chunk, Media, MediaFormat, Timing, Waiting
 from perceiverd.core.secrets import redacted
 from perceiverd.core.signals import die_with_parent
 from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, packed
-from perceiverd.sources.snapshots.requests import SnapshotRequest
+from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SnapshotRequest
 from perceiverd.sources.specs import Pipe, Source, Url, name_of
 
 if TYPE_CHECKING:
+    from perceiverd.sources.snapshots.recent_recorder import RecentRecorder
     from perceiverd.sources.snapshots.recorder import Recorder
 
 CONNECT_MS = 5000
@@ -105,14 +106,12 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     die_with_parent()
     request = msgspec.json.decode(_first_line(), type=StartRequest)
-    recorder, wanted = None, request.wanted
-    if request.snapshots is not None:
-        # Loads FFmpeg's encoder, which only snapshots need.
-        from perceiverd.sources.snapshots.recorder import Recorder, stills_of
+    recorders, wanted = Recorders(request.snapshots), request.wanted
+    if recorders.snapshots and request.snapshots:
+        from perceiverd.sources.snapshots.recorder import stills_of
 
-        recorder = Recorder(request.snapshots)
         wanted = replace(wanted, stills=stills_of(request.snapshots))
-    threading.Thread(target=_watch_input, args=(recorder,), daemon=True).start()
+    threading.Thread(target=_watch_input, args=(recorders,), daemon=True).start()
     with Sender(request) as sender:
         source = request.source
         try:
@@ -124,8 +123,9 @@ def main() -> int:
                 logs.to_stderr(partial(_without_secrets, source=source, request=request))
             for item in media(source, wanted):
                 sender.send(item)
-                if recorder:
-                    _record(recorder, item, sender, request)
+                recorders.record(item)
+                for header in recorders.headers(request):
+                    sender.send_header(header)
         except MediaError as error:
             message = _without_secrets(str(error), source, request)
             sender.send_last(_header(request, "failed", message=message, refused=error.refused))
@@ -137,16 +137,51 @@ def main() -> int:
         return 0
 
 
-def _record(recorder: Recorder, item: Item | Waiting | None, sender: Sender, request: StartRequest) -> None:
-    """Give the recorder the item, and report its finished snapshots."""
-    if isinstance(item, Media):
-        recorder.add(item)
-    while recorder.results:
-        sender.send_header(_header(request, "snapshot", message=recorder.results.popleft()))
+class Recorders:
+    """What writes media to disk for people: none, one or both of snapshots and recent sound."""
+
+    def __init__(self, options: SnapshotOptions | None) -> None:
+        """Loads FFmpeg's encoders only if they are needed."""
+        self.snapshots: Recorder | None = None
+        self.recent: RecentRecorder | None = None
+        if options is not None and options.on_event:
+            from perceiverd.sources.snapshots.recorder import Recorder
+
+            self.snapshots = Recorder(options)
+        if options is not None and options.recent is not None:
+            from perceiverd.sources.snapshots.recent_recorder import RecentRecorder
+
+            self.recent = RecentRecorder(options.recent)
+
+    def record(self, item: Item | Waiting | None) -> None:
+        """Hold the item, if it is one that may be written."""
+        if self.snapshots and isinstance(item, Media):
+            self.snapshots.add(item)
+        if self.recent and isinstance(item, Chunk):
+            self.recent.add(item)
+
+    def request(self, request: MediaRequest) -> None:
+        """Write this, soon."""
+        if isinstance(request, SnapshotRequest):
+            if self.snapshots:
+                self.snapshots.request(request)
+        elif self.recent:
+            self.recent.request(request)
+
+    def headers(self, request: StartRequest) -> Iterator[Header]:
+        """One header for each finished request."""
+        while self.snapshots and self.snapshots.results:
+            yield _header(request, "snapshot", message=self.snapshots.results.popleft())
+        while self.recent and self.recent.results:
+            done = self.recent.results.popleft()
+            yield msgspec.structs.replace(_header(request, "sound", message=done.fault), sound_ms=done.written_ms)
 
 
 def _header(
-    request: StartRequest, kind: Literal["snapshot", "ended", "failed"], message: str = "", refused: Refused = ""
+    request: StartRequest,
+    kind: Literal["snapshot", "sound", "ended", "failed"],
+    message: str = "",
+    refused: Refused = "",
 ) -> Header:
     return Header(request.token, request.incarnation, kind, 0, message=message, refused=refused)
 
@@ -164,8 +199,8 @@ def _first_line() -> bytes:
     return bytes(line)
 
 
-def _watch_input(recorder: Recorder | None) -> None:
-    """Pass on requests for snapshots, and exit when standard input closes.
+def _watch_input(recorders: Recorders) -> None:
+    """Pass on requests for snapshots and recent sound, and exit when standard input closes.
 
     The parent may have died before the kernel could send us its signal. Runs as a daemon thread, because the main
     thread may hang in a place that only the end of the process leaves.
@@ -174,8 +209,7 @@ def _watch_input(recorder: Recorder | None) -> None:
     while data := os.read(0, 4096):
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            if recorder:
-                recorder.request(msgspec.json.decode(line, type=SnapshotRequest))
+            recorders.request(msgspec.json.decode(line, type=MediaRequest))
     os._exit(0)
 
 
