@@ -15,6 +15,7 @@ import pytest
 
 from perceiverd.core.labels import ontology
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
+from tests.support.devices import has_gpu
 from tests.support.program import Perceiverd, Start
 
 # On a busy machine an example may take any time.
@@ -22,6 +23,9 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 # As the command line does, for the same reason: on a busy machine, threads that spin wait a hundred times longer.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Without a GPU, Triton's kernels run in its interpreter. Triton reads this when it is imported.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 # Some tests need tools for networks and file systems. Only root's PATH has their folders.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 # A shell starts background processes with SIGINT ignored, and programs under test would inherit that.
@@ -30,7 +34,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start long tests first: the others fill the time while they wait."""
+    """Start long tests first: the others fill the time while they wait. Skip tests for a GPU if there is none."""
+    if any(item.get_closest_marker("gpu") for item in items) and not has_gpu():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU, and torch finds none"))
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 

@@ -30,11 +30,11 @@ from perceiverd.core.labels import Label
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import load_network, save_model
 from perceiverd.model.convert import HubConfig, convert
+from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.encoding import audio_tokens, video_tokens
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.inference import Inference
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.model.torch_engine import device_of
 
 PUBLIC = "public"
 """The public checkpoint's sizes, with random weights: to measure the time needs no download."""

@@ -40,6 +40,7 @@ EVENTS: Mapping[str, str] = {
     "history-write-recovered": "Messages are stored again, also those that waited.",
     # model
     "engine-unusable": "ONNX Runtime is installed but cannot be loaded. PyTorch does its work.",
+    "kernel-unusable": "The GPU's fastest form of a cross-attend cannot run here. A slower one does its work.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",
     "bridge-started": "The MQTT bridge runs. Daemon and broker may come later.",

@@ -7,22 +7,18 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from perceiverd.config import Config
 from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.doctor.checks import Finding
 from perceiverd.model.card import Card, load_card
+from perceiverd.model.cuda.driver import NO_GPU, Driver
 from perceiverd.pipeline.windower import Window
 
 ROUNDS, BATCH = 3, 4
 """How often each batch is timed, and the number of windows in the larger batch."""
 NETWORK_SHARE = 0.8
 """The part of a hop that the network may use; decoding and the rest need the other part."""
-NVIDIA, DISPLAY = "0x10de", "0x03"
-"""PCI vendor, and the beginning of the PCI class of display controllers."""
-PCI_DEVICES = Path("/sys/bus/pci/devices")
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def check(settings: Config) -> Iterator[Finding]:
@@ -90,29 +86,29 @@ def _next_s(one_s: float, many_s: float) -> float:
 
 
 def _gpu(device: str) -> Finding:
-    """What torch sees, compared with what the kernel sees."""
+    """What torch sees, compared with what the driver's files show."""
     import torch
+
+    from perceiverd.model.cuda.devices import gpu_of, why_missing
+    from perceiverd.model.cuda.readers import kernel_lack
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
     if count:
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
-        unused = ", but model.device = cpu does not use it" if device == "cpu" else ""
-        return Finding("gpu", "ok", f"torch {torch.__version__} sees {names}{unused}")
-    if NVIDIA_DRIVER.exists() and not torch.version.cuda:
-        do = f"install the CUDA build of torch {torch.__version__.partition('+')[0]} into this environment"
-        return Finding("gpu", "warning", f"there is an NVIDIA GPU with its driver, but this torch is {build}", do)
-    if NVIDIA_DRIVER.exists():
-        what = f"torch ({build}) cannot use the NVIDIA driver: it is too old, or this user may not open its devices"
-        return Finding("gpu", "warning", what, "compare nvidia-smi and ls -l /dev/nvidia*")
-    if _nvidia_card():
-        return Finding("gpu", "warning", "there is an NVIDIA GPU, but its driver is not loaded", "install the driver")
-    return Finding("gpu", "ok", f"there is no NVIDIA GPU; torch {torch.__version__} ({build}) uses the CPU")
-
-
-def _nvidia_card() -> bool:
-    devices = PCI_DEVICES.iterdir() if PCI_DEVICES.is_dir() else ()
-    return any(_read(device / "vendor") == NVIDIA and _read(device / "class").startswith(DISPLAY) for device in devices)
+        names = ", ".join(str(gpu_of(torch.device("cuda", index))) for index in range(count))
+        what = f"torch {torch.__version__} sees {names}"
+        if device == "cpu":
+            return Finding("gpu", "ok", f"{what}, but model.device = cpu does not use it")
+        if lack := kernel_lack():
+            return Finding(
+                "gpu", "warning", f"{what}; its fastest form of a cross-attend cannot run: {lack[0]}", lack[1]
+            )
+        return Finding("gpu", "ok", what)
+    fault = Driver.found().fault(torch.version.cuda)
+    if fault and fault[0] == NO_GPU:
+        return Finding("gpu", "ok", f"{NO_GPU}; torch {torch.__version__} ({build}) uses the CPU")
+    what, do = fault or (why_missing(0), "compare nvidia-smi and ls -l /dev/nvidia*")
+    return Finding("gpu", "warning", f"{what}; torch {torch.__version__} ({build}) uses the CPU", do)
 
 
 def _median_s(action: Callable[[], object]) -> float:
@@ -123,10 +119,3 @@ def _seconds(action: Callable[[], object]) -> float:
     began_s = time.perf_counter()
     action()
     return time.perf_counter() - began_s
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -22,11 +22,12 @@ def mel_matrix(bands: int, rate_hz: int = MEL_RATE_HZ) -> Tensor:
     return torch.from_numpy(tables.mel_matrix(bands, rate_hz).copy())
 
 
-def log_mel(samples: Tensor, *, bands: int = 64, hop: int = 160) -> Tensor:
+def log_mel(samples: Tensor, *, bands: int = 64, hop: int = 160, matrix: Tensor | None = None) -> Tensor:
     """Log-mel spectrogram (..., samples / hop, bands) of audio (..., samples) at 16 kHz, -1..1.
 
     log(mel + 0.001) of the magnitude of a 512-point FFT over 400-sample periodic Hann windows. The audio is mirrored by
-    (400 - hop) / 2 samples at each end, so that frames are evenly spread over the window.
+    (400 - hop) / 2 samples at each end, so that frames are evenly spread over the window. `matrix`:
+    `mel_matrix(bands)`, if it is already on the device of the samples.
     """
     margin = (MEL_WINDOW - hop) // 2
     flat = samples.reshape(-1, samples.shape[-1])
@@ -34,7 +35,7 @@ def log_mel(samples: Tensor, *, bands: int = 64, hop: int = 160) -> Tensor:
     pieces = padded.unfold(-1, MEL_WINDOW, hop)  # (B, frames, 400)
     hann = torch.hann_window(MEL_WINDOW, device=samples.device, dtype=samples.dtype)
     magnitude = torch.fft.rfft(pieces * hann, MEL_FFT).abs()  # (B, frames, 257)
-    mel = magnitude @ mel_matrix(bands).to(magnitude)
+    mel = magnitude @ (mel_matrix(bands) if matrix is None else matrix).to(magnitude)
     spectrogram: Tensor = torch.log(mel + MEL_OFFSET)
     return spectrogram.reshape(*samples.shape[:-1], -1, bands)
 

@@ -50,12 +50,12 @@ class TokenGrid:
         """Channels of u within a block, zero padding included."""
         self._padding = self.width - content - sum(self.block)
         # For LN's mean and sigma: sum and squared deviation of each token's fixed channels, from sums over the axes.
-        self._fixed = basis.shape[0] - content
+        self.fixed = basis.shape[0] - content
         parts = basis[:, content:].split(self.grid, dim=1)
         total = self._outer_sum([part.sum(0) for part in parts])  # (M,)
         square = self._outer_sum([part.square().sum(0) for part in parts])  # (M,)
-        self._fixed_mean = total / max(self._fixed, 1)
-        self._fixed_deviation = square - total * self._fixed_mean
+        self.fixed_mean = total / max(self.fixed, 1)
+        self.fixed_deviation = square - total * self.fixed_mean
         self._one_hot = self._one_hot_places()
 
     def _one_hot_places(self) -> Tensor:
@@ -80,8 +80,8 @@ class TokenGrid:
     def finish(self, like: Tensor) -> None:
         """Drop `basis` and convert the per-window tables to the type of `like`. Call it after folding in float64."""
         del self.basis  # it is folded into the tables of the cross-attends
-        self._fixed_mean, self._fixed_deviation, self._one_hot = (
-            x.to(like.dtype) for x in (self._fixed_mean, self._fixed_deviation, self._one_hot)
+        self.fixed_mean, self.fixed_deviation, self._one_hot = (
+            x.to(like.dtype) for x in (self.fixed_mean, self.fixed_deviation, self._one_hot)
         )
 
     def normalised_tokens(self, content: Tensor, eps: float) -> Tensor:
@@ -98,11 +98,11 @@ class TokenGrid:
 
         The squared deviations of both groups of channels are pooled as in Chan, Golub and LeVeque 1983.
         """
-        k, fixed = self.content, self._fixed
+        k, fixed = self.content, self.fixed
         total = content.sum(-1)
         mean = total / k
-        deviation = content.square().sum(-1) - total * mean + self._fixed_deviation
-        deviation += (mean - self._fixed_mean).square() * (k * fixed / (k + fixed))
+        deviation = content.square().sum(-1) - total * mean + self.fixed_deviation
+        deviation += (mean - self.fixed_mean).square() * (k * fixed / (k + fixed))
         return (deviation.clamp(min=0) / (k + fixed) + eps).rsqrt()
 
     def block_queries(self, queries: Tensor) -> Tensor:
@@ -201,7 +201,7 @@ class FactorisedCrossAttend:
         """`constants` (n, C): tokens that every window has. `latents` (N, D): give them if they are always the same."""
         self._cross, self._grids = cross, grids
         self._heads = cross.attention.heads
-        key, value, bias = _folded_projections(cross)
+        key, value, bias = folded_projections(cross)
         dtype = cross.attention.key.weight.dtype
         tokens = F.layer_norm(constants.double(), constants.shape[-1:], eps=cross.input_norm.eps)  # (n, C)
         self._values = {name: (grid.basis.mT @ value).to(dtype) for name, grid in grids.items()}  # (H, U, s)
@@ -212,7 +212,7 @@ class FactorisedCrossAttend:
             self._keys = {name: (key @ grid.basis).to(dtype) for name, grid in grids.items()}  # (H, s, U)
             self._constant_keys = (key @ tokens.mT).to(dtype)  # (H, s, n)
         else:
-            q = _projected_queries(cross, latents[None].double())
+            q = projected_queries(cross, latents[None].double())
             rows = {name: (q @ (key @ grid.basis)).flatten(1, 2).to(dtype) for name, grid in grids.items()}
             scores = (q @ (key @ tokens.mT)).flatten(1, 2).to(dtype)
             self._fixed_queries = self._cut_to_blocks(rows), scores
@@ -258,7 +258,7 @@ class FactorisedCrossAttend:
             out.index_add_(0, windows, values)
 
     def _project(self, latents: Tensor) -> Queries:
-        q = _projected_queries(self._cross, latents)  # (B, H, N, W / H)
+        q = projected_queries(self._cross, latents)  # (B, H, N, W / H)
         rows = {name: (q @ key).flatten(1, 2) for name, key in self._keys.items()}  # (B, R, U)
         return self._cut_to_blocks(rows), (q @ self._constant_keys).flatten(1, 2)
 
@@ -277,9 +277,9 @@ class FixedQueryCrossAttend:
 
     def __init__(self, cross: CrossAttend, queries: Tensor) -> None:
         self._cross, self._queries = cross, queries
-        key, value, bias = _folded_projections(cross)
+        key, value, bias = folded_projections(cross)
         dtype = queries.dtype
-        self._keyed_queries = (_projected_queries(cross, queries[None].double()) @ key).to(dtype)  # (1, H, N, C)
+        self._keyed_queries = (projected_queries(cross, queries[None].double()) @ key).to(dtype)  # (1, H, N, C)
         self._value, self._bias = value.to(dtype), bias.to(dtype)
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ class FixedQueryCrossAttend:
         return self._cross.finish(self._queries.expand(len(inputs), -1, -1), out)
 
 
-def _projected_queries(cross: CrossAttend, queries: Tensor) -> Tensor:
+def projected_queries(cross: CrossAttend, queries: Tensor) -> Tensor:
     """(B, H, N, W / H) from queries (B, N, D), computed in the type of `queries`."""
     norm, linear = cross.query_norm, cross.attention.query
     dtype = queries.dtype
@@ -302,7 +302,7 @@ def _projected_queries(cross: CrossAttend, queries: Tensor) -> Tensor:
     return q.unflatten(-1, (cross.attention.heads, -1)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-def _folded_projections(cross: CrossAttend) -> tuple[Tensor, Tensor, Tensor]:
+def folded_projections(cross: CrossAttend) -> tuple[Tensor, Tensor, Tensor]:
     """Keys (H, W / H, C), values (H, C, s) and the values' bias of a cross-attend, for tokens (x - mean) / sigma.
 
     They include the normalisation's weights, the subtraction of its mean and 1 / sqrt(W / H). With one head they also

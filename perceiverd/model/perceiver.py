@@ -101,9 +101,17 @@ class Stem(nn.Module):
 
     def convolve(self, values: Tensor) -> Tensor:
         """Content (B, M, channels) before normalisation, of tokens (B, M, values)."""
+        return self.features(self.as_images(values))
+
+    def as_images(self, values: Tensor) -> Tensor:
+        """(B * T, colours, Y, X) of tokens (B, M, values), channels last in memory."""
         x = values.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.images, self.rows, self.columns))
         x = x.transpose(3, 4).flatten(0, 1).flatten(3, 4).flatten(1, 2)  # (B * T, Y, X, colours)
-        x = x.permute(0, 3, 1, 2)  # (B * T, colours, Y, X), channels last in memory
+        images: Tensor = x.permute(0, 3, 1, 2)
+        return images
+
+    def features(self, x: Tensor) -> Tensor:
+        """Content (B, M, channels) before normalisation, of images (B * T, colours, Y, X)."""
         if self.border is not None:
             x = x - self.border
         for layer in self.layers:

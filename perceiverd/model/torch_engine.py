@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perceiverd.core.errors import ConfigError
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
+from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.encoding import audio_tokens, video_tokens
-from perceiverd.model.engine import DEVICE_PATTERN, Feature, Form
+from perceiverd.model.engine import Feature, Form
 from perceiverd.model.inference import Inference
 
 
@@ -55,22 +55,3 @@ class TorchEngine:
             contents["video"] = video_tokens(frames, self._geometry.video)
         found: NDArray[np.float32] = self._network(contents).float().cpu().numpy()
         return found
-
-
-def device_of(name: str, index: int | None = None) -> torch.device:
-    """The device of this name; `auto` is a GPU if torch finds one. `index` is the GPU of `auto` and `cuda`.
-
-    Raises ConfigError if the name is unknown, or if the device is missing.
-    """
-    if not DEVICE_PATTERN.fullmatch(name):
-        raise ConfigError(f"device {name!r} is not auto, cpu, cuda or cuda:N")
-    count = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not count):
-        return torch.device("cpu")
-    device = torch.device("cuda" if name == "auto" else name)
-    if ":" not in name and index is not None:
-        device = torch.device("cuda", index)
-    if (device.index or 0) >= count:
-        found = f"only {count} CUDA devices" if count else "no CUDA"
-        raise ConfigError(f"device {name}: torch finds {found} here; use cpu or auto")
-    return device

@@ -134,7 +134,7 @@ def test_the_byte_array_is_never_built() -> None:
     assert 0 < largest.numel < tokens * network.bytes.width / 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_logits_of_the_cpu() -> None:
     """In both forms, with a modality missing, CUDA gives the logits of the CPU in float32."""
     network = make(WIDE).float()

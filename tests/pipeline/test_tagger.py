@@ -12,9 +12,9 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import Label
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import save_model
+from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.geometry import Audio, Geometry, StemGeometry, Trunk, Video
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.model.torch_engine import device_of
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
 

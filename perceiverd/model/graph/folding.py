@@ -13,7 +13,7 @@ from perceiverd.model.graph.layers import EPSILON, layer_norm, linear, split_hea
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """Projections of a cross-attend for tokens (x - mean) / sigma, in float64; see `factorised._folded_projections`."""
+    """Projections of a cross-attend for tokens (x - mean) / sigma, in float64; see `factorised.folded_projections`."""
 
     key: Value
     """(H, W / H, C)."""

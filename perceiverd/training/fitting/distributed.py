@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from perceiverd.core.errors import ConfigError
-from perceiverd.model.torch_engine import device_of
+from perceiverd.model.cuda.devices import device_of
 
 
 def is_leader() -> bool:

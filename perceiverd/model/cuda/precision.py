@@ -1,0 +1,53 @@
+"""In which type a GPU multiplies, and layers that multiply in it. Sums, softmax, LN and residuals stay in float32."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+HALF_TYPES: dict[Precision, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+BFLOAT16_SINCE, FLOAT16_SINCE = (8, 0), (7, 0)
+"""Compute capabilities whose tensor cores multiply these types: Ampere and Volta. Older cards can compute with float16,
+but many of them at a sixty-fourth of the speed of float32."""
+
+
+def precision_of(capability: tuple[int, int]) -> Precision:
+    """What `auto` is on a card of this compute capability."""
+    if capability >= BFLOAT16_SINCE:
+        return "bfloat16"
+    return "float16" if capability >= FLOAT16_SINCE else "float32"
+
+
+class HalfLinear(nn.Linear):
+    """A linear layer whose weights and products are in half precision, whatever its input is."""
+
+    @classmethod
+    def of(cls, layer: nn.Linear, half: torch.dtype) -> HalfLinear:
+        made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta", dtype=half)
+        made.weight = nn.Parameter(layer.weight.detach().to(half), requires_grad=False)
+        if layer.bias is not None:
+            made.bias = nn.Parameter(layer.bias.detach().to(half), requires_grad=False)
+        return made
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in torch
+        return F.linear(input.to(self.weight.dtype), self.weight, self.bias)
+
+
+def halve(module: nn.Module, half: torch.dtype | None) -> None:
+    """Replace the linear layers within a module. None: leave them as they are."""
+    if half is None:
+        return
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, HalfLinear.of(child, half))
+        else:
+            halve(child, half)
