@@ -66,10 +66,13 @@ class Feeder(threading.Thread):
         white = bytes([235]) * (WIDTH * HEIGHT) + bytes([128]) * (WIDTH * HEIGHT // 2)
         frame = piece = 0
         while not self._over:
-            now = self._pictures.get_current_running_time()
-            if now == Gst.CLOCK_TIME_NONE:
+            # Until the pipeline plays, it has no clock, or the base time 0. Then get_current_running_time() is the time
+            # since the machine started, we would push frames of that time, and have none for now.
+            clock, base = self._pictures.get_clock(), self._pictures.get_base_time()
+            if clock is None or not base:
                 time.sleep(0.005)
                 continue
+            now = clock.get_time() - base
             while (at := frame * Gst.SECOND // FPS) <= now:
                 if now - at < LATEST_NS:
                     flashes = at % Gst.SECOND < SHOWN_S * Gst.SECOND
@@ -85,8 +88,8 @@ class Feeder(threading.Thread):
     def _push(self, appsrc: Any, data: bytes, at: int, lasts: int) -> None:
         buffer = Gst.Buffer.new_wrapped(data)
         buffer.pts, buffer.duration = at, lasts
-        if appsrc.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
-            self._over = True
+        # It refuses buffers (FLUSHING) while the pipeline changes its state. Only "unprepared" ends this thread.
+        appsrc.emit("push-buffer", buffer)
 
 
 def _bars(frame: int) -> bytes:
