@@ -38,6 +38,8 @@ def options(command: Any) -> set[str]:
 def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:  # a group that is a command, too
+                yield path + name, command
             yield from _leaves(command, f"{path}{name} ")
         else:
             yield path + name, command

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from perceiverd import __version__
-from perceiverd.cli import eval_command, groups, history_commands, tag_command
+from perceiverd.cli import eval_command, groups, history_commands, tag_command, web_commands
 from perceiverd.cli.console import (
     CONFIG_HELP,
     DEVICE,
@@ -43,6 +43,7 @@ app.add_typer(groups.bridges, name="bridge")
 app.add_typer(groups.configs, name="config")
 app.add_typer(groups.keys, name="keys")
 app.add_typer(history_commands.history, name="history")
+app.add_typer(web_commands.web, name="web")
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def run(
 
     try:
         chosen = settings.load(config) if config else settings.HistoryConfig()
-        daemons = settings.daemons_of(chosen, endpoint or (), server_key, secret_key)
+        daemons = settings.daemons_of(chosen.daemons, endpoint or (), server_key, secret_key)
         status = service.run(settings.directory_of(chosen, directory), chosen.store, daemons, chosen.metrics)
     except ConfigError as error:
         report(error)

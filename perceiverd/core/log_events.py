@@ -79,6 +79,12 @@ EVENTS: Mapping[str, str] = {
     "stale-socket-removed": "The socket file of a daemon that no longer runs was removed.",
     "subscribers-cut": "All subscribers were disconnected. Those that are admitted reconnect by themselves.",
     "subscriptions-exceeded": "There were more subscriptions than any honest use needs. All are disconnected.",
+    # web
+    "login-failed": "Somebody has given a wrong password for the page.",
+    "request-failed": "A request for the page has failed. The program continues.",
+    "web-started": "The page is served. Daemons may start later.",
+    "web-stopping": "The page is no longer served.",
+    "web-unencrypted": "Other machines can reach the page without a proxy that encrypts; passwords cross the network.",
     # training
     "ambient-progress": "The count of false alarms has scored this many hours without events.",
     "calibration-fitted": "The width of the calibration's prior was chosen; `losses` has the log loss of each width.",

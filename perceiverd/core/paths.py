@@ -16,6 +16,8 @@ SERVICE_CONFIG = Path("/etc/perceiverd/perceiverd.toml")
 """Configuration that the systemd unit runs."""
 SERVICE_HISTORY = Path("/var/lib/perceiverd-history/history.sqlite3")
 """Database that the unit perceiverd-history writes."""
+SERVICE_SNAPSHOTS = Path("/var/lib/perceiverd/snapshots")
+"""Folder in which the service keeps snapshots unless its configuration names another."""
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket: `sun_path` in sys/un.h has 108 bytes, and the last one is 0."""
 

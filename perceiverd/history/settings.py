@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -68,6 +68,9 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+Daemon = TypeVar("Daemon", bound=DaemonConfig)
+
+
 class HistoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. Relative paths start at the file's folder. An unknown option is an error."""
 
@@ -83,14 +86,7 @@ def load(path: Path) -> HistoryConfig:
     daemons = table.pop("daemons", {})
     try:
         config = convert(table, HistoryConfig, "$")
-        if not isinstance(daemons, dict):
-            raise ConfigError("$.daemons: expected tables [daemons.NAME]")
-        parsed = {}
-        for name, daemon in daemons.items():
-            check_name(name, "$.daemons")
-            if not isinstance(daemon, dict):
-                raise ConfigError(f"$.daemons.{name}: write a table [daemons.NAME] for each daemon")
-            parsed[name] = _rooted(convert(daemon, DaemonConfig, f"$.daemons.{name}"), path.resolve().parent)
+        parsed = read_daemons(daemons, DaemonConfig, path.resolve().parent)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     store = config.store
@@ -99,15 +95,28 @@ def load(path: Path) -> HistoryConfig:
     return msgspec.structs.replace(config, store=store, daemons=parsed)
 
 
+def read_daemons(daemons: Any, kind: type[Daemon], root: Path) -> dict[str, Daemon]:
+    """The daemons in the table `daemons` of a file in the folder `root`, by name. Raises ConfigError."""
+    if not isinstance(daemons, dict):
+        raise ConfigError("$.daemons: expected tables [daemons.NAME]")
+    parsed = {}
+    for name, daemon in daemons.items():
+        check_name(name, "$.daemons")
+        if not isinstance(daemon, dict):
+            raise ConfigError(f"$.daemons.{name}: write a table [daemons.NAME] for each daemon")
+        parsed[name] = _rooted(convert(daemon, kind, f"$.daemons.{name}"), root)
+    return parsed
+
+
 def daemons_of(
-    config: HistoryConfig, endpoints: Sequence[str], server_key: Path | None, secret_key: Path | None
+    configured: Mapping[str, DaemonConfig], endpoints: Sequence[str], server_key: Path | None, secret_key: Path | None
 ) -> dict[str, DaemonConfig]:
     """The daemons by name: those of the options, or those of the file, or the one on this machine.
 
     An endpoint may have a name in front, `barn=tcp://barn:5555`. Raises ConfigError.
     """
     if not endpoints:
-        return dict(config.daemons) or {LOCAL: DaemonConfig(SERVICE_ENDPOINT)}
+        return dict(configured) or {LOCAL: DaemonConfig(SERVICE_ENDPOINT)}
     keys = [None if key is None else str(key) for key in (server_key, secret_key)]
     found: dict[str, DaemonConfig] = {}
     for each in endpoints:
@@ -151,7 +160,7 @@ def _name_of(address: str) -> str:
     return LOCAL if host in ("127.0.0.1", "localhost", "::1") else re.sub(r"[^A-Za-z0-9_.-]", "_", host)
 
 
-def _rooted(daemon: DaemonConfig, root: Path) -> DaemonConfig:
+def _rooted(daemon: Daemon, root: Path) -> Daemon:
     """The same with absolute paths."""
     scheme, _, address = daemon.endpoint.partition("://")
     endpoint = daemon.endpoint

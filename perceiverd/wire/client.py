@@ -202,7 +202,9 @@ class Subscription:
         descriptor = self._socket.fileno()
         loop.add_reader(descriptor, signalled.set)
         try:
-            await asyncio.wait_for(signalled.wait(), timeout_s)
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the signal.
+            async with asyncio.timeout(timeout_s):
+                await signalled.wait()
         except TimeoutError:
             pass
         finally:

@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parents[2] / "configs" / "history.toml"
 def test_the_example_equals_the_defaults() -> None:
     """configs/history.toml sets each option to its default."""
     assert load(EXAMPLE) == HistoryConfig()
-    assert daemons_of(load(EXAMPLE), (), None, None) == {LOCAL: DaemonConfig("ipc:///run/perceiverd/labels")}
+    assert daemons_of(load(EXAMPLE).daemons, (), None, None) == {LOCAL: DaemonConfig("ipc:///run/perceiverd/labels")}
 
 
 def test_the_example_shows_every_option(tmp_path: Path) -> None:
@@ -40,4 +40,4 @@ def test_the_example_shows_every_option(tmp_path: Path) -> None:
 )
 def test_an_endpoint_has_a_name(endpoint: str, name: str) -> None:
     """The given one, `local` for this machine, or the host."""
-    assert list(daemons_of(HistoryConfig(), [endpoint], None, None)) == [name]
+    assert list(daemons_of({}, [endpoint], None, None)) == [name]

@@ -1,0 +1,111 @@
+"""Pictures, clips and sounds of events: which file belongs to an event, and opening it.
+
+A browser names an event and a kind, never a path. The path comes from the daemon's message. It is opened only below the
+daemon's media folder, step by step, and no step may be a symbolic link.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from perceiverd.history import StoredEvent
+from perceiverd.web.answers import Media
+from perceiverd.web.settings import WatchedDaemon
+
+TYPES = {".jpg": "image/jpeg", ".mkv": "video/x-matroska", ".flac": "audio/flac"}
+"""The content types of the files that the daemon writes."""
+SOUND = ".flac"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFolder:
+    """The folder of one daemon's snapshots."""
+
+    here: str
+    """Its path on this machine."""
+    there: PurePosixPath
+    """Its path on the daemon's machine, as messages name it."""
+
+    def open(self, path: str) -> int | None:
+        """A descriptor for reading the regular file that the daemon calls by this path; None if there is none."""
+        try:
+            parts = PurePosixPath(path).relative_to(self.there).parts
+        except ValueError:
+            return None
+        if not parts or ".." in parts or "\0" in path:
+            return None
+        try:
+            return _open_below(self.here, parts)
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFolders:
+    """The folders by the name of the daemon."""
+
+    folders: Mapping[str, MediaFolder]
+
+    @classmethod
+    def of(cls, daemons: Mapping[str, WatchedDaemon]) -> MediaFolders:
+        """Those that are configured."""
+        return cls(
+            {
+                name: MediaFolder(each.media, PurePosixPath(each.media_on_daemon or each.media))
+                for name, each in daemons.items()
+                if each.media
+            }
+        )
+
+    def paths(self, event: StoredEvent) -> dict[Media, str]:
+        """The path, as the daemon names it, of each kind of media that the event may have."""
+        snapshot, clip = event.details.snapshot, event.details.clip
+        # A stream without video has a picture of the spectrogram, and a clip that is a sound.
+        has_video = not (clip or "").endswith(SOUND)
+        found: dict[Media, str] = {}
+        if snapshot is not None:
+            found["picture" if has_video else "spectrogram"] = snapshot
+        if clip is not None:
+            found["clip" if has_video else "sound"] = clip
+        return found
+
+    def kinds(self, event: StoredEvent) -> set[Media]:
+        """The kinds of media whose files exist."""
+        folder = self.folders.get(event.machine)
+        if folder is None:
+            return set()
+        found: set[Media] = set()
+        for kind, path in self.paths(event).items():
+            if (descriptor := folder.open(path)) is not None:
+                os.close(descriptor)
+                found.add(kind)
+        return found
+
+    def open(self, event: StoredEvent, kind: Media) -> tuple[int, str] | None:
+        """A descriptor and the content type of one kind of media of this event; None if there is none."""
+        folder, path = self.folders.get(event.machine), self.paths(event).get(kind)
+        if folder is None or path is None or (content := TYPES.get(PurePosixPath(path).suffix)) is None:
+            return None
+        descriptor = folder.open(path)
+        return None if descriptor is None else (descriptor, content)
+
+
+def _open_below(folder: str, parts: tuple[str, ...]) -> int:
+    """The file at these steps below the folder. Raises OSError, also for symbolic links and for what is no file."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # the operator's own folder may be a link
+    try:
+        for step in parts[:-1]:
+            before, at = at, os.open(step, flags | os.O_DIRECTORY, dir_fd=at)
+            os.close(before)
+        descriptor = os.open(parts[-1], flags | os.O_NONBLOCK, dir_fd=at)  # a pipe must not block
+    finally:
+        os.close(at)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(parts[-1])
+    return descriptor
