@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from perceiverd.corrections import Verdict
 from perceiverd.history.rows import SpanRow
 
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 Media = Literal["picture", "clip", "sound", "spectrogram"]
-Verdict = Literal["right", "wrong", "missed", "example"]
 
 
 class FaultAnswer(msgspec.Struct, frozen=True):

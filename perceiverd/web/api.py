@@ -16,18 +16,22 @@ from starlette.responses import Response, StreamingResponse
 
 from perceiverd import __version__
 from perceiverd.core.logs import log_event
-from perceiverd.history import HistoryReader, Statistics
+from perceiverd.corrections import Verdict
+from perceiverd.history import HistoryReader, Statistics, StoredEvent
 from perceiverd.web import reports
 from perceiverd.web.answers import (
     AboutAnswer,
+    CorrectionsAnswer,
     DayAnswer,
     EventPageAnswer,
     EventsAnswer,
     FoundLabelsAnswer,
     HeatAnswer,
     SessionAnswer,
+    StoredCorrectionAnswer,
     StreamsAnswer,
 )
+from perceiverd.web.correcting import Correcting, WantedCorrection, wanted_of_event, wanted_of_time
 from perceiverd.web.feed import frame, frames
 from perceiverd.web.files import file_response
 from perceiverd.web.live_events import LiveEvents
@@ -36,6 +40,7 @@ from perceiverd.web.operations import ApiFault, ApiRequest, Operation
 from perceiverd.web.passwords import PasswordHash
 from perceiverd.web.pool import ReaderPool
 from perceiverd.web.questions import (
+    CorrectionBody,
     DayQuestion,
     EventsQuestion,
     HeatQuestion,
@@ -48,6 +53,7 @@ from perceiverd.web.rates import LoginLimit
 from perceiverd.web.sessions import TOKEN_LETTERS, Sessions, cookie, new_token
 from perceiverd.web.watching import Watcher
 
+NO_EVENT = "there is no event with this number; it may have been removed because it was old"
 logger = logging.getLogger("perceiverd.web")
 
 Answer = TypeVar("Answer")
@@ -66,7 +72,7 @@ class Api:
     sessions: Sessions
     password: PasswordHash | None
     prefix: str
-    judge: reports.Judge
+    correcting: Correcting | None
     live_events: LiveEvents
     logins: LoginLimit = field(default_factory=LoginLimit)
     wrong_passwords: int = 0
@@ -124,6 +130,23 @@ class Api:
                 answer=Statistics,
                 faults=(400, 401, 503),
             ),
+            Operation(
+                *("GET", "corrections", "All corrections, the newest first", self.corrections),
+                answer=CorrectionsAnswer,
+                faults=(401, 404, 503),
+            ),
+            Operation(
+                *("POST", "corrections", "Say that an event is right or wrong, or mark a time", self.correct),
+                body=CorrectionBody,
+                answer=StoredCorrectionAnswer,
+                status=201,
+                faults=(400, 401, 403, 404, 503),
+            ),
+            Operation(
+                *("DELETE", "corrections/{correction}", "Remove a correction and its sound", self.withdraw),
+                status=204,
+                faults=(401, 403, 404, 503),
+            ),
         )
 
     async def session(self, request: ApiRequest) -> object:
@@ -164,8 +187,8 @@ class Api:
             now=datetime.now(UTC),
             history=await asyncio.to_thread(self.pool.path.is_file),
             media=bool(self.media.folders),
-            corrections=False,
-            teach=False,
+            corrections=self.correcting is not None,
+            teach=self.correcting is not None and self.correcting.teaches,
             machines=tuple(self.watcher.machines[name].answer() for name in sorted(self.watcher.machines)),
         )
 
@@ -208,7 +231,7 @@ class Api:
         number = request.path["event"]
         found = await self._ask(lambda reader: reports.event_page(reader, number, self.media, self.judge))
         if found is None:
-            raise ApiFault(404, "there is no event with this number; it may have been removed because it was old")
+            raise ApiFault(404, NO_EVENT)
         return found
 
     async def file(self, request: ApiRequest) -> object:
@@ -231,6 +254,37 @@ class Api:
 
     async def statistics(self, request: ApiRequest) -> object:
         return await self._ask(lambda reader: reports.statistics(reader, request.question))
+
+    async def corrections(self, request: ApiRequest) -> object:
+        return await asyncio.to_thread(self._correcting().every)
+
+    async def correct(self, request: ApiRequest) -> object:
+        correcting, body = self._correcting(), request.body
+        wanted: WantedCorrection | None
+        if body.event is not None:
+            wanted = await self._ask(lambda reader: wanted_of_event(reader, body, self.media))
+        else:
+            known = await self._ask(lambda reader: reader.labels()) if self.pool.path.is_file() else ()
+            wanted = wanted_of_time(body, known, datetime.now(UTC))
+            if not self.watcher.has_stream(wanted.machine, wanted.stream):
+                raise ApiFault(404, "there is no such stream; api/1/streams lists them")
+        if wanted is None:
+            raise ApiFault(404, NO_EVENT)
+        return await asyncio.to_thread(correcting.add, wanted)
+
+    async def withdraw(self, request: ApiRequest) -> object:
+        if not await asyncio.to_thread(self._correcting().corrections.remove, request.path["correction"]):
+            raise ApiFault(404, "there is no correction with this id")
+        return None
+
+    def judge(self, event: StoredEvent) -> Verdict | None:
+        """What the last correction says of an event."""
+        return None if self.correcting is None else self.correcting.verdict(event)
+
+    def _correcting(self) -> Correcting:
+        if self.correcting is None:
+            raise ApiFault(404, "this page takes no corrections; set corrections.directory in its configuration")
+        return self.correcting
 
     async def _ask(self, question: Callable[[HistoryReader], Answer]) -> Answer:
         return await self.pool.ask(question)

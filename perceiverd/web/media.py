@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from perceiverd.history import StoredEvent
 from perceiverd.web.answers import Media
@@ -84,6 +84,14 @@ class MediaFolders:
                 os.close(descriptor)
                 found.add(kind)
         return found
+
+    def clip_path(self, event: StoredEvent) -> Path | None:
+        """The path on this machine of the event's clip or sound; None if there is none."""
+        folder, path = self.folders.get(event.machine), event.details.clip
+        if folder is None or path is None or (descriptor := folder.open(path)) is None:
+            return None
+        os.close(descriptor)
+        return Path(folder.here) / PurePosixPath(path).relative_to(folder.there)
 
     def open(self, event: StoredEvent, kind: Media) -> tuple[int, str] | None:
         """A descriptor and the content type of one kind of media of this event; None if there is none."""

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from perceiverd.core.errors import HistoryError
+from perceiverd.core.errors import CorrectionError, HistoryError
 from perceiverd.core.logs import LogLimit, log_event
 from perceiverd.web.answers import FaultAnswer
 from perceiverd.web.pool import BusyError
@@ -76,7 +76,7 @@ class Operation:
                 return fault_response(400, str(error))
             except BusyError as error:
                 return fault_response(503, str(error), {"Retry-After": "5"})
-            except HistoryError as error:
+            except (HistoryError, CorrectionError) as error:
                 return fault_response(503, str(error))
             except Exception as error:
                 # A fault in one handler. The next request may succeed.

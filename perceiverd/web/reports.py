@@ -10,6 +10,7 @@ import msgspec
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.labels import Label, ontology
+from perceiverd.corrections import Verdict
 from perceiverd.history import Cursor, EventFilter, HistoryReader, Statistics, StoredEvent, find_labels
 from perceiverd.history.rows import EventState, to_ms
 from perceiverd.web.answers import (
@@ -24,7 +25,6 @@ from perceiverd.web.answers import (
     HeatRowAnswer,
     TimeLineAnswer,
     TraceAnswer,
-    Verdict,
 )
 from perceiverd.web.media import MediaFolders
 from perceiverd.web.questions import (

@@ -27,6 +27,7 @@ from perceiverd.history.opening import FILE
 from perceiverd.web.api import Api
 from perceiverd.web.application import application
 from perceiverd.web.connections import KEEP_ALIVE_S, MOST_HEAD_BYTES, BoundedProtocol
+from perceiverd.web.correcting import Correcting
 from perceiverd.web.feed import Feed
 from perceiverd.web.guard import GuardRules, RefusedRequests
 from perceiverd.web.live_events import LiveEvents
@@ -35,7 +36,7 @@ from perceiverd.web.metrics import STUCK_S, pages
 from perceiverd.web.passwords import PasswordHash
 from perceiverd.web.pool import ReaderPool
 from perceiverd.web.sessions import Sessions
-from perceiverd.web.settings import ServerConfig, WebConfig, check_safe
+from perceiverd.web.settings import ServerConfig, WebConfig, check_safe, corrections_of
 from perceiverd.web.watching import Watcher
 
 logger = logging.getLogger("perceiverd.web")
@@ -153,7 +154,10 @@ def _api(config: WebConfig) -> Api:
     pool = ReaderPool(Path(config.history.directory) / FILE)
     media = MediaFolders.of(config.daemons)
     watcher = Watcher(config.daemons, feed)
-    live_events = LiveEvents(feed, pool, media, _no_verdict)
+    folder = corrections_of(config)
+    correcting = None if folder is None else Correcting.of(folder, config.daemons)
+    judge = (lambda event: None) if correcting is None else correcting.verdict
+    live_events = LiveEvents(feed, pool, media, judge)
     watcher.on_event = live_events.receive
     file = config.server.password_file
     return Api(
@@ -163,13 +167,9 @@ def _api(config: WebConfig) -> Api:
         sessions=Sessions(config.server.session_days * DAY_S),
         password=None if file is None else PasswordHash.read(Path(file)),
         prefix=config.server.prefix,
-        judge=_no_verdict,
+        correcting=correcting,
         live_events=live_events,
     )
-
-
-def _no_verdict(event: object) -> None:
-    """There are no corrections."""
 
 
 async def _serve(server: PageServer, api: Api, listening: socket.socket) -> None:

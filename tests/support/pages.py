@@ -107,6 +107,27 @@ class PageProcess:
         return Browser(self.port, prefix, _named(headers))
 
 
+class Follower:
+    """A browser that follows live."""
+
+    def __init__(self, port: int, path: str = "/api/1/live", **headers: str) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+        self.connection.request("GET", path, headers=headers)
+        self.response = self.connection.getresponse()
+
+    def next(self, kind: str) -> Any:
+        """The data of the next event of this kind."""
+        while True:
+            line = self.response.readline()
+            assert line, "the stream has ended"
+            if line == f"event: {kind}\n".encode():
+                return json.loads(self.response.readline().removeprefix(b"data: "))
+
+    def close(self) -> None:
+        self.response.close()
+        self.connection.close()
+
+
 @contextmanager
 def served(folder: Path, *options: str, meanwhile: Callable[[], object] = lambda: None) -> Iterator[PageProcess]:
     """`perceiverd web` at a free port, as a process; `meanwhile` is called while it starts."""

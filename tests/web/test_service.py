@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,60 +14,14 @@ from typer.testing import CliRunner
 
 from perceiverd.cli.app import app
 from tests.support import messages
-from tests.support.history import Store, event, scores, status
-from tests.support.pages import DEADLINE_S, PageProcess, served, until
+from tests.support.pages import DEADLINE_S, Follower, PageProcess, served, until
 from tests.support.running_daemon import RunningDaemon
-
-
-@pytest.fixture(scope="module")
-def daemon() -> Iterator[RunningDaemon]:
-    with RunningDaemon(("door", "yard")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def page(daemon: RunningDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
-    """A page of the machine `house`, with a history of three events."""
-    folder = tmp_path_factory.mktemp("page")
-    store = Store(folder)
-    store.begin()
-    store.receive(1, status(1, "up"))
-    for number, name in enumerate(("Dog", "Cat", "Speech")):
-        start_s = 100.0 * number
-        store.receive(start_s, scores(start_s, (name, 0.7)), event("begin", name, start_s, start_s + 2))
-        store.receive(start_s + 5, event("end", name, start_s, start_s + 4, peak=0.8))
-    store.end(400)
-    store.writer.connection.close()
-    with served(folder, "--endpoint", f"house={daemon.endpoint}", "--history", str(folder)) as made:
-        until(lambda: len(made.browser().get("/api/1/streams").json["streams"]) == 2)
-        yield made
-
-
-class Follower:
-    """A browser that follows live."""
-
-    def __init__(self, port: int, path: str = "/api/1/live", **headers: str) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
-        self.connection.request("GET", path, headers=headers)
-        self.response = self.connection.getresponse()
-
-    def next(self, kind: str) -> Any:
-        """The data of the next event of this kind."""
-        while True:
-            line = self.response.readline()
-            assert line, "the stream has ended"
-            if line == f"event: {kind}\n".encode():
-                return json.loads(self.response.readline().removeprefix(b"data: "))
-
-    def close(self) -> None:
-        self.response.close()
-        self.connection.close()
 
 
 def test_what_the_server_is(page: PageProcess) -> None:
     """`about` has the machines and what the page can do; `streams` the state of each stream."""
     about = page.browser().get("/api/1/about").json
-    assert (about["history"], about["media"]) == (True, False)
+    assert (about["history"], about["media"], about["corrections"]) == (True, True, True)
     (machine,) = about["machines"]
     assert (machine["name"], machine["silent"], machine["model"]) == ("house", False, "tiny")
     streams = page.browser().get("/api/1/streams").json["streams"]
