@@ -39,6 +39,9 @@ EVENTS: Mapping[str, str] = {
     "history-write-failed": "Nothing can be stored now. Messages wait for the next try; `lost` counts dropped ones.",
     "history-write-recovered": "Messages are stored again, also those that waited.",
     # model
+    "device-lost": "The GPU failed so that this process cannot use it any more. The CPU does its work until a restart.",
+    "device-memory-short": "A batch did not fit into the GPU's memory. Smaller ones are used, or the CPU.",
+    "device-recovered": "The GPU computes whole batches again.",
     "engine-unusable": "ONNX Runtime is installed but cannot be loaded. PyTorch does its work.",
     "kernel-unusable": "The GPU's fastest form of a cross-attend cannot run here. A slower one does its work.",
     # mqtt

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 DEVICE_PATTERN = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 EngineName = Literal["auto", "torch", "onnxruntime"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+"""The type of products on a GPU; `auto` is the fastest type that its tensor cores have."""
 Form = Literal["plain", "factorised"]
 """How cross-attends read the tokens; see `factorised`."""
 
@@ -23,8 +26,11 @@ class Engine(Protocol):
 
     name: str
     """`torch` or `onnxruntime`."""
-    device: str
-    """`cpu`, `cuda` or `cuda:N`."""
+
+    @property
+    def device(self) -> str:
+        """`cpu`, `cuda` or `cuda:N`."""
+
     form: Form
     has_features: bool
     """Whether `logits` takes the result of `features`, not frames."""
@@ -40,3 +46,60 @@ class Engine(Protocol):
         `audio`: samples (B, S), -1..1. `video`: of each window the features of its frames; the frames themselves
         (H, W, 3) if the engine has no features.
         """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowMedia:
+    """What the network reads of one window; at least one of them."""
+
+    audio: NDArray[np.float32] | None
+    """(S,), -1..1."""
+    frames: Sequence[NDArray[np.uint8]] | None
+    """(H, W, 3) each."""
+
+
+class PendingLogits(Protocol):
+    """A batch that an engine computes."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `logits` returns without waiting."""
+
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (windows, classes); waits for them. It may be called again."""
+
+
+class BatchEngine(Engine, Protocol):
+    """An engine that computes while the caller does other work. A batch may mix windows with any modalities."""
+
+    max_batch: int
+    """The most windows that one `submit` takes."""
+
+    def submit(self, windows: Sequence[WindowMedia]) -> PendingLogits:
+        """Start a batch. At most two are computed at once: a third waits until the first is ready."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """Logits that were computed at once."""
+
+    found: NDArray[np.float32]
+    is_ready: bool = True
+
+    def logits(self) -> NDArray[np.float32]:
+        """Logits (windows, classes)."""
+        return self.found
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """What has happened to the device of an engine so far."""
+
+    batch_limit: int
+    """The most windows that go to it together now; 0 while the CPU does its work."""
+    out_of_memory: int = 0
+    """How often a batch did not fit into its memory."""
+    windows_on_cpu: int = 0
+    """Windows that the CPU computed in its place."""
+    is_lost: bool = False
+    """Whether it failed so that this process cannot use it any more."""

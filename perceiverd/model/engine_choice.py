@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from functools import partial
 from pathlib import Path
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.core.logs import log_event
 from perceiverd.model.card import Card
-from perceiverd.model.engine import DEVICE_PATTERN, Engine, EngineName
+from perceiverd.model.engine import DEVICE_PATTERN, Engine, EngineName, Precision
 
 logger = logging.getLogger("perceiverd.model")
 
@@ -17,30 +18,55 @@ NVIDIA_DEVICE = Path("/dev/nvidiactl")
 """Exists if the driver of an NVIDIA GPU is loaded."""
 
 
-def load_engine(card: Card, engine: EngineName = "auto", device: str = "auto", threads: int = 0) -> Engine:
+def load_engine(
+    card: Card,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    threads: int = 0,
+    precision: Precision = "auto",
+    max_batch: int = 0,
+) -> Engine:
     """The network of a card. `auto` takes ONNX Runtime on a CPU, if it is installed, and PyTorch on a GPU.
 
-    `threads`: CPU threads, 0 for as many as there are cores. Raises ModelError if the model is broken, ConfigError if
-    the engine or the device is missing.
+    `threads`: CPU threads, 0 for as many as there are cores. `precision` and `max_batch` (windows at once,
+    0 for as many as are useful) are for GPUs. Raises ModelError if the model is broken, ConfigError if the engine or
+    the device is missing.
     """
     if not DEVICE_PATTERN.fullmatch(device):
         raise ConfigError(f"device {device!r} is not auto, cpu, cuda or cuda:N")
     if engine == "onnxruntime" and device.startswith("cuda"):
         raise ConfigError(f'engine onnxruntime runs on the CPU only; for device {device} use engine "torch"')
     if engine == "torch" or (engine == "auto" and not _prefers_onnxruntime(device)):
-        from perceiverd.model.torch_engine import TorchEngine
-
-        return TorchEngine(card, device, threads)
+        return _torch_engine(card, device, threads, precision, max_batch)
     try:
         from perceiverd.model.onnx_engine import OnnxEngine
     except ImportError as error:
         if engine == "auto":
             log_event(logger, logging.WARNING, "engine-unusable", engine="onnxruntime", used="torch", error=error)
-            from perceiverd.model.torch_engine import TorchEngine
-
-            return TorchEngine(card, device, threads)
+            return _torch_engine(card, device, threads, precision, max_batch)
         raise ConfigError(f"engine onnxruntime cannot be loaded ({error}); pip install onnxruntime") from error
     return OnnxEngine(card, threads)
+
+
+def _torch_engine(card: Card, device: str, threads: int, precision: Precision, max_batch: int) -> Engine:
+    """PyTorch's engine; on a GPU one that the CPU stands in for if the GPU fails."""
+    from perceiverd.model.cuda.devices import device_of
+
+    where = device_of(device)
+    if where.type == "cpu":
+        from perceiverd.model.torch_engine import TorchEngine
+
+        return TorchEngine(card, "cpu", threads)
+    from perceiverd.model.cuda.engine import SIZES, CudaEngine
+    from perceiverd.model.resilient import ResilientEngine
+
+    sizes = tuple(size for size in SIZES if not max_batch or size < max_batch)
+    sizes = (*sizes, max_batch) if max_batch else sizes
+    return ResilientEngine(
+        str(where),
+        partial(CudaEngine, card, where, precision, sizes),
+        partial(load_engine, card, "auto", "cpu", threads),
+    )
 
 
 def _prefers_onnxruntime(device: str) -> bool:

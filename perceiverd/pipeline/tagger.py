@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.model.card import Card
-from perceiverd.model.engine import EngineName, Feature
+from perceiverd.model.engine import Computed, DeviceHealth, EngineName, Feature, PendingLogits, Precision, WindowMedia
 from perceiverd.model.engine_choice import load_engine
 from perceiverd.pipeline.windower import Window
 
@@ -20,18 +21,28 @@ Pixels = NDArray[np.uint8]
 class Tagger:
     """A loaded model in its engine."""
 
-    def __init__(self, card: Card, device: str = "auto", threads: int = 0, engine: EngineName = "auto") -> None:
+    def __init__(
+        self,
+        card: Card,
+        device: str = "auto",
+        threads: int = 0,
+        engine: EngineName = "auto",
+        precision: Precision = "auto",
+        max_batch: int = 0,
+    ) -> None:
         """`device`: `auto`, `cpu`, `cuda` or `cuda:N`; `threads`: CPU threads, 0 for as many as there are cores.
 
+        `precision` and `max_batch`, the most windows at once (0: as many as are useful), are for GPUs.
         Raises ModelError if the model is broken, ConfigError if the device or the engine is missing.
         """
         self.card = card
-        self._engine = load_engine(card, engine, device, threads)
+        self._engine = load_engine(card, engine, device, threads, precision, max_batch)
         self._features = FeatureCache()
         self._scale = np.array([one.scale for one in card.calibration], np.float32)
         self._shift = np.array([one.shift for one in card.calibration], np.float32)
         self.reused_frames: tuple[int, ...] = ()
         """Of each window of the last call: the frames that an earlier window had too."""
+        self._submits = hasattr(self._engine, "submit")
 
     @property
     def engine(self) -> str:
@@ -43,6 +54,16 @@ class Tagger:
         """`cpu`, `cuda` or `cuda:N`."""
         return self._engine.device
 
+    @property
+    def health(self) -> DeviceHealth | None:
+        """What has happened to the GPU; None if the model runs on a CPU by choice."""
+        return getattr(self._engine, "health", None)
+
+    @property
+    def max_batch(self) -> int | None:
+        """The most windows that go through the network together; None if there is no limit."""
+        return self.health.batch_limit or 1 if self.health else None
+
     def warm_up(self) -> None:
         """Tag one empty window: the first inference is slow, and it shows whether the model works."""
         self.tag([Window.empty(self.card.geometry)])
@@ -52,17 +73,38 @@ class Tagger:
 
         Raises ValueError if a window has neither modality.
         """
+        return self.begin(windows).scores()
+
+    def begin(self, windows: Sequence[Window]) -> Tagging:
+        """Start to tag windows, as `tag` does. A GPU works on while the caller does something else; a CPU is done.
+
+        At most two batches are under way; a third waits for the first.
+        """
         if not all(window.modalities for window in windows):
             raise ValueError("a window has neither audio nor video")
         # An array makes new objects each time it is taken apart, so once.
         pictures = [tuple(window.pictures) if window.pictures is not None else () for window in windows]
+        if self._submits:
+            self.reused_frames = (0,) * len(windows)
+            media = [
+                WindowMedia(window.audio, each if window.pictures is not None else None)
+                for window, each in zip(windows, pictures, strict=True)
+            ]
+            return Tagging(self._engine.submit(media), self._scores, self.reused_frames)  # type: ignore[attr-defined]
         self.reused_frames = self._see(pictures)
+        return Tagging(Computed(self._logits(windows, pictures)), self._scores, self.reused_frames)
+
+    def _logits(self, windows: Sequence[Window], pictures: Sequence[Sequence[Pixels]]) -> NDArray[np.float32]:
+        """Logits (windows, classes) by an engine that takes windows with the same modalities only."""
         logits = np.empty((len(windows), len(self.card.labels)), np.float32)
         for modalities in dict.fromkeys(window.modalities for window in windows):
             rows = [row for row, window in enumerate(windows) if window.modalities == modalities]
             audio = [samples for row in rows if (samples := windows[row].audio) is not None]
             video = [self._seen(pictures[row]) for row in rows if "video" in modalities]
             logits[rows] = self._engine.logits(np.stack(audio) if audio else None, video or None)
+        return logits
+
+    def _scores(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         scaled = self._scale * logits + self._shift
         return sigmoid(scaled) if self.card.scores == "sigmoid" else softmax(scaled)
 
@@ -78,6 +120,25 @@ class Tagger:
 
     def _seen(self, frames: Sequence[Pixels]) -> Sequence[Feature]:
         return [self._features[frame] for frame in frames] if self._engine.has_features else frames
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tagging:
+    """Windows that are tagged."""
+
+    pending: PendingLogits
+    scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    reused_frames: tuple[int, ...]
+    """Of each window: the frames that an earlier window had too."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `scores` returns without waiting."""
+        return self.pending.is_ready
+
+    def scores(self) -> NDArray[np.float32]:
+        """Scores (windows, classes), 0..1; waits for them."""
+        return self.scored(self.pending.logits())
 
 
 class FeatureCache:

@@ -8,8 +8,8 @@ import torch
 
 from perceiverd.core.errors import ConfigError
 from perceiverd.model.cuda.driver import Driver
-from perceiverd.model.cuda.precision import Precision, precision_of
-from perceiverd.model.engine import DEVICE_PATTERN
+from perceiverd.model.cuda.precision import precision_of
+from perceiverd.model.engine import DEVICE_PATTERN, Precision
 
 GB = 1_000_000_000
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from perceiverd.model.engine import Precision
 
 HALF_TYPES: dict[Precision, torch.dtype | None] = {
     "float32": None,

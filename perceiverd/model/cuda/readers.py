@@ -40,7 +40,8 @@ def reader_for(device: torch.device, half: torch.dtype | None) -> tuple[Reader, 
         from perceiverd.model.cuda.kernel import KernelReader, Tile
 
         reader = KernelReader(half, Tile.of(half, gpu_of(device).capability))
-        off = trial(reader, device)
+        with torch.cuda.device(device):  # Triton starts kernels on the current device
+            off = trial(reader, device)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # its compiler, C compiler and driver have no common error

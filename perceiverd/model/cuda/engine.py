@@ -1,0 +1,168 @@
+"""The engine for GPUs: windows in, logits out, while the caller does other work. See `engine.BatchEngine`.
+
+A batch is padded to one of a few sizes, each of which has a CUDA graph: the host then starts one thing, not hundreds.
+Media go through pinned memory on a stream of their own, so that one batch is copied while the one before is computed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from perceiverd.core.errors import ConfigError
+from perceiverd.model.card import Card
+from perceiverd.model.checkpoint import load_network
+from perceiverd.model.cuda.devices import gpu_of
+from perceiverd.model.cuda.lanes import lanes_of
+from perceiverd.model.cuda.network import DeviceNetwork
+from perceiverd.model.cuda.precision import HALF_TYPES
+from perceiverd.model.cuda.readers import reader_for
+from perceiverd.model.cuda.staging import MediaBuffers, Slot, SlotLogits
+from perceiverd.model.engine import Feature, Form, Precision, WindowMedia
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Windows of a batch after padding. Padding costs at most half of a batch, and each size some seconds at the start."""
+SLOTS = 2
+"""Batches under way: one is computed while the next is copied. More would only make labels later."""
+WARM_UPS = 2
+"""Passes before a graph is recorded: kernels are compiled, and libraries choose their algorithms."""
+
+
+class CudaEngine:
+    """One network on one device. Errors of the device leave it as they are; `resilient` answers them."""
+
+    name = "torch"
+    form: Form = "factorised"
+    has_features = False
+
+    def __init__(
+        self, card: Card, device: torch.device, precision: Precision = "auto", sizes: Sequence[int] = SIZES
+    ) -> None:
+        """Loads the weights. `sizes`: of batches, ascending. Raises ModelError, or torch.OutOfMemoryError.
+
+        A CPU as `device` is for tests: it computes the same, without graphs.
+        """
+        self._where, self._geometry = device, card.geometry
+        self.device, self.max_batch = str(device), sizes[-1]
+        if precision == "auto":
+            precision = gpu_of(device).precision if device.type == "cuda" else "float32"
+        self.precision = checked(precision, device)
+        reader, self.reader = reader_for(device, HALF_TYPES[precision])
+        self._network = DeviceNetwork(load_network(card), card.geometry, device, HALF_TYPES[precision], reader)
+        self._lanes, self._sizes = lanes_of(device), tuple(sizes)
+        self._slots = [Slot(card.geometry, self.max_batch, self._lanes, device) for _ in range(SLOTS)]
+        self._inputs = MediaBuffers.on_device(self._slots[0].host, device)
+        self._next, self._graphs = 0, Graphs(self._network, self._inputs, device)
+
+    def prepare(self, limit: int | None = None) -> None:
+        """Make ready for each size of a batch up to `limit`, largest first. Raises torch.OutOfMemoryError."""
+        for size in reversed([size for size in self._sizes if size <= (limit or self.max_batch)]):
+            with self._lanes.computing():
+                self._graphs.run(size)
+        if self._where.type == "cuda":
+            torch.cuda.synchronize(self._where)
+
+    def release(self) -> None:
+        """Free what can be made again: the graphs, and memory that PyTorch keeps for later."""
+        self._graphs.clear()
+
+    @torch.inference_mode()
+    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
+        """See `engine.BatchEngine`."""
+        size = self.size_of(len(windows))
+        slot, lanes = self._slots[self._next], self._lanes
+        self._next = (self._next + 1) % SLOTS
+        slot.free()
+        slot.host.fill(windows, size)
+        with lanes.copying():
+            slot.device.copy_from(slot.host, size)
+            copied = lanes.mark()
+        with lanes.computing():
+            lanes.after(copied)
+            self._inputs.copy_from(slot.device, size)
+            slot.logits[:size].copy_(self._graphs.run(size), non_blocking=True)
+            slot.batch = SlotLogits(slot, len(windows), lanes.mark())
+        return slot.batch
+
+    def size_of(self, count: int) -> int:
+        """The size to which a batch of so many windows is padded. Raises ValueError if there is none."""
+        if not 0 < count <= self.max_batch:
+            raise ValueError(f"{count} windows do not fit into a batch of {self.max_batch}")
+        return self._sizes[bisect_left(self._sizes, count)]
+
+    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
+        """Never called: here the stem is a part of the network."""
+        raise NotImplementedError
+
+    def logits(
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+    ) -> NDArray[np.float32]:
+        """Logits (B, classes); see `engine.Engine.logits`."""
+        batch = len(audio) if audio is not None else len(video or ())
+        windows = [
+            WindowMedia(None if audio is None else audio[row], None if video is None else video[row])
+            for row in range(batch)
+        ]
+        parts = [windows[first : first + self.max_batch] for first in range(0, batch, self.max_batch)]
+        return np.concatenate([self.submit(part).logits() for part in parts])
+
+
+class Graphs:
+    """Runs the network on the first windows of its inputs: as a CUDA graph for each size, or plainly on a CPU."""
+
+    def __init__(self, network: DeviceNetwork, inputs: MediaBuffers, device: torch.device) -> None:
+        self._network, self._inputs, self._where = network, inputs, device
+        self._recorded: dict[int, tuple[Any, Tensor]] = {}
+        self._pool: Any = None
+
+    def run(self, size: int) -> Tensor:
+        """Logits (size, classes) of the first windows, in the current stream; valid until the next call.
+
+        The first call for a size records its graph. Raises torch.OutOfMemoryError; then nothing is recorded.
+        """
+        if self._where.type != "cuda":
+            return self._network(self._inputs.first(size))
+        if size not in self._recorded:
+            self._recorded[size] = self._record(size)
+        graph, logits = self._recorded[size]
+        graph.replay()
+        return logits
+
+    def clear(self) -> None:
+        """Forget all graphs and free their memory."""
+        self._recorded.clear()
+        self._pool = None
+        if self._where.type == "cuda":
+            torch.cuda.synchronize(self._where)
+            torch.cuda.empty_cache()
+
+    def _record(self, size: int) -> tuple[Any, Tensor]:
+        media, stream = self._inputs.first(size), torch.cuda.current_stream(self._where)
+        # The libraries choose among their algorithms in the warm-up; the graph then has the fastest. TF32 would make
+        # convolutions in float32 as rough as in half precision.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            for _ in range(WARM_UPS):
+                self._network(media)
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            # Graphs share their memory, because only one of them runs at a time.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
+                logits = self._network(media)
+        return graph, logits
+
+
+def checked(precision: Precision, device: torch.device) -> Precision:
+    """The precision. Raises ConfigError if this card lacks it."""
+    if device.type != "cuda" or precision == "float32":
+        return precision
+    gpu = gpu_of(device)
+    if precision == "bfloat16" and gpu.precision != "bfloat16":
+        raise ConfigError(f"precision bfloat16: {gpu} has none; use auto, which is {gpu.precision} here")
+    return precision

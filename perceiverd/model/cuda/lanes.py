@@ -1,0 +1,111 @@
+"""In which order a device copies and computes: two CUDA streams, or nothing but the order of calls on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Mark(Protocol):
+    """A place in the work of a device."""
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether the device has done all work before it."""
+
+    def wait(self) -> None:
+        """Wait until it has."""
+
+
+class Lanes(Protocol):
+    """Two queues of work on one device: copies to it, and computing with what was copied."""
+
+    def buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Memory of the host, zeroed, that the device can read while the host does other work."""
+
+    def copying(self) -> AbstractContextManager[None]:
+        """Work within goes to the queue of copies."""
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Work within goes to the queue of computing."""
+
+    def mark(self) -> Mark:
+        """The present end of the current queue."""
+
+    def after(self, mark: Mark) -> None:
+        """Let the current queue wait for a mark of the other. The host does not wait."""
+
+
+class _Passed:
+    is_passed = True
+
+    def wait(self) -> None:
+        return
+
+
+class CpuLanes:
+    """Everything happens at once, in the order of the calls."""
+
+    def buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype)
+
+    def copying(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def computing(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def mark(self) -> Mark:
+        return _Passed()
+
+    def after(self, mark: Mark) -> None:
+        return
+
+
+class _Event:
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event()
+        self.event.record()
+
+    @property
+    def is_passed(self) -> bool:
+        return bool(self.event.query())
+
+    def wait(self) -> None:
+        self.event.synchronize()
+
+
+class CudaLanes:
+    """Two CUDA streams of one GPU, and pinned memory of the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._copies, self._work = torch.cuda.Stream(device), torch.cuda.Stream(device)
+
+    def buffer(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        with torch.cuda.stream(self._copies):
+            yield
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        with torch.cuda.stream(self._work):
+            yield
+
+    def mark(self) -> Mark:
+        return _Event()
+
+    def after(self, mark: Mark) -> None:
+        if isinstance(mark, _Event):
+            torch.cuda.current_stream().wait_event(mark.event)
+
+
+def lanes_of(device: torch.device) -> Lanes:
+    """The queues of this device."""
+    return CudaLanes(device) if device.type == "cuda" else CpuLanes()

@@ -1,0 +1,206 @@
+"""What happens if a GPU fails: smaller batches, then the CPU, and back. Errors and engines are real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from perceiverd.model.card import Card, load_card
+from perceiverd.model.cuda.engine import CudaEngine
+from perceiverd.model.cuda.staging import SlotLogits
+from perceiverd.model.engine import WindowMedia
+from perceiverd.model.resilient import ResilientEngine, fault_of
+from perceiverd.model.torch_engine import TorchEngine
+
+
+class SmallDevice:
+    """The memory of a device that other programs use too."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+        """Windows for which there is memory now."""
+        self.is_broken = False
+
+    def check(self, size: int) -> None:
+        if self.is_broken:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        if size > self.free:
+            raise torch.cuda.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} MB.")
+
+
+class SmallEngine(CudaEngine):
+    """The real engine, on the CPU, as if its device had little memory."""
+
+    def __init__(self, card: Card, small: SmallDevice) -> None:
+        small.check(1)
+        super().__init__(card, torch.device("cpu"), sizes=(1, 2, 4, 8))
+        self._small, self.taken = small, [0]
+
+    def prepare(self, limit: int | None = None) -> None:
+        self._small.check(limit or self.max_batch)
+        super().prepare(limit)
+
+    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
+        self._small.check(self.size_of(len(windows)))
+        self.taken.append(len(windows))
+        return super().submit(windows)
+
+
+class LateEngine(SmallEngine):
+    """Its errors come with the results, as those of a real GPU do."""
+
+    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
+        pending = CudaEngine.submit(self, windows)
+        return LateLogits(pending, self._small, self.size_of(len(windows)))  # type: ignore[return-value]
+
+
+class LateLogits:
+    """Logits that the device may fail to give."""
+
+    def __init__(self, pending: SlotLogits, small: SmallDevice, size: int) -> None:
+        self._pending, self._small, self._size = pending, small, size
+
+    @property
+    def is_ready(self) -> bool:
+        self._small.check(self._size)
+        return self._pending.is_ready
+
+    def logits(self) -> NDArray[np.float32]:
+        self._small.check(self._size)
+        return self._pending.logits()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture(scope="module")
+def card(tiny_model: Path) -> Card:
+    return load_card(tiny_model)
+
+
+@pytest.fixture(params=[SmallEngine, LateEngine], ids=["at once", "late"])
+def kind(request: pytest.FixtureRequest) -> type[SmallEngine]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def media(card: Card, count: int) -> list[WindowMedia]:
+    assert card.geometry.audio
+    rng = np.random.default_rng(count)
+    return [WindowMedia(rng.uniform(-1, 1, card.geometry.audio.samples).astype(np.float32), None) for _ in range(count)]
+
+
+def resilient(card: Card, small: SmallDevice, clock: Clock, kind: type[SmallEngine] = SmallEngine) -> ResilientEngine:
+    return ResilientEngine("cuda:0", partial(kind, card, small), partial(TorchEngine, card, "cpu"), clock)
+
+
+def assert_right(engine: ResilientEngine, card: Card, count: int) -> None:
+    """All windows have the logits of the CPU."""
+    given = media(card, count)
+    exact = TorchEngine(card, "cpu").logits(np.stack([each.audio for each in given if each.audio is not None]), None)
+    np.testing.assert_allclose(engine.submit(given).logits(), exact, atol=1e-4)
+
+
+def test_a_batch_that_does_not_fit_is_halved(card: Card, kind: type[SmallEngine]) -> None:
+    """Memory for two windows: batches of eight become batches of two, and every window has its labels."""
+    small, clock = SmallDevice(8), Clock()
+    engine = resilient(card, small, clock, kind)
+    assert engine.health.batch_limit == 8 and engine.device == "cuda:0"
+    small.free = 2
+    assert_right(engine, card, 7)
+    assert (engine.health.batch_limit, engine.health.out_of_memory, engine.health.windows_on_cpu) == (2, 2, 0)
+
+
+def test_the_cpu_takes_over_and_gives_back(
+    card: Card, kind: type[SmallEngine], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without memory for one window the CPU computes. Once there is memory again, batches grow back to the whole."""
+    caplog.set_level("INFO")
+    small, clock = SmallDevice(8), Clock()
+    engine = resilient(card, small, clock, kind)
+    small.free = 0
+    assert_right(engine, card, 5)
+    assert engine.device == "cpu" and engine.health.windows_on_cpu == 5 and engine.health.out_of_memory == 4
+    small.free = 8
+    assert_right(engine, card, 1)  # the pause is not over
+    assert engine.device == "cpu"
+    limits = []
+    for _ in range(6):
+        clock.now_s += 400
+        assert_right(engine, card, 8)
+        limits.append(engine.health.batch_limit)
+    assert limits == [1, 2, 4, 8, 8, 8] and engine.device == "cuda:0"
+    events = [record.message.split()[0] for record in caplog.records]
+    assert events == [*["device-memory-short"] * 4, "device-recovered"]
+
+
+def test_failed_attempts_become_rare(card: Card) -> None:
+    """While memory stays short, the pauses between attempts double, up to five minutes."""
+    small, clock = SmallDevice(8), Clock()
+    engine = resilient(card, small, clock)
+    small.free = 0
+    attempts = []
+    for _ in range(360):
+        clock.now_s += 10
+        before = engine.health.out_of_memory
+        engine.submit(media(card, 1)).logits()
+        attempts.append(engine.health.out_of_memory > before)
+    assert 10 < sum(attempts) < 20
+
+
+def test_a_lost_device_leaves_the_work_to_the_cpu(card: Card, kind: type[SmallEngine]) -> None:
+    """After a fault from which CUDA cannot recover, labels go on, and the device is not touched again."""
+    small, clock = SmallDevice(8), Clock()
+    engine = resilient(card, small, clock, kind)
+    small.is_broken = True
+    assert_right(engine, card, 3)
+    small.is_broken = False
+    clock.now_s += 10_000
+    assert_right(engine, card, 3)
+    assert engine.device == "cpu" and engine.health.is_lost and engine.health.windows_on_cpu == 6
+
+
+def test_a_full_device_at_the_start(card: Card) -> None:
+    """If there is room for batches of two at the start, these are used; without any room the CPU begins."""
+    assert resilient(card, SmallDevice(2), Clock()).health.batch_limit == 2
+    small, clock = SmallDevice(0), Clock()
+    engine = resilient(card, small, clock)
+    assert_right(engine, card, 2)
+    assert engine.device == "cpu"
+    small.free, clock.now_s = 8, clock.now_s + 400
+    assert_right(engine, card, 2)
+    assert engine.device == "cuda:0"
+
+
+def test_other_errors_are_not_hidden(card: Card) -> None:
+    """A fault of the program is raised as it is."""
+    engine = resilient(card, SmallDevice(8), Clock())
+    with pytest.raises(ValueError, match="could not broadcast"):
+        engine.submit([WindowMedia(np.zeros(3, np.float32), None)])
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (torch.cuda.OutOfMemoryError("CUDA out of memory."), "memory"),
+        (torch.AcceleratorError("CUDA error: out of memory"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), "lost"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "lost"),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+        (MemoryError("out of memory"), None),
+    ],
+)
+def test_errors_are_told_apart(error: Exception, fault: str | None) -> None:
+    """Short memory, a lost device, and anything else."""
+    assert fault_of(error) == fault
