@@ -15,6 +15,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from perceiverd import __version__
+from perceiverd.core.errors import MediaError
 from perceiverd.core.logs import log_event
 from perceiverd.corrections import Verdict
 from perceiverd.history import HistoryReader, Statistics, StoredEvent
@@ -31,11 +32,12 @@ from perceiverd.web.answers import (
     StoredCorrectionAnswer,
     StreamsAnswer,
 )
+from perceiverd.web.converting import ClipConverter
 from perceiverd.web.correcting import Correcting, WantedCorrection, wanted_of_event, wanted_of_time
 from perceiverd.web.feed import frame, frames
-from perceiverd.web.files import file_response
+from perceiverd.web.files import bytes_response, file_response
 from perceiverd.web.live_events import LiveEvents
-from perceiverd.web.media import MediaFolders
+from perceiverd.web.media import TYPES, MediaFolders
 from perceiverd.web.operations import ApiFault, ApiRequest, Operation
 from perceiverd.web.passwords import PasswordHash
 from perceiverd.web.pool import ReaderPool
@@ -75,6 +77,7 @@ class Api:
     correcting: Correcting | None
     live_events: LiveEvents
     logins: LoginLimit = field(default_factory=LoginLimit)
+    converter: ClipConverter = field(default_factory=ClipConverter)
     wrong_passwords: int = 0
     _checking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_LOGINS))
 
@@ -242,7 +245,15 @@ class Api:
         found = None if event is None else await asyncio.to_thread(self.media.open, event, kind)
         if found is None:
             raise ApiFault(404, f"this event has no {kind}; it may have been removed because it was old")
-        return file_response(*found, request.headers.get("range"))
+        descriptor, is_clip = found
+        content, wanted = TYPES[kind], request.headers.get("range")
+        if not is_clip:
+            return file_response(descriptor, content, wanted)
+        try:
+            data = await self.converter.convert(descriptor, kind)
+        except MediaError as error:
+            raise ApiFault(404, f"this event has no {kind}: {error}") from None
+        return await asyncio.to_thread(bytes_response, data, content, wanted)
 
     async def day(self, request: ApiRequest) -> object:
         return await self._ask(lambda reader: reports.day(reader, request.question))

@@ -29,6 +29,14 @@ def file_response(descriptor: int, content: str, range_header: str | None) -> Re
     return StreamingResponse(_chunks(descriptor, first, last + 1), status, headers, content)
 
 
+def bytes_response(data: bytes, content: str, range_header: str | None) -> Response:
+    """The same for data in memory."""
+    descriptor = os.memfd_create("clip", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(data)
+    return file_response(descriptor, content, range_header)
+
+
 def _range(first: str, last: str, size: int) -> tuple[int, int]:
     """The first and the last byte that are wanted; the first is greater if there is none."""
     if not first:  # the last so many

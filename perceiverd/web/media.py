@@ -16,9 +16,16 @@ from perceiverd.history import StoredEvent
 from perceiverd.web.answers import Media
 from perceiverd.web.settings import WatchedDaemon
 
-TYPES = {".jpg": "image/jpeg", ".mkv": "video/x-matroska", ".flac": "audio/flac"}
-"""The content types of the files that the daemon writes."""
-SOUND = ".flac"
+TYPES: Mapping[Media, str] = {
+    "picture": "image/jpeg",
+    "clip": "video/webm",
+    "sound": "audio/flac",
+    "spectrogram": "image/jpeg",
+}
+"""The content types."""
+SUFFIXES = (".jpg", ".mkv", ".flac")
+"""Of the files that the daemon writes."""
+SOUND, CLIP = ".flac", ".mkv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class MediaFolders:
             found["picture" if has_video else "spectrogram"] = snapshot
         if clip is not None:
             found["clip" if has_video else "sound"] = clip
+            if has_video and "audio" in event.details.modalities:
+                found["sound"] = found["spectrogram"] = clip  # made of the clip
         return found
 
     def kinds(self, event: StoredEvent) -> set[Media]:
@@ -79,9 +88,14 @@ class MediaFolders:
         if folder is None:
             return set()
         found: set[Media] = set()
+        exists: dict[str, bool] = {}
         for kind, path in self.paths(event).items():
-            if (descriptor := folder.open(path)) is not None:
-                os.close(descriptor)
+            if path not in exists:
+                descriptor = folder.open(path)
+                exists[path] = descriptor is not None
+                if descriptor is not None:
+                    os.close(descriptor)
+            if exists[path]:
                 found.add(kind)
         return found
 
@@ -93,13 +107,13 @@ class MediaFolders:
         os.close(descriptor)
         return Path(folder.here) / PurePosixPath(path).relative_to(folder.there)
 
-    def open(self, event: StoredEvent, kind: Media) -> tuple[int, str] | None:
-        """A descriptor and the content type of one kind of media of this event; None if there is none."""
+    def open(self, event: StoredEvent, kind: Media) -> tuple[int, bool] | None:
+        """A descriptor for one kind of media of this event, and whether it must be made of a clip; None for none."""
         folder, path = self.folders.get(event.machine), self.paths(event).get(kind)
-        if folder is None or path is None or (content := TYPES.get(PurePosixPath(path).suffix)) is None:
+        if folder is None or path is None or PurePosixPath(path).suffix not in SUFFIXES:
             return None
         descriptor = folder.open(path)
-        return None if descriptor is None else (descriptor, content)
+        return None if descriptor is None else (descriptor, path.endswith(CLIP))
 
 
 def _open_below(folder: str, parts: tuple[str, ...]) -> int:

@@ -51,6 +51,8 @@ class WebCollector(Collector):
             ("questions_refused", "Questions that were refused because too many waited.", api.pool.refused),
             ("followers_refused", "Browsers that could not follow because there were too many.", feed.refused),
             ("events_dropped", "Events that were not sent to a browser because it was too slow.", feed.dropped),
+            ("clips_converted", "Clips that were made playable for browsers.", api.converter.converted),
+            ("clips_failed", "Clips that could not be made playable.", api.converter.failed),
             ("passwords_wrong", "Attempts to sign in with a wrong password.", api.wrong_passwords),
             ("logins_limited", "Attempts to sign in that came too soon.", api.logins.refused),
             (
