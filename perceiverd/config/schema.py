@@ -18,7 +18,7 @@ from msgspec import Meta
 from perceiverd.core.media import NS_PER_S
 from perceiverd.core.paths import SERVICE_ENDPOINT
 from perceiverd.model.card import DEFAULT
-from perceiverd.model.engine import DEVICE_PATTERN, EngineName
+from perceiverd.model.engine import DEVICE_PATTERN, EngineName, Precision
 from perceiverd.pipeline.rules import EventOptions, StreamOptions
 from perceiverd.pipeline.stalls import StallLimits
 from perceiverd.pipeline.windower import Tolerance
@@ -45,6 +45,15 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: EngineName = "auto"
     """What computes the network. onnxruntime: ONNX Runtime, on the CPU only; it needs a third of PyTorch's CPU time and
     memory. torch: PyTorch. auto: onnxruntime, but torch if there is a GPU that device may use."""
+    precision: Precision = "auto"
+    """Number format of products on a GPU: float32, bfloat16 or float16. auto: the fastest that its tensor cores have.
+    Sums, softmax and normalisation are in float32 always."""
+    max_batch: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """The most windows that a GPU computes together; 0: 64. A smaller number needs less of its memory. If more streams
+    have a window, they take turns."""
+    max_batch_wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """How long the first window of a batch may wait for windows of other streams, in milliseconds. Larger batches save
+    energy, but labels come later. A busy device fills its batches without this."""
 
     def __post_init__(self) -> None:
         if not DEVICE_PATTERN.fullmatch(self.device):

@@ -29,6 +29,7 @@ from perceiverd.core.media import NS_PER_S
 from perceiverd.core.signals import SignalFlags
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.daemon import metrics, reload, reports
+from perceiverd.daemon.batching import WindowBatches
 from perceiverd.daemon.health import START_S
 from perceiverd.daemon.reports import Identity, state_of
 from perceiverd.daemon.stream import StreamState, known_down
@@ -99,6 +100,7 @@ class Daemon:
         self._next_status_ns = self._next_telemetry_ns = self._next_alive_ns = 0
         self._up_since = datetime.now(UTC)
         self._suspend_detector, self._counts, self._telemetry = SuspendDetector(), LoopCounts(), Telemetry(now_ns())
+        self._batches = WindowBatches(self._counts, settings.model.max_batch_wait_ms * 1_000_000)
 
     def stop(self) -> None:
         """Ask the loop to end after this turn."""
@@ -149,13 +151,14 @@ class Daemon:
             self._tag_due()
             self._publisher.handle_subscribers()
             self._heartbeat()
-            if all(stream.is_over for stream in self._streams.values()):
+            if all(stream.is_over and not self._batches.has(stream) for stream in self._streams.values()):
                 log_event(logger, logging.INFO, "streams-ended", streams=tuple(self._streams))
                 return
 
     def shutdown(self) -> None:
         """Publish the end. The context closes what was opened, in reverse order."""
         self._notifier.stopping()
+        self._publish_tagged(wait=True)
         self._publisher.handle_subscribers()
         for stream in self._streams.values():
             self._publish(stream.end_events("stopped"))
@@ -177,7 +180,7 @@ class Daemon:
 
         self._identity = Identity(messages.Model(card.name, card.sha256), self._up_since)
         model = self._config.model
-        self._tagger: Tagger = Tagger(card, model.device, model.threads, model.engine)
+        self._tagger: Tagger = Tagger(card, model.device, model.threads, model.engine, model.precision, model.max_batch)
         self._tagger.warm_up()
         # The engine's many objects stay for ever. Searching them for garbage would hold up the loop now and then, and
         # the exit by a second.
@@ -230,6 +233,7 @@ class Daemon:
         for name in {*diff.removed, *(before.streams.keys() - self._config.streams.keys())}:
             self._publisher.forget(name)
         self._streams = {name: self._streams.get(name) or self._stream(name) for name in resolved.rules}
+        self._batches.turns.forget(self._streams)
         self._next_status_ns = 0
         hello = reports.hello(self._config, self._streams, self._identity)
         if hello != self._hello:
@@ -241,7 +245,7 @@ class Daemon:
     # One turn.
 
     def _take_arrivals(self) -> None:
-        timeout_ms = IDLE_MS
+        timeout_ms = self._batches.wait_ms(IDLE_MS)
         for _ in range(POLLS_A_TURN):
             arrivals = self._supervisor.poll(timeout_ms)
             self._check_suspend()  # before the media that came since
@@ -261,6 +265,7 @@ class Daemon:
         self._counts.suspends += 1
         slept_s = f"{slept_ns / NS_PER_S:.1f}"
         log_event(logger, logging.WARNING, "machine-suspended", slept_s=slept_s, streams=len(self._streams))
+        self._batches.discard()  # their media times have no UTC time any more
         for stream in self._streams.values():
             self._publish(stream.suspended(slept_ns))
 
@@ -277,15 +282,17 @@ class Daemon:
                 stream.receive(arrival.position, media)
 
     def _tag_due(self) -> None:
-        """Tag one window of every stream that has one, and publish."""
-        batch = [(stream, window) for stream in self._streams.values() if (window := stream.next_window())]
-        if not batch:
-            return
-        with self._counts.timed_inference():
-            scores = self._tagger.tag([window for _, window in batch])
-        for (stream, window), row, reused in zip(batch, scores, self._tagger.reused_frames, strict=True):
-            explain = self._publisher.is_requested(messages.explain_topic(stream.name))
-            self._publish(stream.tagged(window, row, explain=explain, reused=reused))
+        """Publish the windows that are tagged, and start a batch of the newest windows; a CPU computes it at once."""
+        self._publish_tagged()
+        self._batches.start(self._tagger, self._streams, now_ns())
+        self._publish_tagged()
+
+    def _publish_tagged(self, *, wait: bool = False) -> None:
+        for one in self._batches.finished(wait=wait):
+            stream = one.stream
+            if self._streams.get(stream.name) is stream:  # a reload may have removed it
+                explain = self._publisher.is_requested(messages.explain_topic(stream.name))
+                self._publish(stream.tagged(one.window, one.scores, explain=explain, reused=one.reused))
 
     def _heartbeat(self) -> None:
         self._telemetry.turned_ns = now = now_ns()
@@ -308,7 +315,13 @@ class Daemon:
             self._next_telemetry_ns = now + TELEMETRY_NS
             streams = {name: self._stream_telemetry(stream, now) for name, stream in self._streams.items()}
             self._telemetry.frame = reports.telemetry_frame(
-                streams, self._identity, self._counts, self._publisher, recent_ns=self._recent_ns, at_ns=now
+                streams,
+                self._identity,
+                self._counts,
+                self._publisher,
+                recent_ns=self._recent_ns,
+                at_ns=now,
+                device=self._tagger.health,
             )
         if self._watchdog_ns and now >= self._next_alive_ns and not self._is_stuck(now):
             self._next_alive_ns = now + self._watchdog_ns // 4
@@ -320,7 +333,8 @@ class Daemon:
         for source in sources:
             if stream.inputs.restart_due(source.position, now):
                 self._supervisor.restart((stream.name, source.position), "frozen", "its video is frozen")
-        self._publish(stream.events_over(sources))
+        if not self._batches.has(stream):
+            self._publish(stream.events_over(sources))
 
     # What it asks and reports.
 

@@ -21,6 +21,7 @@ from perceiverd.core.http import Page, Reply
 from perceiverd.core.media import NS_PER_S
 from perceiverd.daemon.health import UP, Verdict, healthy, ready, why_not_ready
 from perceiverd.daemon.telemetry import Distribution, StreamTelemetry, Telemetry, TelemetryFrame
+from perceiverd.model.engine import DeviceHealth
 from perceiverd.pipeline.stalls import DEAD, FROZEN
 from perceiverd.pipeline.windower import MissingReason
 from perceiverd.sources.process.arrivals import Modality
@@ -88,6 +89,32 @@ def _of_daemon(frame: TelemetryFrame) -> Iterator[Metric]:
     yield _counter("perceiverd_inference_cpu_seconds", "CPU seconds that the network took.", (), cpu_s)
     yield _histogram(
         "perceiverd_inference_seconds", "Seconds that the network took for a batch.", (), [((), frame.inference)]
+    )
+    yield from _of_device(frame.device)
+
+
+def _of_device(health: DeviceHealth | None) -> Iterator[Metric]:
+    """Of the GPU; without samples if the network runs on a CPU by choice."""
+
+    def one(value: Callable[[DeviceHealth], float]) -> Rows:
+        return [] if health is None else [((), value(health))]
+
+    limit = "Most windows that go to the GPU together; 0 while the CPU does its work; absent without a GPU."
+    yield _gauge("perceiverd_batch_limit", limit, (), one(lambda found: found.batch_limit))
+    yield _gauge(
+        "perceiverd_device_lost",
+        "1 if the GPU failed and the process must be started again to use it; absent without a GPU.",
+        *((), one(lambda found: found.is_lost)),
+    )
+    yield _counter(
+        "perceiverd_device_memory_short",
+        "How often a batch did not fit into the GPU's memory.",
+        *((), one(lambda found: found.out_of_memory)),
+    )
+    yield _counter(
+        "perceiverd_windows_on_cpu",
+        "Windows that the CPU computed in the GPU's place.",
+        *((), one(lambda found: found.windows_on_cpu)),
     )
 
 

@@ -23,6 +23,7 @@ from perceiverd.daemon.event_media import EventMedia, EventMediaKeeper
 from perceiverd.daemon.inputs import Inputs
 from perceiverd.daemon.progress import Progress
 from perceiverd.daemon.telemetry import Counters, LoopCounts, StreamTelemetry, TelemetryFrame
+from perceiverd.model.engine import DeviceHealth
 from perceiverd.pipeline.tracker import EventChange, EventTracker
 from perceiverd.pipeline.windower import Counts, Skew, Window
 from perceiverd.sources.process.arrivals import SourceState
@@ -259,6 +260,7 @@ def telemetry_frame(
     *,
     recent_ns: int,
     at_ns: int,
+    device: DeviceHealth | None = None,
 ) -> TelemetryFrame:
     """The telemetry for the HTTP thread."""
     return TelemetryFrame(
@@ -276,6 +278,7 @@ def telemetry_frame(
         overflows=publisher.overflows,
         refused=publisher.refused,
         suspends=counts.suspends,
+        device=device,
     )
 
 

@@ -7,15 +7,14 @@ reads it. So that thread needs no lock, and the loop never waits for it.
 from __future__ import annotations
 
 import math
-import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiverd.model.engine import DeviceHealth
 from perceiverd.wire.messages import Status
 
 LOWEST_DBFS = -120.0
@@ -82,13 +81,10 @@ class LoopCounts:
         self.suspends = 0
         """How often the machine was suspended."""
 
-    @contextmanager
-    def timed_inference(self) -> Iterator[None]:
-        """The block tags one batch."""
-        began_s, began_cpu_s = time.monotonic(), time.process_time()
-        yield
-        self.inference.add(time.monotonic() - began_s)
-        self.inference_cpu_s += time.process_time() - began_cpu_s
+    def add_inference(self, seconds: float, cpu_s: float) -> None:
+        """A batch took this long, from its start until its scores were there, and this CPU time of the process."""
+        self.inference.add(seconds)
+        self.inference_cpu_s += cpu_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +141,8 @@ class TelemetryFrame:
     """How often a client's key was not on the list."""
     suspends: int
     """How often the machine was suspended."""
+    device: DeviceHealth | None = None
+    """Of the GPU; None if the network runs on a CPU by choice."""
 
 
 class Telemetry:

@@ -87,13 +87,13 @@ def test_old_windows_are_dropped_and_counted(
     """If the network is too slow the labels stay fresh, and each dropped window is published once."""
     from perceiverd.pipeline.tagger import Tagger
 
-    quick = Tagger.tag
+    quick = Tagger.begin
 
     def slow(self: Tagger, windows: list[Window]) -> Any:
         time.sleep(0.4)
         return quick(self, windows)
 
-    monkeypatch.setattr(Tagger, "tag", slow)
+    monkeypatch.setattr(Tagger, "begin", slow)
     endpoint = f"ipc://{tmp_path}/labels"
     with subscribe(endpoint) as subscription:
         Daemon(settings(tiny_model, endpoint, hop_s=0.1, clip=File(str(wav(3))))).run()

@@ -57,9 +57,7 @@ def test_levels_are_of_full_scale() -> None:
 def test_a_batch_is_timed() -> None:
     """Each inference adds one value to the distribution, and its CPU time to the sum."""
     counts = LoopCounts()
-    with counts.timed_inference():
-        sum(range(200_000))
+    counts.add_inference(0.25, 0.5)
+    counts.add_inference(0.5, 0.25)
     found = counts.inference.frozen()
-    assert sum(found.counts) == 1
-    assert 0 < found.total < 60
-    assert 0 < counts.inference_cpu_s < 60
+    assert (sum(found.counts), found.total, counts.inference_cpu_s) == (2, 0.75, 0.75)

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from perceiverd.model.card import Card, load_card
-from perceiverd.model.cuda.engine import CudaEngine
-from perceiverd.model.cuda.staging import SlotLogits
 from perceiverd.model.engine import WindowMedia
 from perceiverd.model.resilient import ResilientEngine, fault_of
 from perceiverd.model.torch_engine import TorchEngine
-
-
-class SmallDevice:
-    """The memory of a device that other programs use too."""
-
-    def __init__(self, free: int) -> None:
-        self.free = free
-        """Windows for which there is memory now."""
-        self.is_broken = False
-
-    def check(self, size: int) -> None:
-        if self.is_broken:
-            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-        if size > self.free:
-            raise torch.cuda.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} MB.")
-
-
-class SmallEngine(CudaEngine):
-    """The real engine, on the CPU, as if its device had little memory."""
-
-    def __init__(self, card: Card, small: SmallDevice) -> None:
-        small.check(1)
-        super().__init__(card, torch.device("cpu"), sizes=(1, 2, 4, 8))
-        self._small, self.taken = small, [0]
-
-    def prepare(self, limit: int | None = None) -> None:
-        self._small.check(limit or self.max_batch)
-        super().prepare(limit)
-
-    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
-        self._small.check(self.size_of(len(windows)))
-        self.taken.append(len(windows))
-        return super().submit(windows)
-
-
-class LateEngine(SmallEngine):
-    """Its errors come with the results, as those of a real GPU do."""
-
-    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
-        pending = CudaEngine.submit(self, windows)
-        return LateLogits(pending, self._small, self.size_of(len(windows)))  # type: ignore[return-value]
-
-
-class LateLogits:
-    """Logits that the device may fail to give."""
-
-    def __init__(self, pending: SlotLogits, small: SmallDevice, size: int) -> None:
-        self._pending, self._small, self._size = pending, small, size
-
-    @property
-    def is_ready(self) -> bool:
-        self._small.check(self._size)
-        return self._pending.is_ready
-
-    def logits(self) -> NDArray[np.float32]:
-        self._small.check(self._size)
-        return self._pending.logits()
+from tests.support.small_devices import LateEngine, SmallDevice, SmallEngine
 
 
 class Clock:
