@@ -2,7 +2,7 @@
 
 const HEAT = {
   light: ["#f1f3f8", "#c7d2fe", "#818cf8", "#4f46e5", "#312e81", "#1e1b4b"],
-  dark: ["#1f2630", "#312e81", "#4f46e5", "#818cf8", "#c7d2fe", "#ffffff"],
+  dark: ["#1f2630", "#2e2c6e", "#4338ca", "#6366f1", "#8f97f9", "#c7d2fe"],
 };
 // Twelve hues that stay apart for people who see few colours, each at least 3:1 on its ground.
 const LABELS = {

@@ -1,16 +1,18 @@
-// The last minutes of a stream's scores, in columns of 5 s, for heat maps. Its memory is bounded.
+// The last minutes of a stream's scores, in columns of 2.5 s, for heat maps. Its memory is bounded.
 
-export const COLUMN_MS = 5000;
-export const COLUMNS = 120; // ten minutes
+export const COLUMN_MS = 2500;
+export const COLUMNS = 120; // five minutes
 const MOST_LABELS = 48;
+export const [NOTHING, HEARD, UNKNOWN] = [0, 1, 2];
+const SETTLED_MS = 150_000; // the history stores a minute some time after its end
 
 /** The largest score of each label in each column. */
 export class Heat {
   constructor() {
     /** @type {Map<string, {name: string, cells: Float32Array}>} */
     this.labels = new Map();
-    /** For each column, whether anything was received. */
-    this.heard = new Uint8Array(COLUMNS);
+    /** For each column: NOTHING was received, something was HEARD, or it is UNKNOWN. */
+    this.heard = new Uint8Array(COLUMNS).fill(UNKNOWN);
     /** Number of the newest column since 1970. */
     this.last = Math.floor(Date.now() / COLUMN_MS);
   }
@@ -33,7 +35,7 @@ export class Heat {
     this.advance(timeMs);
     const at = COLUMNS - 1 - (this.last - Math.floor(timeMs / COLUMN_MS));
     if (at < 0) return;
-    this.heard[at] = 1;
+    this.heard[at] = HEARD;
     for (const each of scores) this.raise(each.mid, each.name, at, each.score);
   }
 
@@ -43,10 +45,11 @@ export class Heat {
     map.minutes.forEach((minute, i) => {
       const first = Math.floor(Date.parse(minute) / COLUMN_MS);
       const listened = map.windows ? map.windows[i] > 0 : map.rows.some((row) => row.largest[i] !== null);
+      if (!listened && Date.now() - Date.parse(minute) < SETTLED_MS) return;
       for (let column = first; column < first + 60_000 / COLUMN_MS; column++) {
         const at = COLUMNS - 1 - (this.last - column);
-        if (at < 0 || at >= COLUMNS || this.heard[at] || !listened) continue;
-        this.heard[at] = 1;
+        if (at < 0 || at >= COLUMNS || this.heard[at] !== UNKNOWN) continue;
+        this.heard[at] = listened ? HEARD : NOTHING;
         for (const row of map.rows) if (row.largest[i]) this.raise(row.mid, row.name, at, row.largest[i]);
       }
     });
@@ -99,7 +102,7 @@ function shift(cells, steps) {
 }
 
 /**
- * Draw one row of columns. Columns in which nothing was received are hatched.
+ * Draw one row of columns. Columns in which nothing was received are hatched, unknown ones stay empty.
  * @param {HTMLCanvasElement} canvas @param {Float32Array | null} cells null: nothing known of this label
  * @param {Uint8Array} heard @param {import("./colours.js").Palette} palette
  */
@@ -113,7 +116,8 @@ export function drawRow(canvas, cells, heard, palette) {
   for (let i = 0; i < COLUMNS; i++) {
     const from = Math.round((i * width) / COLUMNS);
     const to = Math.round(((i + 1) * width) / COLUMNS);
-    context.fillStyle = heard[i] ? palette.heat[Math.round((cells ? cells[i] : 0) * 255)] : palette.hatch(context, scale);
+    if (heard[i] === UNKNOWN) continue;
+    context.fillStyle = heard[i] === HEARD ? palette.heat[Math.round((cells ? cells[i] : 0) * 255)] : palette.hatch(context, scale);
     context.fillRect(from, 0, to - from, height);
   }
 }

@@ -3,7 +3,8 @@ import { get, path } from "./api.js";
 import { Heat } from "./heat.js";
 
 const MOST_EVENTS = 60;
-const SEED_MINUTES = 11;
+const LATE_MS = 20_000;
+const SEED_MINUTES = 6;
 const RENDER_MS = 250; // streams change up to 4 times a second; people read slower
 const AT_ONCE = 3; // requests for heat maps
 
@@ -100,9 +101,15 @@ export class House extends EventTarget {
   setStream(stream) {
     const name = nameOf(stream);
     if (!this.streams.has(name)) return; // `streams` announces new ones
+    const before = this.streams.get(name);
     this.streams.set(name, stream);
-    if (stream.window_end && stream.labels && stream.labels.length) this.heat(name).add(Date.parse(stream.window_end), stream.labels);
     this.changed.add(name);
+    if (!stream.window_end || !stream.labels || !stream.labels.length) return;
+    const now = Date.now();
+    const end = Date.parse(stream.window_end);
+    if (Math.abs(now - end) < LATE_MS) this.heat(name).add(end, stream.labels);
+    // The clock of its machine is wrong, or ours: a new window belongs to now.
+    else if (before.window_end !== stream.window_end) this.heat(name).add(now, stream.labels);
   }
 
   /** The scores of a stream's last minutes. @param {string} name @returns {Heat} */

@@ -151,7 +151,10 @@ async function start() {
   setToken(session.csrf);
   signedIn = session.signed_in;
   element("sign-out").hidden = !(signedIn && session.password);
-  if (signedIn) live.start();
+  if (signedIn) {
+    await house.refreshAbout(); // views ask what the server can do
+    live.start();
+  }
   showConnection();
   await show();
 }

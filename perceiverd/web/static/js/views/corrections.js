@@ -9,6 +9,10 @@ import { VERDICTS } from "../words.js";
 /** @param {HTMLElement} root @param {import("../main.js").Context} context */
 export async function correctionsView(root, { house, signal, title }) {
   title("Corrections");
+  if (house.about && !house.about.corrections) {
+    root.append(heading("Corrections"), empty("This server stores no corrections.", el("p", {}, "Start perceiverd web with --corrections FOLDER, or set it in web.toml.")));
+    return;
+  }
   const count = el("p", { class: "soft", role: "status" });
   const list = el("ul", { class: "correction-list" });
   const problem = el("div", {});
@@ -61,6 +65,5 @@ export async function correctionsView(root, { house, signal, title }) {
     );
     return item;
   };
-  house.on("about", () => house.about && !house.about.corrections && fill(list, el("li", {}, empty("This server stores no corrections."))), signal);
   await load();
 }

@@ -13,6 +13,7 @@ import { askForMissed } from "./missed.js";
 
 const AROUND_MS = 300_000; // shown before and after a moment that a link names
 const RELOAD_MS = 15_000;
+const LEAST_SPACE_MS = 60_000;
 const MISSED_MS = 10_000;
 const HELP = "Arrow keys go to the next and the previous event, Enter opens it. Shift and arrows move, plus and minus zoom, 0 shows the day. The list below has the same events.";
 
@@ -69,7 +70,7 @@ class DayPage {
         el("div", { class: "day-steps" }, button("Day before", () => this.leave(dayAfter(date, -1)), { class: "square", title: "Day before" }, "previous"), field("Date", picker), button("Day after", () => this.leave(dayAfter(date, 1)), { class: "square", title: "Day after", disabled: date >= today }, "next")),
         this.stream.field,
         el("div", { class: "group", role: "group", "aria-label": "Zoom" }, button("−", () => this.zoom(1 / 1.8), { "aria-label": "Zoom out" }), button("+", () => this.zoom(1.8), { "aria-label": "Zoom in" }), button("Whole day", () => this.show(0, Infinity))),
-        button("Mark a missed event", () => this.missed(), {}, "missed"),
+        house.about?.corrections !== false && button("Mark a missed event", () => this.missed(), {}, "missed"),
       ),
       el("section", { class: "panel day-panel", "aria-label": "Time line" }, this.range, el("div", { class: "day-grid" }, this.names, this.box), el("p", { class: "unseen", id: "day-help" }, HELP), this.selection, el("div", { class: "day-key" }, el("i", { class: "key hatched" }), "not listening", el("span", { class: "hint" }, "Drag to select a time. Ctrl and wheel zoom.")), this.legend),
       this.lists.element,
@@ -101,10 +102,11 @@ class DayPage {
     this.arrange();
   }
 
-  /** Today begins with the hours that have passed; a few minutes after midnight that is still an hour. */
+  /** First show the part of the day in which anything was listening, with a little space around it. */
   firstStretch() {
-    const { startMs, endMs, pastMs } = this.model;
-    if (pastMs < endMs) showStretch(this.view, startMs, Math.min(endMs, Math.max(startMs + 3_600_000, pastMs + 900_000)));
+    const { startMs, endMs, pastMs, heardMs } = this.model;
+    const space = Math.max(LEAST_SPACE_MS, (pastMs - heardMs) / 25);
+    showStretch(this.view, Math.max(startMs, heardMs - space), Math.min(endMs, pastMs + space));
   }
 
   /** Show the rows that the choices want. */
@@ -227,7 +229,7 @@ class DayPage {
         this.view.selected = null;
         this.show(from, to);
       }),
-      button("This was missed", () => askForMissed(this.house, this.signal, { from, to, stream, label: this.label }), {}, "missed"),
+      this.house.about?.corrections !== false && button("This was missed", () => askForMissed(this.house, this.signal, { from, to, stream, label: this.label }), {}, "missed"),
       button("Clear", () => {
         this.view.selected = null;
         this.changed();

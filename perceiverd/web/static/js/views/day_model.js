@@ -39,6 +39,13 @@ export class DayModel {
     this.gaps = new Map(this.streams.map((name) => [name, gapsOf(name, answer, this.startMs, this.pastMs)]));
   }
 
+  /** When the first stream began to listen on this day; its start if none did. */
+  get heardMs() {
+    const firsts = [...this.gaps.values()].map((gaps) => (gaps.length && gaps[0].from <= this.startMs ? endOfFirst(gaps) : this.startMs));
+    const first = Math.min(...firsts, this.count ? this.line.start_ms[0] : Infinity);
+    return first < this.pastMs ? Math.max(this.startMs, first) : this.startMs;
+  }
+
   /** The events that are wanted, in the order of their starts. @param {string} stream all if empty @param {string} label all if empty */
   wanted(stream, label) {
     const { streams, labels, names, label_names: labelNames, ids } = this.line;
@@ -128,6 +135,13 @@ function gapsOf(name, answer, start, end) {
     if (!count && isPast && !gaps.some((gap) => gap.from <= from && gap.to >= to)) blank(from, to);
   });
   return joined(gaps.sort((a, b) => a.from - b.from));
+}
+
+/** Where the gaps that join the first one end. @param {Gap[]} gaps */
+function endOfFirst(gaps) {
+  let end = gaps[0].to;
+  for (const gap of gaps) if (gap.from <= end + SHORT_MS) end = Math.max(end, gap.to);
+  return end;
 }
 
 /** Neighbours of the same kind as one. @param {Gap[]} gaps @returns {Gap[]} */

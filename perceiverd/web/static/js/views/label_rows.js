@@ -1,7 +1,7 @@
-// The labels of a stream: for each the scores of the last ten minutes as a heat map, and the score now.
+// The labels of a stream: for each the scores of the last five minutes as a heat map, and the score now.
 import { palette } from "../colours.js";
 import { el, fill, write } from "../dom.js";
-import { COLUMNS, drawRow } from "../heat.js";
+import { COLUMN_MS, COLUMNS, drawRow, NOTHING } from "../heat.js";
 import { clock, score } from "../times.js";
 
 const SETTLED_MS = 4000; // rows keep their places this long, so that they can be read
@@ -16,7 +16,7 @@ export class LabelRows {
     this.rows = new Map();
     this.chosenAt = 0;
     this.list = el("ul", { class: "label-rows" });
-    this.element = el("div", { class: "labels" }, this.list, el("p", { class: "axis", "aria-hidden": "true" }, el("span", {}, "10 min ago"), el("span", {}, "5"), el("span", {}, "now")));
+    this.element = el("div", { class: "labels" }, this.list, el("p", { class: "axis", "aria-hidden": "true" }, el("span", {}, "5 min ago"), el("span", {}, "now")));
   }
 
   /** @param {any} stream */
@@ -33,20 +33,20 @@ export class LabelRows {
       write(row.score, score(value));
       row.element.style.setProperty("--part", `${Math.round(value * 100)}%`);
       row.element.classList.toggle("open", open.has(mid));
-      write(row.most, label ? `, highest in 10 minutes ${score(Math.max(...label.cells))}${open.has(mid) ? ", an event is open" : ""}` : "");
+      write(row.most, label ? `, highest in 5 minutes ${score(Math.max(...label.cells))}${open.has(mid) ? ", an event is open" : ""}` : "");
     }
   }
 
   /** @param {import("../heat.js").Heat} heat @param {Set<string>} open @param {number} now */
   choose(heat, open, now) {
-    const best = heat.best(this.count * 2).filter((mid) => open.has(mid) || Math.max(.../** @type {any} */ (heat.labels.get(mid)).cells) >= WEAK);
-    const chosen = [...best.filter((mid) => open.has(mid)), ...best.filter((mid) => !open.has(mid))].slice(0, this.count);
+    const strong = heat.best(this.count * 2).filter((mid) => Math.max(.../** @type {any} */ (heat.labels.get(mid)).cells) >= WEAK);
+    const chosen = [...new Set([...[...open].filter((mid) => heat.labels.has(mid)), ...strong])].slice(0, this.count);
     this.chosenAt = now;
     if (chosen.join() === [...this.rows.keys()].join()) return;
     const before = this.rows;
     this.rows = new Map(chosen.map((mid) => [mid, before.get(mid) || row(/** @type {any} */ (heat.labels.get(mid)).name)]));
     if (chosen.length) fill(this.list, [...this.rows.values()].map((each) => each.element));
-    else fill(this.list, el("li", { class: "soft" }, heat.heard[COLUMNS - 1] || heat.heard[COLUMNS - 2] ? "Nothing but quiet so far." : `Nothing received since ${clock(now - 600_000)}.`));
+    else fill(this.list, el("li", { class: "soft" }, heat.heard[COLUMNS - 1] !== NOTHING || heat.heard[COLUMNS - 2] !== NOTHING ? "Nothing but quiet so far." : `Nothing received since ${clock(now - COLUMNS * COLUMN_MS)}.`));
   }
 }
 

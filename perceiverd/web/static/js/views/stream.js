@@ -1,5 +1,5 @@
 // One stream: now, its last hours by label and minute, and its latest events.
-import { get, path } from "../api.js";
+import { ApiError, get, path } from "../api.js";
 import { el, fill, write } from "../dom.js";
 import { empty, eventEntry, heading, noHistory, notice, shortName } from "../parts.js";
 import { link } from "../router.js";
@@ -50,6 +50,7 @@ export async function streamView(root, { house, signal, parts, title }) {
   build();
 
   const load = async () => {
+    if (house.about && !house.about.history) return fill(map, noHistory());
     const end = Date.now();
     const start = end - Number(hours.value) * 3_600_000;
     const query = { start: new Date(start).toISOString(), end: new Date(end).toISOString(), labels: 20 };
@@ -61,7 +62,9 @@ export async function streamView(root, { house, signal, parts, title }) {
         fill(map, heat ? heat.element : empty("Nothing was received in this time."));
       }
     } catch (error) {
-      if (!signal.aborted && !heat) fill(map, house.about && !house.about.history ? noHistory() : notice(error instanceof Error ? error.message : String(error), "bad"));
+      if (signal.aborted || heat) return;
+      const unknown = error instanceof ApiError && error.status === 404; // the history has nothing of it yet
+      fill(map, unknown ? empty("Nothing was received yet.") : notice(error instanceof Error ? error.message : String(error), "bad"));
     }
   };
   /** @type {HeatMap | null} */

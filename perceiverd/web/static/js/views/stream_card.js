@@ -48,7 +48,7 @@ export class StreamCard {
           { class: "card-links", "aria-label": `More about ${title}` },
           el("a", { href: link(["explain", machine, name]) }, icon("explain"), "Explain"),
           el("a", { href: link(["day", day(Date.now())], { stream: this.name }) }, icon("day"), "Today"),
-          el("a", { href: link(["teach"], { stream: this.name }) }, icon("teach"), "Teach"),
+          (!house.about || house.about.corrections) && el("a", { href: link(["teach"], { stream: this.name }) }, icon("teach"), "Teach"),
         ),
       ),
     );

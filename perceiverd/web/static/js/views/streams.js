@@ -74,7 +74,7 @@ function summaryOf(streams, loaded) {
 
 /** @param {HTMLElement[]} rows */
 function table(rows) {
-  const columns = ["Stream", "State", "Level", "Heard now", "Last 10 minutes"];
+  const columns = ["Stream", "State", "Level", "Heard now", "Last 5 minutes"];
   return el(
     "table",
     { class: "stream-table" },

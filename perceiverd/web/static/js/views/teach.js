@@ -1,7 +1,7 @@
 // Teach a sound: hold the button while it sounds, five times.
 import { post } from "../api.js";
 import { el, fill, say, write } from "../dom.js";
-import { field, heading, labelField, notice, streamField } from "../parts.js";
+import { empty, field, heading, labelField, notice, streamField } from "../parts.js";
 import { Level } from "./level.js";
 
 const WANTED = 5;
@@ -11,6 +11,10 @@ const LONGEST_MS = 60_000;
 /** @param {HTMLElement} root @param {import("../main.js").Context} context */
 export function teachView(root, { house, signal, query, title }) {
   title("Teach a sound");
+  if (house.about && !house.about.corrections) {
+    root.append(heading("Teach a sound"), empty("This server stores no corrections.", el("p", {}, "Start perceiverd web with --corrections FOLDER, or set it in web.toml.")));
+    return;
+  }
   const stream = streamField("Stream that hears it", house, query.get("stream") || [...house.streams.keys()][0] || "");
   const label = labelField("Name of the sound", query.get("label") || "", signal, "One of AudioSet's labels, or a name of your own, such as Door bell at home.");
   const level = new Level();
