@@ -19,14 +19,14 @@ FUZZ_SECONDS ?= 600
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # Where files go. With DESTDIR before each path, make touches nothing outside of it: for packages and images.
-# PACKAGE may be a wheel, or '.[mqtt]' for the bridge; PIP_FLAGS go to pip.
+# PACKAGE may be a wheel, or '.[mqtt,web]' for the bridge and the page; PIP_FLAGS go to pip.
 DESTDIR ?=
 PREFIX ?= /usr/local
 OPT ?= /opt/perceiverd
 ETC ?= /etc/perceiverd
 PACKAGE ?= .
 PIP_FLAGS ?=
-UNITS := perceiverd.service perceiverd@.service perceiverd-mqtt.service perceiverd-history.service
+UNITS := perceiverd.service perceiverd@.service perceiverd-mqtt.service perceiverd-history.service perceiverd-web.service
 UNITDIR = $(DESTDIR)$(PREFIX)/lib/systemd/system
 SYSUSERS = $(DESTDIR)$(PREFIX)/lib/sysusers.d/perceiverd.conf
 TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
@@ -128,7 +128,7 @@ install:
 	@find docs \( -name '*.md' -o -name '*.svg' -o -name '*.webp' \) -not -path 'docs/generate/*' -exec install -D -m 644 '{}' '$(DOC)/{}' \;
 	@ln -sfn '$(OPT)/bin/perceiverd' '$(DESTDIR)$(PREFIX)/bin/perceiverd'
 	@install -m 644 configs/perceiverd.schema.json '$(DESTDIR)$(ETC)'
-	@for config in perceiverd history; do [ -e "$(DESTDIR)$(ETC)/$$config.toml" ] || \
+	@for config in perceiverd history web; do [ -e "$(DESTDIR)$(ETC)/$$config.toml" ] || \
 	    install -m 644 "configs/$$config.toml" "$(DESTDIR)$(ETC)/$$config.toml" || exit 1; done
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-sysusers >/dev/null || systemd-sysusers '$(SYSUSERS)'
 	@[ -n '$(DESTDIR)' ] || ! command -v systemd-tmpfiles >/dev/null || systemd-tmpfiles --create '$(TMPFILES)'
@@ -138,6 +138,9 @@ install:
 	@echo "  systemctl enable --now perceiverd        start it, now and at each boot"
 	@echo "  usermod -aG perceiverd-labels NAME       let NAME read the labels after the next login"
 	@echo "  systemctl enable --now perceiverd-history  keep a history of events"
+	@'$(DESTDIR)$(OPT)/bin/python' -c 'import starlette, uvicorn' 2>/dev/null || [ -n '$(DESTDIR)' ] || \
+	    { echo "  make install PACKAGE='.[web]'            also install what the web page needs"; exit 0; }
+	@echo "  systemctl enable --now perceiverd-web    serve the web page at http://127.0.0.1:8480/"
 
 uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || \
@@ -149,7 +152,7 @@ uninstall:
 	@[ -n '$(DESTDIR)' ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 	@echo "uninstalled. The configuration, stored files, the user and the group remain; to remove them:"
 	@echo "  rm -rf $(DESTDIR)$(ETC) $(DESTDIR)/var/lib/perceiverd*"
-	@echo "  userdel perceiverd; userdel perceiverd-history; groupdel perceiverd-labels"
+	@echo "  userdel perceiverd; userdel perceiverd-history; userdel perceiverd-web; groupdel perceiverd-labels; groupdel perceiverd-media"
 
 # The first time takes ten minutes more: it builds a kernel with a camera and a sound card.
 test-guest: $(VENV)/.dev

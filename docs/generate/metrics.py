@@ -13,6 +13,10 @@ from docs.generate.markdown import code, table
 from perceiverd.daemon.metrics import TelemetryCollector
 from perceiverd.daemon.telemetry import Distribution, Telemetry, TelemetryFrame
 from perceiverd.history.metrics import HistoryCollector, ServiceCounts
+from perceiverd.web.guard import RefusedRequests
+from perceiverd.web.metrics import WebCollector
+from perceiverd.web.service import api_of
+from perceiverd.web.settings import WebConfig
 
 OF_DAEMON, OF_STREAM, OF_SOURCE = "The daemon", "A stream", "A source"
 SUFFIX = {"counter": "_total"}
@@ -24,7 +28,9 @@ def contents() -> dict[str, str]:
     process = ProcessCollector(registry=CollectorRegistry()).collect()
     sections = (f"## {heading}\n\n{_table(found)}" for heading, found in by_subject().items())
     history = HistoryCollector(ServiceCounts(), ()).collect()
-    return {"metrics": "\n\n".join(sections), "process": _table(process), "history": _table(history)}
+    web = WebCollector(api_of(WebConfig()), RefusedRequests()).collect()
+    tables = {"process": _table(process), "history": _table(history), "web": _table(web)}
+    return {"metrics": "\n\n".join(sections), **tables}
 
 
 def by_subject() -> dict[str, list[Metric]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import commands, history_options, log_events, messages, metrics, models, options
+from docs.generate import commands, history_options, log_events, messages, metrics, models, options, web_options
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -15,6 +15,8 @@ NOTICE = "<!-- Written by `make docs` from the code and docs/generate/templates/
 PAGES: Mapping[str, Callable[[], dict[str, str]]] = {
     "configuration.md": options.contents,
     "history-configuration.md": history_options.contents,
+    "web-configuration.md": web_options.contents,
+    "web-api.md": web_options.api_contents,
     "wire.md": messages.contents,
     "records.md": messages.record_contents,
     "metrics.md": metrics.contents,

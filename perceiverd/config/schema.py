@@ -218,8 +218,8 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether to keep a JPEG picture when an event begins. Each stream can override this. If a stream has no video,
     its audio and a picture of its spectrogram are kept, if before_s or after_s is above 0."""
     directory: str | None = None
-    """Folder for the pictures; only the daemon's user can read it. Without it, the service's state directory
-    (/var/lib/perceiverd) is used."""
+    """Folder for the pictures; only the daemon's user can read it, and its group if it has mode 2750. Without it, the
+    service's state directory (/var/lib/perceiverd) is used."""
     longest_px: Annotated[int, Meta(ge=16, le=16_384)] = 1280
     """Largest length of a picture's longer side, in pixels. Larger pictures are scaled down."""
     before_s: Annotated[float, Meta(ge=0, le=60)] = 0.0

@@ -14,6 +14,8 @@ SERVICE_ENDPOINT = "ipc:///run/perceiverd/labels"
 """ZeroMQ endpoint where the service publishes unless its configuration names another."""
 SERVICE_CONFIG = Path("/etc/perceiverd/perceiverd.toml")
 """Configuration that the systemd unit runs."""
+SERVICE_WEB_CONFIG = Path("/etc/perceiverd/web.toml")
+"""Configuration that the unit perceiverd-web runs."""
 SERVICE_HISTORY = Path("/var/lib/perceiverd-history/history.sqlite3")
 """Database that the unit perceiverd-history writes."""
 SERVICE_SNAPSHOTS = Path("/var/lib/perceiverd/snapshots")

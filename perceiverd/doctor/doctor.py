@@ -15,7 +15,7 @@ from perceiverd.config import Config, StreamConfig
 from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.core.media import MediaFormat, VideoFormat
 from perceiverd.core.paths import SERVICE_CONFIG
-from perceiverd.doctor import endpoints, history, machine, model, service, streams
+from perceiverd.doctor import endpoints, history, machine, model, service, streams, web
 from perceiverd.doctor.checks import Check, Finding, run_checks
 from perceiverd.model.card import load_card
 from perceiverd.pipeline.rules import resolve
@@ -86,6 +86,7 @@ def planned_checks(settings: Config, path: Path | None, environment: Mapping[str
         ("secrets", service.secrets_file),
         ("state", service.state_folder),
         ("history", history.history),
+        ("web", web.web),
         ("service", service.units),
     ]
     checks = [Check(name, find, QUICK_TIMEOUT_S) for name, find in quick]

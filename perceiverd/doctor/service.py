@@ -19,7 +19,7 @@ from perceiverd.sources.specs import File, Pipe, Url
 
 UNIT, STREAM_UNITS = "perceiverd.service", "perceiverd@*.service"
 """The unit of the service, and the pattern of the units that run one stream each."""
-OPTIONAL_UNITS = ("perceiverd-history.service",)
+OPTIONAL_UNITS = ("perceiverd-history.service", "perceiverd-web.service")
 """Units that are reported if they are enabled or run."""
 USER, LABELS_GROUP = "perceiverd", "perceiverd-labels"
 SECRETS = Path("/etc/perceiverd/secrets.env")
@@ -74,7 +74,7 @@ def snapshots_folder(settings: Config, environment: Mapping[str, str]) -> Iterat
     try:
         folder = snapshots.check(settings, environment)
     except ConfigError as error:
-        do = "set snapshots.directory to a folder that only the service's user can open (mode 700), or disable them"
+        do = "set snapshots.directory to a folder of the service's user, with mode 700 or 2750; or disable them"
         yield Finding("snapshots", "fault", str(error), do)
     else:
         if folder is not None:
@@ -104,12 +104,12 @@ def state_folder(path: Path = STATE) -> Iterator[Finding]:
         yield Finding("state", "ok", what)
         return
     free_mb = disk.f_bavail * disk.f_frsize >> 20
-    if mode & 0o077:
-        yield Finding("state", "fault", f"other users than its owner can open {path}", f"chmod 700 {path}")
+    if mode & 0o067:  # the group may pass through it, to the snapshots
+        yield Finding("state", "fault", f"other users than its owner can open {path}", f"chmod 710 {path}")
     elif free_mb < MIN_FREE_MB:
         yield Finding("state", "warning", f"{path}: only {free_mb} MB are free on this disk", "free some space")
     else:
-        yield Finding("state", "ok", f"only its owner can open {path}; {free_mb} MB are free")
+        yield Finding("state", "ok", f"only its owner can list {path}; {free_mb} MB are free")
 
 
 def units(python: Path = PYTHON) -> Iterator[Finding]:

@@ -167,11 +167,13 @@ class SpanRow(msgspec.Struct, frozen=True):
     """A stretch of time in which a stream, or all streams of a machine, had a state."""
 
     machine: str
+    """The name of the daemon."""
     stream: str | None
     """None for all streams of the machine."""
     kind: str
     """A `SpanKind`."""
     start: datetime
+    """When it began."""
     end: datetime | None
     """None while it lasts."""
     missed: int = 0
@@ -232,8 +234,11 @@ class LabelTally(msgspec.Struct, frozen=True):
     """How often one label had an event."""
 
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     events: int
+    """How many."""
     seconds: float
     """All their durations together."""
     peak: float
@@ -246,6 +251,7 @@ class Statistics(msgspec.Struct, frozen=True):
     """How many events began, by several measures. Hours and days are those of a time zone."""
 
     events: int
+    """All together."""
     by_label: tuple[LabelTally, ...]
     """The most frequent first."""
     by_stream: dict[str, int]

@@ -28,6 +28,7 @@ class SessionAnswer(msgspec.Struct, frozen=True):
     """Whether this browser is signed in."""
 
     signed_in: bool
+    """Also true if the page has no password."""
     password: bool
     """Whether the page has a password."""
     csrf: str
@@ -38,7 +39,9 @@ class MachineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A daemon."""
 
     name: str
+    """As configured."""
     endpoint: str
+    """Where it publishes."""
     seen: Utc | None
     """When its last message was received."""
     silent: bool
@@ -50,8 +53,11 @@ class MachineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     missed: int
     """Messages that this server missed since its start."""
     model: str | None = None
+    """The model's name; null if nothing was received yet."""
     version: str | None = None
+    """Of its perceiverd."""
     up_since: Utc | None = None
+    """When the daemon started."""
     hop_s: float | None = None
     """Seconds between the starts of two windows."""
 
@@ -60,7 +66,9 @@ class AboutAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What this server is and has."""
 
     version: str
+    """Of perceiverd."""
     now: Utc
+    """This server's clock."""
     history: bool
     """There is a history, so that events, days and statistics can be asked for."""
     media: bool
@@ -70,22 +78,29 @@ class AboutAnswer(msgspec.Struct, frozen=True, kw_only=True):
     teach: bool
     """Examples of a sound can be taken from a live stream."""
     machines: tuple[MachineAnswer, ...]
+    """By name."""
 
 
 class LiveLabelAnswer(msgspec.Struct, frozen=True):
     """A label with its score in the last window."""
 
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     score: float
+    """Probability that it applies to the window."""
 
 
 class OpenEventAnswer(msgspec.Struct, frozen=True):
     """An event that has not ended."""
 
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     start: Utc
+    """When its first window began."""
     score: float
     """Its smoothed score."""
 
@@ -94,7 +109,9 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """A stream at this moment."""
 
     machine: str
+    """The name of its daemon."""
     stream: str
+    """The name of the stream."""
     state: str
     """`starting`, `up`, `stalled`, `backing off`, `ended` or `disabled`; `unknown` before its first status."""
     problem: str | None
@@ -104,6 +121,7 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     since: Utc | None
     """Since when it has this state, as far as this server knows."""
     level_dbfs: float | None
+    """Audio level in dB of full scale; null without audio."""
     skew_ms: float | None
     """How much later frames were captured than the audio beside them."""
     latency_ms: float | None
@@ -115,10 +133,13 @@ class StreamAnswer(msgspec.Struct, frozen=True, kw_only=True):
     missing: dict[str, str]
     """By modality: why the last window lacks it."""
     modalities: tuple[str, ...]
+    """Which of `audio` and `video` the last window had."""
     window_end: Utc | None
+    """When the last window ended."""
     labels: tuple[LiveLabelAnswer, ...]
     """Of the last window, the highest score first."""
     open_events: tuple[OpenEventAnswer, ...]
+    """The one that began first is first."""
     stale: bool
     """Its machine is silent: everything here is old."""
 
@@ -127,16 +148,20 @@ class StreamsAnswer(msgspec.Struct, frozen=True):
     """All streams, by machine and name."""
 
     streams: tuple[StreamAnswer, ...]
+    """All of them."""
 
 
 class HeatRowAnswer(msgspec.Struct, frozen=True):
     """One label of a heat map."""
 
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     largest: tuple[float | None, ...]
     """By minute: the highest score; null: nothing was listening."""
     mean: tuple[float | None, ...]
+    """By minute: the mean score; null as above."""
 
 
 class HeatAnswer(msgspec.Struct, frozen=True):
@@ -156,16 +181,25 @@ class EventAnswer(msgspec.Struct, frozen=True, kw_only=True):
     id: int | None
     """Its number in the history; null in the live stream as long as it is not known."""
     machine: str
+    """The name of its daemon."""
     stream: str
+    """The name of the stream."""
     key: str
     """Its id in the daemon's messages."""
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     start: Utc
+    """When its first window began."""
     end: Utc
+    """When the last window ended that confirmed it."""
     state: Literal["open", "ended", "end not received"]
+    """`end not received`: its end was missed."""
     peak: float
+    """The highest score."""
     mean: float
+    """The mean score."""
     picture: bool
     """There is a picture of the beginning."""
     clip: bool
@@ -184,6 +218,7 @@ class EventsAnswer(msgspec.Struct, frozen=True):
     """A page of events, the newest first."""
 
     events: tuple[EventAnswer, ...]
+    """At most `limit`."""
     next: str | None
     """`cursor` of the next page; null after the last event."""
 
@@ -219,6 +254,7 @@ class TraceAnswer(msgspec.Struct, frozen=True):
     """The scores of one window near the event."""
 
     end: Utc
+    """The end of the window."""
     scores: dict[str, float]
     """By mid."""
 
@@ -227,6 +263,7 @@ class EventPageAnswer(EventAnswer, frozen=True, kw_only=True):
     """One event with all that is known of it."""
 
     details: EventDetailsAnswer
+    """Its reasons."""
     trace: tuple[TraceAnswer, ...]
     """Around its beginning and its end."""
     labels: dict[str, str]
@@ -234,12 +271,14 @@ class EventPageAnswer(EventAnswer, frozen=True, kw_only=True):
     previous: int | None
     """The event before it on the same stream."""
     next: int | None
+    """The event after it on the same stream."""
 
 
 class TimeLineAnswer(msgspec.Struct, frozen=True):
     """All events of a day, one entry of each list for each event, in the order of their starts."""
 
     ids: tuple[int, ...]
+    """Numbers of the events."""
     streams: tuple[int, ...]
     """Index into `names`."""
     labels: tuple[int, ...]
@@ -247,10 +286,13 @@ class TimeLineAnswer(msgspec.Struct, frozen=True):
     start_ms: tuple[int, ...]
     """Milliseconds since 1970."""
     end_ms: tuple[int, ...]
+    """The same for the ends."""
     peaks: tuple[float, ...]
+    """The highest scores."""
     names: tuple[str, ...]
     """`machine/stream`."""
     label_names: tuple[str, ...]
+    """Names of the labels."""
     complete: bool
     """False if there were too many events; then the last ones are missing."""
 
@@ -259,8 +301,11 @@ class DayAnswer(msgspec.Struct, frozen=True):
     """A day of all streams."""
 
     start: Utc
+    """Midnight of the zone."""
     end: Utc
+    """The next midnight."""
     time_line: TimeLineAnswer
+    """The day's events."""
     spans: tuple[SpanRow, ...]
     """States, gaps and restarts that overlap the day."""
     windows_start: Utc
@@ -273,28 +318,39 @@ class FoundLabelAnswer(msgspec.Struct, frozen=True):
     """A label."""
 
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
 
 
 class FoundLabelsAnswer(msgspec.Struct, frozen=True):
     """Labels that match; those in the history first."""
 
     labels: tuple[FoundLabelAnswer, ...]
+    """At most `limit`."""
 
 
 class CorrectionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a user said about an event or a time."""
 
     id: str
+    """16 hexadecimal digits."""
     at: Utc
     """When it was said."""
     verdict: Verdict
+    """`missed`: there was no event. `example`: a sound to be learnt."""
     machine: str
+    """The name of its daemon."""
     stream: str
+    """The name of the stream."""
     mid: str
+    """The label's key."""
     name: str
+    """The label's name."""
     start: Utc
+    """Of the event, or of the time that was marked."""
     end: Utc
+    """The end of that."""
     event: str | None
     """The key of the event; null if it is about a time."""
     sound: bool
@@ -307,12 +363,14 @@ class CorrectionsAnswer(msgspec.Struct, frozen=True):
     """All corrections, the newest first."""
 
     corrections: tuple[CorrectionAnswer, ...]
+    """All of them."""
 
 
 class StoredCorrectionAnswer(msgspec.Struct, frozen=True):
     """A correction was stored."""
 
     id: str
+    """Of the correction."""
     sound: bool
     """Its sound was kept."""
     why: str | None

@@ -96,7 +96,7 @@ class Api:
                 *("GET", f"{stream}/heatmap", "The scores of a stream by minute", self.heat),
                 question=HeatQuestion,
                 answer=HeatAnswer,
-                faults=(400, 401, 503),
+                faults=(400, 401, 404, 503),
             ),
             Operation(
                 *("GET", "live", "Server-sent events: streams, stream, machine, event, explain, missed", self.live),
@@ -191,7 +191,7 @@ class Api:
             history=await asyncio.to_thread(self.pool.path.is_file),
             media=bool(self.media.folders),
             corrections=self.correcting is not None,
-            teach=self.correcting is not None and self.correcting.teaches,
+            teach=self.correcting is not None and self.correcting.teaches and self.watcher.keeps_sound(),
             machines=tuple(self.watcher.machines[name].answer() for name in sorted(self.watcher.machines)),
         )
 
@@ -200,7 +200,10 @@ class Api:
 
     async def heat(self, request: ApiRequest) -> object:
         machine, stream = request.path["machine"], request.path["stream"]
-        return await self._ask(lambda reader: reports.heat(reader, machine, stream, request.question))
+        found = await self._ask(lambda reader: reports.heat(reader, machine, stream, request.question))
+        if found is None:
+            raise ApiFault(404, "the history has no such stream; api/1/streams lists those of now")
+        return found
 
     async def live(self, request: ApiRequest) -> object:
         explain: str | None = request.question.explain

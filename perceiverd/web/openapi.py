@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import inspect
 
 from perceiverd import __version__
 from perceiverd.core.docstrings import field_docstrings
@@ -30,6 +31,11 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """The document, of plain values."""
     kinds = [FaultAnswer, *(kind for each in operations for kind in (each.answer, each.body) if kind)]
     schemas, components = msgspec.json.schema_components(dict.fromkeys(kinds), ref_template=REFERENCE)
+    for name, meanings in _meanings(kinds).items():
+        for field, form in components[name]["properties"].items():
+            if meaning := meanings.get(field):
+                # Beside a reference other keys are allowed since OpenAPI 3.1.
+                components[name]["properties"][field] = {**form, "description": meaning}
     described = dict(zip(dict.fromkeys(kinds), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for each in operations:
@@ -46,6 +52,22 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         },
         "security": [{"session": []}],
     }
+
+
+def _meanings(kinds: Iterable[type]) -> dict[str, dict[str, str]]:
+    """The docstrings of the fields, by struct and field, of these structs and those in them."""
+    found: dict[str, dict[str, str]] = {}
+    waiting: list[Any] = [inspect.type_info(kind) for kind in kinds]
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, inspect.StructType):
+            if kind.cls.__name__ not in found:
+                found[kind.cls.__name__] = field_docstrings(kind.cls)
+                waiting += [field.type for field in kind.fields]
+        else:
+            parts = [getattr(kind, name, None) for name in ("type", "item_type", "value_type")]
+            waiting += [part for part in (*parts, *getattr(kind, "types", ())) if isinstance(part, inspect.Type)]
+    return found
 
 
 def _operation(operation: Operation, schemas: dict[type, dict[str, Any]]) -> dict[str, Any]:

@@ -107,20 +107,26 @@ class LoginBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of a request to sign in."""
 
     password: str
+    """What `perceiverd web password` was given."""
 
 
 class CorrectionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of a correction: of an event, or of a time on a stream."""
 
     verdict: Literal["right", "wrong", "missed", "example"]
+    """`missed` and `example` are about a time."""
     event: int | None = None
     """The event's number, for `right` and `wrong`."""
     machine: Name | None = None
+    """Of the stream, for `missed` and `example`."""
     stream: Name | None = None
+    """The same."""
     label: Name | None = None
     """A label by name or mid; for `example` it may be a name of your own."""
     start: datetime | None = None
+    """When the sound begins."""
     end: datetime | None = None
+    """When it ends, at most 10 minutes later."""
 
 
 def read_query(pairs: Iterable[tuple[str, str]], kind: type[Question]) -> Question:

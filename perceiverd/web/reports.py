@@ -40,6 +40,8 @@ from perceiverd.web.questions import (
 
 Judge = Callable[[StoredEvent], Verdict | None]
 """Says what the last correction of an event says."""
+LONGEST_HEAT = timedelta(days=7) - timedelta(minutes=2)
+"""A week, which the history rounds to whole minutes."""
 LARGEST_ID = (1 << 63) - 1
 
 
@@ -108,9 +110,14 @@ def stored(reader: HistoryReader, number: int) -> StoredEvent | None:
     return reader.event(number) if number <= LARGEST_ID else None
 
 
-def heat(reader: HistoryReader, machine: str, stream: str, question: HeatQuestion) -> HeatAnswer:
-    """The scores of a stream by minute. Raises HistoryError if the stream is unknown or the time too long."""
-    found = reader.heat_map(machine, stream, aware(question.start), aware(question.end), question.labels)
+def heat(reader: HistoryReader, machine: str, stream: str, question: HeatQuestion) -> HeatAnswer | None:
+    """The scores of a stream by minute; None for an unknown stream. Raises QuestionError for too long a time."""
+    start, end = aware(question.start), aware(question.end)
+    if not timedelta(0) < end - start <= LONGEST_HEAT:
+        raise QuestionError("end: must be after start, at most a week")
+    if not any((each.machine, each.name) == (machine, stream) for each in reader.streams()):
+        return None
+    found = reader.heat_map(machine, stream, start, end, question.labels)
     listening = [count > 0 for count in found.windows]
 
     def known(values: tuple[float, ...]) -> tuple[float | None, ...]:

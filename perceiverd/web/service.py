@@ -55,7 +55,7 @@ def run(config: WebConfig) -> int:
     # uvicorn's lines about each wrong request would fill the log; what it refuses is counted.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     with ExitStack() as stack:
-        api = _api(config)
+        api = api_of(config)
         stack.callback(api.pool.close)
         listening = stack.enter_context(bound(config.server))
         refused = RefusedRequests()
@@ -148,8 +148,8 @@ class PageServer(uvicorn.Server):
             yield
 
 
-def _api(config: WebConfig) -> Api:
-    """Everything that handlers use. Raises ConfigError or WireError."""
+def api_of(config: WebConfig) -> Api:
+    """Everything that handlers use; nothing is opened or connected yet. Raises ConfigError or WireError."""
     feed = Feed()
     pool = ReaderPool(Path(config.history.directory) / FILE)
     media = MediaFolders.of(config.daemons)

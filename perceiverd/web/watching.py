@@ -74,6 +74,11 @@ class Watcher:
         """Whether this stream is known."""
         return machine in self.machines and stream in self.machines[machine].streams
 
+    def keeps_sound(self) -> bool:
+        """Whether a daemon keeps the recent sound of its streams."""
+        streams = (stream for machine in self.machines.values() for stream in machine.streams.values())
+        return any(stream.status is not None and stream.status.recent_sound is not None for stream in streams)
+
     def explain(self, machine: str, stream: str) -> bool:
         """Begin to receive the reasons of a stream, or count one more who wants them; False if there are too many."""
         key = f"{machine}/{stream}"

@@ -19,6 +19,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.core.log_events import EVENTS
 from perceiverd.history.settings import load as load_history
 from perceiverd.training.cli.app import app as training
+from perceiverd.web.settings import load as load_web
 from perceiverd.wire.publisher import Publisher
 from tests.support.messages import event, scores, until
 
@@ -107,13 +108,16 @@ def test_python_that_is_shown_runs(program: str) -> None:
 def test_configurations_that_are_shown_are_valid(path: Path, tmp_path: Path) -> None:
     """Every TOML block in a document is a configuration, or a part of one that lacks only the sources of a stream.
 
-    A block whose first line is `# history.toml` is one of the history; one of another file is not checked.
+    A block whose first line is `# history.toml` or `# web.toml` is such a file; one of another file is not checked.
     """
     for number, block in enumerate(re.findall(r"```toml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)):
         file = tmp_path / f"{number}.toml"
         file.write_text(block, encoding="utf-8")
         if block.startswith("# history.toml\n"):
             load_history(file)
+            continue
+        if block.startswith("# web.toml\n"):
+            load_web(file)
             continue
         if re.match(r"# (?!perceiverd\.toml)[\w-]+\.toml\n", block):
             continue

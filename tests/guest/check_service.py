@@ -77,7 +77,7 @@ def test_it_is_confined() -> None:
     assert os.listdir(f"/proc/{pid}/root/root") == []  # noqa: PTH208 - through /proc: the view of the process
     flags = {line.split()[4]: line.split()[5] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()}
     assert "ro" in flags["/"].split(",")
-    assert Path("/var/lib/perceiverd").stat().st_mode & 0o777 == 0o700
+    assert Path("/var/lib/perceiverd").stat().st_mode & 0o777 == 0o710
     assert Path("/run/perceiverd").stat().st_mode & 0o777 == 0o750
 
 

@@ -53,7 +53,7 @@ def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
         *(there / "usr/local/share/doc/perceiverd" / name for name in ("README.md", "docs/README.md")),
         there / "etc/perceiverd/perceiverd.schema.json",
         *(units / name for name in ("perceiverd.service", "perceiverd@.service", "perceiverd-mqtt.service")),
-        units / "perceiverd-history.service",
+        *(units / f"perceiverd-{name}.service" for name in ("history", "web")),
     ]
     assert [str(path) for path in files if not path.is_file()] == []
     assert files[0].read_text().startswith("#!/opt/perceiverd/bin/python")
@@ -68,7 +68,7 @@ def test_installing_twice_and_uninstalling(wheel: Path, tmp_path: Path) -> None:
     done = make("uninstall", f"DESTDIR={there}")
     assert done.returncode == 0, done.stderr
     left = sorted(str(path.relative_to(there)) for path in there.rglob("*") if not path.is_dir())
-    assert left == ["etc/perceiverd/history.toml", "etc/perceiverd/perceiverd.toml"]
+    assert left == [f"etc/perceiverd/{name}.toml" for name in ("history", "perceiverd", "web")]
     assert f"rm -rf {there}/etc/perceiverd" in done.stdout
     assert make("uninstall", f"DESTDIR={there}").returncode == 0
 

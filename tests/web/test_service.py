@@ -67,7 +67,9 @@ def test_statistics_heat_and_labels(page: PageProcess) -> None:
     assert len(heat["minutes"]) == 3
     assert heat["rows"] == [] or heat["rows"][0]["largest"][0] is None
     assert browser.get("/api/1/labels?q=dog").json["labels"][0]["name"] == "Dog"
-    assert browser.get("/api/1/streams/house/nothing/heatmap?" + span).status == 503
+    assert browser.get("/api/1/streams/house/nothing/heatmap?" + span).status == 404
+    long = "start=2026-01-01T00:00:00Z&end=2026-01-09T00:00:00Z"
+    assert browser.get("/api/1/streams/house/door/heatmap?" + long).error == "end: must be after start, at most a week"
 
 
 @pytest.mark.parametrize(

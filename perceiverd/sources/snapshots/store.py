@@ -1,4 +1,4 @@
-"""A folder of snapshots that only its owner may read. Removes files that are too old or too many.
+"""A folder of snapshots for its owner, and for its group if the operator says so. Removes what is too old or too much.
 
 It touches only files with names that it gave itself. Its functions wait for the disk, so the daemon's loop must not
 call them.
@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 RESERVE_BYTES = 100_000_000
@@ -31,8 +32,23 @@ def name_of(stream: str, label: str, at: datetime) -> str:
 
 def prepare(directory: Path) -> None:
     """Make the folder. Raises OSError if it cannot be made, or if other users may read it."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make(directory)
     check(directory)
+
+
+def _make(directory: Path) -> None:
+    """Make the folder and those above it, for the owner alone, or for the group too if the folder above is shared."""
+    if directory.exists():
+        return
+    _make(directory.parent)
+    # The kernel gives a folder in a shared one the same group and the same set-group-ID bit.
+    directory.mkdir(mode=0o750 if is_shared(directory.parent) else 0o700, exist_ok=True)
+
+
+def is_shared(directory: Path) -> bool:
+    """Whether the operator lets the folder's group read it: `chmod 2750`. New files then get that group, too."""
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    return mode & (stat.S_ISGID | stat.S_IRWXG) == stat.S_ISGID | stat.S_IRGRP | stat.S_IXGRP
 
 
 def check(directory: Path) -> None:
@@ -46,8 +62,9 @@ def check(directory: Path) -> None:
         return
     if not stat.S_ISDIR(info.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
-    if stat.S_IMODE(info.st_mode) & 0o077:
-        raise PermissionError(errno.EPERM, f"other users may read it; chmod 700 {directory}", str(directory))
+    if info.st_mode & stat.S_IRWXO or (info.st_mode & stat.S_IRWXG and not is_shared(directory)):
+        what = f"other users may read it; chmod 700 {directory}, or 2750 to let its group read it"
+        raise PermissionError(errno.EPERM, what, str(directory))
     if not os.access(directory, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "this user may not write to it", str(directory))
 
@@ -68,7 +85,8 @@ class SnapshotStore:
             raise OSError(errno.ENOSPC, f"less than {RESERVE_BYTES // 1_000_000} MB are free")
         part = self.directory / f"{name}.part"
         try:
-            with open(part, "xb", opener=_private) as file:
+            mode = 0o640 if is_shared(self.directory) else 0o600
+            with open(part, "xb", opener=partial(_opened, mode=mode)) as file:
                 file.write(data)
             part.rename(self.directory / name)
         except OSError:
@@ -96,5 +114,5 @@ class SnapshotStore:
                         yield Path(entry.path), info.st_size, info.st_mtime
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def _opened(path: str, flags: int, mode: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode)

@@ -40,6 +40,24 @@ def test_only_the_owner_reads(tmp_path: Path) -> None:
     assert (tmp_path / "kept/a.jpg").read_bytes() == b"1234"
 
 
+def test_a_shared_folder_lets_its_group_read(tmp_path: Path) -> None:
+    """Mode 2750 is the operator's word: new files and folders are for the group, too, and never for others."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept").chmod(0o2750)
+    before = os.umask(0)
+    try:
+        SnapshotStore(tmp_path / "kept", 60, 1000).add("a.jpg", b"1234")
+        SnapshotStore(tmp_path / "kept/recent/door", 60, 1000).add("b.flac", b"1234")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "kept").rglob("*")}
+    assert modes == {"a.jpg": 0o640, "recent": 0o2750, "door": 0o2750, "b.flac": 0o640}
+    for refused in (0o750, 0o2770, 0o2755):
+        (tmp_path / "kept").chmod(refused)
+        with pytest.raises(PermissionError, match="2750 to let its group read it"):
+            store.check(tmp_path / "kept")
+
+
 def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     """A symbolic link in the folder cannot redirect a snapshot to another place."""
     (tmp_path / "kept").mkdir(mode=0o700)
