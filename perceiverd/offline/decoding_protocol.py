@@ -29,6 +29,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     use: MediaOptions
     """Which tracks, and what to do with audio."""
     raw: RawFormat | None = None
+    threads: int = 0
+    """That decode video; 0 for as many as there are cores."""
 
 
 class Length(msgspec.Struct, frozen=True, tag=True):

@@ -14,6 +14,7 @@ import pytest
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Chunk, Frame, Media, MediaFormat, VideoFormat
 from perceiverd.offline.decoding import Decoder
+from perceiverd.offline.decoding_worker import BLOCK_S
 from perceiverd.sources.decode import container
 from perceiverd.sources.specs import RawFormat
 from tests.support.clips import write_clip
@@ -63,7 +64,7 @@ def test_a_worker_decodes_the_same(tmp_path: Path) -> None:
     with Decoder(WANTED) as decoder:
         for name in ("film.mp4", "film.mkv"):
             clip = write_clip(tmp_path / name, video_s=3, audio_s=3)
-            here = [values(item) for item in container.read(clip, WANTED)]
+            here = [values(item) for item in container.read(clip, WANTED, block_s=BLOCK_S)]
             assert [values(item) for item in decoder.read(str(clip))] == here
 
 

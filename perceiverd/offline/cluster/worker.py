@@ -73,7 +73,8 @@ class FileTagger:
         self._outputs = ClusterOutputs(job.outputs)
         card = load_card(job.model)
         self._tagger = Tagger(card, job.device, job.threads, job.engine)
-        self._decoder = Decoder(card.geometry.media_format)  # its process ends with this one
+        # Its process ends with this one. Each worker has one core, so it decodes with one thread.
+        self._decoder = Decoder(card.geometry.media_format, jobs=len(os.sched_getaffinity(0)))
 
     def close(self) -> None:
         """End the process that decodes."""

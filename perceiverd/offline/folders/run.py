@@ -177,7 +177,7 @@ class _Worker:
         self._current = run.tally.workers[number]
         self._outputs = Outputs(run.out, run.how.formats, run.how.kinds, f"part-{number}", run.how.embed_bytes)
         self.ended = threading.Event()
-        self.decoder = Decoder(run.scorer.card.geometry.media_format, run.how.raw)
+        self.decoder = Decoder(run.scorer.card.geometry.media_format, run.how.raw, jobs=run.how.jobs)
         self.decoder.on_length = self._current.state_length
 
     def work(self) -> None:

@@ -25,6 +25,11 @@ FOLLOW = 1 / 16
 """The share of a stamp's deviation by which the time line moves: it smooths jitter and follows a drifting clock."""
 
 
+def follow(stamps: int) -> float:
+    """The share for the mean of so many stamps."""
+    return 1.0 - (1.0 - FOLLOW) ** stamps
+
+
 class Resampler:
     """Turns pieces of mono audio of any rate into chunks of at most 0.5 s at one rate, without seams between them."""
 
@@ -36,8 +41,12 @@ class Resampler:
         """The expected capture time of the next input sample."""
         self._begin(None, 0)
 
-    def feed(self, samples: NDArray[np.float32], rate_hz: int, start_ns: int | None) -> Iterator[Chunk]:
+    def feed(
+        self, samples: NDArray[np.float32], rate_hz: int, start_ns: int | None, stamps: int = 1
+    ) -> Iterator[Chunk]:
         """Accept samples (S,), of which the first was captured at `start_ns`; None means right after the last one.
+
+        `start_ns` is the mean of so many stamps.
 
         If time jumps by more than 15 ms or the rate changes, the run ends and another begins, so a gap stays a gap.
         """
@@ -48,7 +57,7 @@ class Resampler:
             yield from self.flush()
             self._begin(rate_hz, start_ns)
         else:
-            self._next_ns += deviation_ns * FOLLOW
+            self._next_ns += deviation_ns * follow(stamps)
         self._next_ns += len(samples) * NS_PER_S / rate_hz
         self._consumed += len(samples)
         self._gather(self._stream.resample_chunk(samples) if self._stream else samples)

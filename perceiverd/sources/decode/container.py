@@ -85,19 +85,22 @@ def read(
     use: MediaOptions | None = None,
     log_track: bool = False,
     raw: RawFormat | None = None,
+    threads: int = 0,
+    block_s: float = 0.0,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path), URL (str) or pipe in the container's order, from time 0 on.
 
     Frames are (height, width, 3) as wanted, chunks mono at the wanted rate; a missing modality is left out.
     `live` reads with little delay, stamps formats without times on arrival, and fails on damage that a file survives.
     `why` explains why a URL could not be opened. `use` names the tracks and says what to do with audio; with
-    `log_track`, the choice is logged. `raw` is the format of audio without a container.
+    `log_track`, the choice is logged. `raw` is the format of audio without a container. `threads` decode the video of a
+    file; 0 for as many as there are cores. Its audio is mixed and resampled in blocks of at least `block_s`.
 
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
     """
     programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
-    programme.is_raw = raw is not None
+    programme.is_raw, programme.threads, programme.block_s = raw is not None, threads, block_s
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw) as container:
         ranges = programme.ranges(container)
         if len(ranges) < 2:
@@ -135,6 +138,7 @@ class _Programme:
         """Why the first part that was left out cannot be read."""
         self.is_raw = False
         """Whether it has no container, so its bytes say nothing of parts and lengths."""
+        self.threads, self.block_s = 0, 0.0
 
     def media(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
         """The media of one part, behind those of the parts before it."""
@@ -211,12 +215,17 @@ class _Programme:
         video, audio, wanted, counts = tracks.video, tracks.audio, self._wanted, self._counts
         decoders: dict[int, StreamDecoder] = {}
         if audio is not None and wanted.audio_rate_hz is not None:
-            decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, wanted.audio_rate_hz, self._use)
+            rate_hz = wanted.audio_rate_hz
+            decoders[audio.index] = AudioDecoder(audio, origin_ns, counts, rate_hz, self._use, self.block_s)
         if video is not None and wanted.video is not None and (decoders or not is_cover(video)):
             # Decoding frames on several threads at once is faster, but holds as many frames back.
             video.thread_type = "SLICE" if self._live else "AUTO"
+            if not self._live:
+                video.codec_context.thread_count = self.threads
             stills = JpegEncoder(wanted.stills) if wanted.stills else None
-            decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills, start_ns)
+            decoders[video.index] = VideoDecoder(
+                video, origin_ns, counts, wanted.video, stills, start_ns, skips=not self._live
+            )
         if decoders:
             return decoders
         only = self._use.only

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from perceiverd.core.media import NS_PER_S
 
 PER_TICK = 4
@@ -17,10 +19,21 @@ class Decimator:
 
     def keeps(self, start_ns: int) -> bool:
         """Whether a frame of this time is needed. It may be early by a quarter of the spacing, because of jitter."""
-        due_ns, spacing_ns = self._due_ns, self._spacing_ns
+        kept, self._due_ns = self._decided(start_ns, self._due_ns)
+        return kept
+
+    def would_keep(self, starts_ns: Iterable[int]) -> bool:
+        """Whether the last of these frames will be needed, if they come next and in this order."""
+        kept, due_ns = False, self._due_ns
+        for start_ns in starts_ns:
+            kept, due_ns = self._decided(start_ns, due_ns)
+        return kept
+
+    def _decided(self, start_ns: int, due_ns: float | None) -> tuple[bool, float]:
+        """Whether a frame is needed if the next one is due at `due_ns`, and when the next one is due then."""
+        spacing_ns = self._spacing_ns
         if due_ns is None or start_ns < due_ns - 2 * spacing_ns:  # the first frame, or time has jumped back
             due_ns = start_ns
         if start_ns < due_ns - spacing_ns / 4:
-            return False
-        self._due_ns = max(due_ns + spacing_ns, start_ns)
-        return True
+            return False, due_ns
+        return True, max(due_ns + spacing_ns, start_ns)

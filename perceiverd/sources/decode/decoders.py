@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias, cast
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
+from perceiverd.sources.decode.blocks import Block, Blocks
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.decode.reservoir import BitReservoir
+from perceiverd.sources.decode.skipping import AHEAD, SkipPlan
 from perceiverd.sources.decode.video import Sizer
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import AudioOptions
@@ -32,8 +32,6 @@ Packet: TypeAlias = "av.Packet[av.AudioStream] | av.Packet[av.VideoStream]"
 CORRUPT_RUN = 100
 """After this many packets in a row that cannot be decoded, we expect nothing more of a stream as it is."""
 ASSUMED_FPS = 25
-LOUDEST = 16.0
-"""Lossy codecs decode beyond full scale, but not beyond this: more is damage."""
 TAG = b"ID3"
 """So begins a packet that FFmpeg makes of the titles in the middle of joined MP3 files. It is no damage."""
 JOIN_NS = NS_PER_S // 1000
@@ -61,7 +59,7 @@ class DecodeCounts:
     skipped_parts: int = 0
     """Parts of a joined file that could not be read, or that lack the tracks that are wanted."""
     thinned_frames: int = 0
-    """Frames that no tick of the model could need."""
+    """Decoded frames that no tick of the model could need."""
     modalities: frozenset[str] = frozenset()
     """Which of `audio` and `video` are read; known when the first item comes."""
 
@@ -180,9 +178,11 @@ class AudioDecoder(StreamDecoder):
         counts: DecodeCounts,
         rate_hz: int,
         options: AudioOptions | None = None,
+        block_s: float = 0.0,
     ) -> None:
+        """It is mixed and resampled in blocks of at least `block_s`."""
         super().__init__(stream, origin_ns, counts)
-        self._resampler = MonoResampler(rate_hz, options)
+        self._blocks, self._resampler = Blocks(block_s), MonoResampler(rate_hz, options)
         self._decoded_ns = 0
         self._reservoir = BitReservoir() if stream.codec_context.codec.canonical_name == "mp3" else None
 
@@ -210,12 +210,16 @@ class AudioDecoder(StreamDecoder):
         self._decoded_ns = (self._decoded_ns if start_ns is None else start_ns) + lasts_ns
         if start_ns is None:
             self.end_ns = self._decoded_ns + (self._origin_ns or 0)
-        names = [channel.name for channel in item.layout.channels]
-        yield from self._resampler.feed(to_channels(item), names, item.sample_rate, start_ns)
+        yield from self._resampled(self._blocks.add(item, start_ns))
 
     def flush(self) -> Iterator[Media]:
-        """The end of the resampler's filter."""
+        """The last block and the end of the resampler's filter."""
+        yield from self._resampled(self._blocks.flush())
         yield from self._resampler.flush()
+
+    def _resampled(self, blocks: Iterator[Block]) -> Iterator[Media]:
+        for block in blocks:
+            yield from self._resampler.feed(block.samples, block.names, block.rate_hz, block.start_ns, block.stamps)
 
 
 class VideoDecoder(StreamDecoder):
@@ -231,10 +235,19 @@ class VideoDecoder(StreamDecoder):
         wanted: VideoFormat,
         stills: JpegEncoder | None,
         start_ns: int = 0,
+        *,
+        skips: bool = False,
     ) -> None:
-        """`start_ns` is the time of a first frame that has none, as the picture on a cover."""
+        """`start_ns` is the time of a first frame that has none, as the picture on a cover.
+
+        With `skips`, frames that no tick needs are not decoded if no other frame needs them.
+        """
         super().__init__(stream, origin_ns, counts)
         self._decimator, self._sizer, self._stills = Decimator(wanted.fps), Sizer(wanted), stills
+        self._plan = SkipPlan(self._decimator) if skips else None
+        self.ahead = AHEAD if skips else 0
+        """How many packets `foresee` wants to see."""
+        self._skipping = False
         self._aspect: Fraction | None = stream.sample_aspect_ratio
         self.fps = wanted.fps
         """The model's ticks per second."""
@@ -244,6 +257,21 @@ class VideoDecoder(StreamDecoder):
         """How long the newest frame is shown; 0 if the container does not say."""
         self._next_ns = start_ns
 
+    def foresee(self, packet: Packet, ahead: Sequence[Packet]) -> None:
+        """Tell FFmpeg whether to decode the frame of this packet, which is the next one; `ahead` follows it."""
+        if self._plan is None or not packet.size:
+            return
+        needed = packet.is_discard or self._plan.needs(self._shown_ns(packet), [self._shown_ns(p) for p in ahead])
+        if needed is self._skipping:
+            self._skipping = not needed
+            self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
+
+    def _shown_ns(self, packet: Packet) -> int | None:
+        """When the frame of this packet is shown, from the container's beginning; None if nothing says it."""
+        if packet.pts is None or self._origin_ns is None:
+            return None
+        return self._nanoseconds(packet, packet.pts) - self._origin_ns
+
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         """Size the frame, unless the model does not need it."""
         assert isinstance(item, av.VideoFrame)
@@ -251,6 +279,8 @@ class VideoDecoder(StreamDecoder):
         if start_ns is None:
             start_ns = self._next_ns
         self._next_ns = start_ns + self.interval_ns
+        if self._plan:
+            self._plan.came_out(start_ns)
         if not self._decimator.keeps(start_ns):
             self.counts.thinned_frames += 1
             return
@@ -264,20 +294,3 @@ def _decodes(name: str, packet: Packet) -> bool:
     decoder = cast(av.AudioCodecContext, av.CodecContext.create(name, "r"))
     alone = cast("av.Packet[av.AudioStream]", packet)
     return bool(decoder.decode(alone) or decoder.decode(None))
-
-
-def to_channels(audio: av.AudioFrame) -> NDArray[np.float32]:
-    """The samples (C, S), full scale at -1..1."""
-    data = np.asarray(audio.to_ndarray())  # (C, S), or (1, S * C) if they are interleaved
-    if not audio.format.is_planar:
-        data = data.reshape(-1, audio.layout.nb_channels).T
-    samples: NDArray[np.float32] = data.astype(np.float32)
-    match data.dtype.kind:
-        case "u":
-            samples = (samples - np.float32(128)) / np.float32(128)
-        case "i":
-            samples = samples / np.float32(2 ** (8 * data.dtype.itemsize - 1))
-        case _:
-            # One damaged float would ring in the filters for ever.
-            samples = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -LOUDEST, LOUDEST)
-    return np.asarray(samples, np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
@@ -49,6 +50,13 @@ class PacketQueues:
         self._bytes, self._count = self._bytes - packet.size, self._count - 1
         return packet
 
+    def ahead(self, index: int, count: int) -> list[Packet]:
+        """The next packets of this track, which stay: `count` of them, less if too much is held or nothing follows."""
+        queue = self._queues[index]
+        while len(queue) < count and not self.ended and self._bytes < HELD_BYTES and self._count < HELD_PACKETS:
+            self._read()
+        return list(islice(queue, count))
+
     def _read(self) -> None:
         try:
             packet = next(self._packets, None)
@@ -86,6 +94,7 @@ class _Lane:
             if (item := next(self._decoded, None)) is not None:
                 return item
             if (packet := self._queues.take(self._index)) is not None:
+                self._foresee(packet)
                 self._decoder.reach(packet)
                 if self._decoder.is_hopeless:
                     self._decoder.counts.ignored_packets += 1
@@ -96,6 +105,9 @@ class _Lane:
                 self._decoded = self._decoder.flush()
             else:
                 return None
+
+    def _foresee(self, packet: Packet) -> None:
+        """This packet is decoded next."""
 
 
 class _PictureLane(_Lane):
@@ -123,6 +135,10 @@ class _PictureLane(_Lane):
         again = self._again(others_ns)
         self.is_done = again is None and self._is_flushed and not self._stands_on
         return again
+
+    def _foresee(self, packet: Packet) -> None:
+        if self._pictures.ahead:
+            self._pictures.foresee(packet, self._queues.ahead(self._index, self._pictures.ahead))
 
     def _until_next(self, coming: Frame) -> Frame:
         """The next frame, or, if it is far, the one that is shown until then."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.media import NS_PER_S, Chunk
-from perceiverd.sources.decode.audio import FOLLOW, GAP_NS, Resampler
+from perceiverd.sources.decode.audio import GAP_NS, Resampler, follow
 from perceiverd.sources.decode.downmix import Downmixer
 from perceiverd.sources.decode.highpass import HighPass
 from perceiverd.sources.specs import AudioOptions
@@ -35,8 +35,12 @@ class MonoResampler:
         self._end_ns = 0.0
         """The end of the input so far."""
 
-    def feed(self, samples: Samples, names: Sequence[str], rate_hz: int, start_ns: int | None) -> Iterator[Chunk]:
+    def feed(
+        self, samples: Samples, names: Sequence[str], rate_hz: int, start_ns: int | None, stamps: int = 1
+    ) -> Iterator[Chunk]:
         """Accept samples (C, S), of which the first was captured at `start_ns`; None means right after the last one.
+
+        `start_ns` is the mean of so many stamps.
 
         `names` has FFmpeg's name of each channel. If time jumps or the rate changes, the run ends, as in `Resampler`.
         A piece without the channel that the options name is left out.
@@ -55,8 +59,8 @@ class MonoResampler:
         assert self._mixer is not None
         held_ns = self._mixer.held * NS_PER_S // rate_hz
         self._end_ns = at_ns + samples.shape[1] * NS_PER_S / rate_hz
-        self._next_ns += (at_ns - self._next_ns) * FOLLOW + self._end_ns - at_ns
-        yield from self._pass_on(self._mixer.feed(np.ascontiguousarray(samples)), round(at_ns - held_ns))
+        self._next_ns += (at_ns - self._next_ns) * follow(stamps) + self._end_ns - at_ns
+        yield from self._pass_on(self._mixer.feed(np.ascontiguousarray(samples)), round(at_ns - held_ns), stamps)
 
     def flush(self) -> Iterator[Chunk]:
         """End the run: yield what the filters still hold back."""
@@ -78,11 +82,11 @@ class MonoResampler:
         if self._mixer is not None:
             yield from self._pass_on(self._mixer.flush(), None)
 
-    def _pass_on(self, mono: Samples, start_ns: int | None) -> Iterator[Chunk]:
+    def _pass_on(self, mono: Samples, start_ns: int | None, stamps: int = 1) -> Iterator[Chunk]:
         if not len(mono):
             return
         if self._highpass is not None:
             mono = self._highpass.feed(mono)
         if self._gain != 1:
             mono = mono * self._gain
-        yield from self._resampler.feed(mono, self._rate_hz, start_ns)
+        yield from self._resampler.feed(mono, self._rate_hz, start_ns, stamps)

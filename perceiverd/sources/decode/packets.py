@@ -96,7 +96,8 @@ def on_time_line(
         kind, is_flush = packet.stream.type, packet.dts is None and not packet.size
         # At the end of a part, FFmpeg may put all that is left into one packet without a time.
         line.extend(kind, decoders[packet.stream.index].end_ns)
-        decided = line.flush() if is_flush else line.add(kind, _stamp(packet), packet, _lasts_ns(packet))
+        stamp, lasts_ns = _times(packet)
+        decided = line.flush() if is_flush else line.add(kind, stamp, packet, lasts_ns)
         for moved, by_ns in decided:
             if line.joins > joins:
                 joins = line.joins
@@ -106,18 +107,17 @@ def on_time_line(
             yield packet
 
 
-def _stamp(packet: Packet) -> Stamp | None:
-    """The packet's times; None if its container says too little."""
-    base = packet.time_base
-    first = packet.dts if packet.dts is not None or packet.stream.type == "video" else packet.pts
-    if first is None or not base:
-        return None
-    shown = packet.pts if packet.pts is not None else first
-    return Stamp(int(first * base * NS_PER_S), int(shown * base * NS_PER_S), _lasts_ns(packet))
-
-
-def _lasts_ns(packet: Packet) -> int:
-    return int((packet.duration or 0) * (packet.time_base or 0) * NS_PER_S)
+def _times(packet: Packet) -> tuple[Stamp | None, int]:
+    """The packet's times, None if its container says too little; and how long it lasts, in nanoseconds."""
+    base, dts, pts = packet.time_base, packet.dts, packet.pts
+    if not base:
+        return None, 0
+    up, down = base.numerator * NS_PER_S, base.denominator  # integers: a Fraction for each packet costs more than AAC
+    lasts_ns = (packet.duration or 0) * up // down
+    first = dts if dts is not None or packet.stream.type == "video" else pts
+    if first is None:
+        return None, lasts_ns
+    return Stamp(first * up // down, (first if pts is None else pts) * up // down, lasts_ns), lasts_ns
 
 
 def _later(packet: Packet, by_ns: int) -> Packet:

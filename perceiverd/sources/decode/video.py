@@ -15,6 +15,11 @@ HD_LINES = 720
 # AREA uses every source pixel, so that fine patterns do not turn into moire. The other two flags remove a bias of -2
 # grey levels that the default arithmetic has.
 AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+PLANAR_RGB = "gbrp"
+"""Planes of green, blue and red. libswscale takes a third less time for them than for packed RGB."""
+PLANAR_FROM = 2
+"""If so many lines become one, both have equal values. Else libswscale takes shortcuts for packed RGB, which round
+differently."""
 UNSPECIFIED = 2
 """AVCOL_SPC_UNSPECIFIED."""
 
@@ -34,12 +39,20 @@ class Sizer:
         scale = max(width / wide, height / frame.height)
         to_width, to_height = max(width, round(wide * scale)), max(height, round(frame.height * scale))
         # Shrinking before cropping converts each source pixel once and needs no filter graph.
+        is_planar = frame.height >= PLANAR_FROM * to_height
+        form = PLANAR_RGB if is_planar else "rgb24"
         small = self._reformatter.reformat(
-            frame, to_width, to_height, "rgb24", _colorspace(frame), interpolation=AREA, threads=1
+            frame, to_width, to_height, form, _colorspace(frame), interpolation=AREA, threads=1
         )
-        pixels: NDArray[np.uint8] = np.asarray(small.to_ndarray(), np.uint8)  # (to_height, to_width, 3)
         top, left = (to_height - height) // 2, (to_width - width) // 2
-        return np.ascontiguousarray(np.rot90(pixels[top : top + height, left : left + width], turns))
+        pixels = _planes(small) if is_planar else small.to_ndarray()  # (to_height, to_width, 3)
+        return np.ascontiguousarray(np.rot90(pixels[top : top + height, left : left + width], turns), np.uint8)
+
+
+def _planes(frame: VideoFrame) -> NDArray[np.uint8]:
+    """The pixels of planar RGB as (H, W, 3)."""
+    green, blue, red = (np.frombuffer(memoryview(each), np.uint8).reshape(-1, each.line_size) for each in frame.planes)
+    return np.stack([red, green, blue], axis=2)[:, : frame.width]
 
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:

@@ -7,12 +7,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import Colorspace, VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceiverd.core.media import NS_PER_S, VideoFormat
 from perceiverd.sources.decode.decimate import Decimator
-from perceiverd.sources.decode.video import Sizer
+from perceiverd.sources.decode.video import AREA, UNSPECIFIED, Sizer
 
 
 @settings(max_examples=40, deadline=None)
@@ -55,3 +56,18 @@ def test_pixels_that_are_not_square() -> None:
     pixels[:, 30:70] = 255  # 40 of 100 columns are 53 of 133 in the upright picture, 53 of the 100 that remain
     fitted = Sizer(VideoFormat(50, 50, 6.25)).fit(av.VideoFrame.from_ndarray(pixels, "rgb24"), Fraction(4, 3))
     assert (fitted[25, :, 0] > 127).sum() == pytest.approx(26.6, abs=1.5)
+
+
+@pytest.mark.parametrize("matrix", [1, 2, 9])
+@pytest.mark.parametrize("full_range", [0, 2])
+@pytest.mark.parametrize("width", [150, 240, 1050])
+@pytest.mark.parametrize("form", ["yuv420p", "yuvj420p", "yuyv422", "nv12", "yuv420p10le", "gray", "bgra", "rgb24"])
+def test_pixels_are_those_of_packed_rgb(form: str, width: int, full_range: int, matrix: int) -> None:
+    """The frame has exactly the values that FFmpeg gives when it converts into packed RGB."""
+    noise = np.random.default_rng(5).integers(0, 256, (240, 360, 3)).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(noise, "rgb24").reformat(width, 2 * width // 3, form)
+    frame.colorspace, frame.color_range = matrix, full_range
+    fitted = Sizer(VideoFormat(80, 120, 1.0)).fit(frame, None)
+    colorspace = Colorspace.ITU601 if matrix == UNSPECIFIED else None
+    packed = VideoReformatter().reformat(frame, 120, 80, "rgb24", colorspace, interpolation=AREA)
+    np.testing.assert_array_equal(fitted, packed.to_ndarray())
