@@ -230,6 +230,40 @@ def bench(
         bench.networks(models, device, threads, rounds, growth=growth, file=into)
 
 
+@app.command()
+@output()
+def teach(
+    endpoint: Annotated[str, ENDPOINT] = SERVICE_ENDPOINT,
+    *,
+    stream: Annotated[str, typer.Option(help="The stream in which it sounds.", metavar="NAME")],
+    label: Annotated[
+        str, typer.Option(help="What it is: a label of AudioSet, or a name of your own.", metavar="NAME|MID")
+    ],
+    times: Annotated[int, typer.Option(min=1, max=1000, help="How many examples to mark.", metavar="N")] = 5,
+    begins: Annotated[
+        list[str] | None,
+        typer.Option("--from", help="Instead of a key: when an example began. Can be repeated.", metavar="TIME"),
+    ] = None,
+    ends: Annotated[
+        list[str] | None, typer.Option("--to", help="When it ended; one for each --from.", metavar="TIME")
+    ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the examples. Default: perceiverd/corrections in the user's data folder.", metavar="DIR"
+        ),
+    ] = None,
+    server_key: Annotated[Path | None, SERVER_KEY] = None,
+    secret_key: Annotated[Path | None, SECRET_KEY] = None,
+) -> None:
+    """Teach a sound: hold a key while it sounds. Then `train fit --corrections` makes a model that knows it."""
+    from perceiverd.cli import teach
+    from perceiverd.wire.keys import read_curve
+
+    wanted = teach.Teaching(stream, label, corrections or teach.default_folder(), times, begins or (), ends or ())
+    raise typer.Exit(teach.teach(endpoint, wanted, read_curve(server_key, secret_key)))
+
+
 # The arguments after `train` belong to a command line of its own, which is loaded only when it is called.
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

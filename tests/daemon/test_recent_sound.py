@@ -44,7 +44,12 @@ def row(score: float) -> NDArray[np.float32]:
 def watched(kinds: Sequence[int], limit: float | None) -> tuple[list[tuple[int, int]], RecentSound]:
     """What is asked for if the windows are of these kinds, half a second apart."""
     asked: list[SoundRequest] = []
-    sound = RecentSound(LABELS, lambda request: asked.append(request) or True)  # type: ignore[func-returns-value]
+
+    def accept(request: SoundRequest) -> bool:
+        asked.append(request)
+        return True
+
+    sound = RecentSound(LABELS, accept)
     options = replace(SETTINGS, speech_limit=limit, recent=KEPT)
     for number, kind in enumerate(kinds):
         begin_ns = FROM_NS + number * HOP_NS

@@ -214,10 +214,33 @@ def rehearsal(
 
 
 def fit(
-    manifest: Annotated[
-        Path, typer.Option(metavar="CSV", help="Clips: columns file,start_s,end_s,labels, or a list of AudioSet's.")
-    ],
     out: Annotated[Path, Out],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Clips: columns file,start_s,end_s,labels, or a list of AudioSet's."),
+    ] = None,
+    corrections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Instead of a manifest: what was marked as right, wrong or missed, and taught sounds."
+        ),
+    ] = None,
+    recent: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="With --corrections: folder of recent sound, as background. Can be repeated. [default: the service's]",
+        ),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --corrections: history to say what would have changed. [default: the service's]"
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(min=0.01, help="With --corrections: hours of background, at most. [default: 2]")
+    ] = None,
     manifest_format: Annotated[
         Literal["auto", "perceiverd", "audioset"], typer.Option(help="Format of the CSV.")
     ] = "auto",
@@ -271,10 +294,34 @@ def fit(
     seed: Annotated[int, Seed] = 1,
     recipe: Annotated[str | None, renamed("--settings")] = None,
 ) -> None:
-    """Fit a model to your own labelled clips.
+    """Fit a model to your own labelled clips, or to corrections.
 
     Adds new labels to a model, trains all of it, or makes a new one. Runs alone or in several torchrun processes.
     """
+    if corrections is not None:
+        from perceiverd.training.cli import corrections as corrected
+
+        others = {
+            "--manifest": manifest,
+            "--media": media,
+            "--settings": settings,
+            "--train": train != "head",
+            "--held-out": held_out,
+            "--epochs": epochs,
+            "--minutes": minutes,
+            "--batch": batch,
+            "--precision": precision,
+            "--skip": skip,
+            "--state": state,
+            "--resume": resume,
+            "--cache": cache,
+            "--log": log,
+        }
+        corrected.refuse(name for name, value in others.items() if value)
+        corrected.run(corrections, out, start, recent, rehearse, history, hours, threads)
+        return
+    if manifest is None:
+        raise typer.BadParameter("give one of --manifest and --corrections", param_hint="'--manifest'")
     import torch
 
     from perceiverd.evaluation.manifest import files_in, read
