@@ -92,6 +92,8 @@ class Learner:
         self._labels, self._calibration = tuple(labels), tuple(calibration)
         self._weight, self._bias, self._ordinary = weight, bias, ordinary
         self._whitening = Whitening.of(np.concatenate([ordinary.background, ordinary.remembered]))
+        self._whitening.remember(ordinary.background)
+        self._whitening.remember(ordinary.remembered)
 
     def learn(self, clips: Sequence[LearntClip], labels: Sequence[Label]) -> list[LearntRow]:
         """The rows of `labels`, all labels of the new model, that the clips change; in the order of the labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from perceiverd.sources.snapshots.sound import flac
 from perceiverd.training.cli.app import app
 from tests.support.clips import make_model
 from tests.support.finetune import AUDIO, RATE_HZ, weights
+from tests.support.history import Store, event
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SIREN = ("/m/03kmc9", "Siren")
@@ -77,6 +79,29 @@ def test_a_taught_sound_becomes_a_label(home: Path, tmp_path: Path) -> None:
     assert "| Siren | 0 | 1 |" in done.stdout
     assert "What would have changed:" in done.stdout and "Nothing was replaced" in done.stdout
     assert "Gate buzzer" in (tmp_path / "new" / "README.md").read_text()
+
+
+def test_stored_events_are_judged_again(home: Path, tmp_path: Path) -> None:
+    """Events of the last week count with their clips, or with the recent sound of their time; older ones do not."""
+    store = Store(tmp_path)
+    store.begin()
+    clip = tmp_path / "clip.flac"
+    clip.write_bytes(flac(buzz(4), RATE_HZ))
+    for number, (start, path) in enumerate(
+        [
+            (NOW - timedelta(hours=30), str(clip)),
+            (NOW - timedelta(hours=29), None),
+            (NOW - timedelta(days=9), str(clip)),
+        ]
+    ):
+        made = event("begin", SIREN[1], number, number + 1, key=f"siren-{number}")
+        store.receive(number, msgspec.structs.replace(made, start=start, end=start + timedelta(seconds=2), clip=path))
+    store.end(9)
+    done = fit(home, tmp_path / "new", "--recent", str(home / "recent"), "--history", str(store.path))
+    assert done.exit_code == 0, done.output
+    (row,) = [line for line in done.stdout.partition("What would")[2].splitlines() if line.startswith("| Siren |")]
+    stored, judged, gone = (int(cell) for cell in row.split("|")[2:5])
+    assert stored == 2 and gone <= judged <= 1
 
 
 def _below(home: Path, mid: str) -> list[int]:
