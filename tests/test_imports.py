@@ -9,7 +9,8 @@ import pytest
 LIBRARIES = {"av", "cv2", "numpy", "onnx", "onnxruntime", "rich", "torch", "zmq"}
 LOADED = {
     "perceiverd": set(),  # `from perceiverd import tag` loads the rest
-    "perceiverd.wire": {"zmq"},  # the public API: what every subscriber pays
+    "perceiverd.wire": set(),  # the public API; `subscribe` comes from the next one
+    "perceiverd.wire.client": {"zmq"},
     "perceiverd.cli.app": set(),  # `--help` answers at once; each command imports what it needs
     "perceiverd.config": {"numpy"},
     "perceiverd.sources": set(),
@@ -18,10 +19,10 @@ LOADED = {
         "numpy",
         "zmq",
     },  # the engine comes with the model, after the configuration is checked
-    "perceiverd.offline.tag": {"numpy", "rich", "zmq"},
+    "perceiverd.offline.tag": {"numpy", "rich"},
     "perceiverd.pipeline.windower": {"numpy"},
     "perceiverd.mqtt.bridge": {"zmq"},
-    "perceiverd.history": {"zmq"},  # what reads the store
+    "perceiverd.history": set(),  # what reads the store
     "perceiverd.history.service": {"numpy", "zmq"},
     "perceiverd.model.card": {"numpy"},
     "perceiverd.model.engine_choice": {"numpy"},

@@ -52,6 +52,9 @@ def main() -> None:
     # that is waited for may not run at all: with both of two cores busy, a window took 30 times as long as with threads
     # that sleep. The variable must be set before torch is loaded; a value from the user's environment wins.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # numpy's OpenBLAS starts a thread for each core and lets it spin for up to 40 ms, here and in every worker process.
+    # It must be set before numpy is loaded; 2 to the power of this many cycles, 4 is the least.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     prepare_streams()
     try:
         with output():  # here too: --version and --help print before a command runs

@@ -86,7 +86,11 @@ def _next_s(one_s: float, many_s: float) -> float:
 
 
 def _gpu(device: str) -> Finding:
-    """What torch sees, compared with what the driver's files show."""
+    """What torch sees, compared with what the driver's files show. Loads torch only if there is a driver."""
+    driver = Driver.found()
+    if not driver.is_loaded:
+        what, do = driver.fault(None) or (NO_GPU, "")
+        return Finding("gpu", "warning" if do else "ok", f"{what}; the network runs on the CPU", do)
     import torch
 
     from perceiverd.model.cuda.devices import gpu_of, why_missing
@@ -104,10 +108,7 @@ def _gpu(device: str) -> Finding:
                 "gpu", "warning", f"{what}; its fastest form of a cross-attend cannot run: {lack[0]}", lack[1]
             )
         return Finding("gpu", "ok", what)
-    fault = Driver.found().fault(torch.version.cuda)
-    if fault and fault[0] == NO_GPU:
-        return Finding("gpu", "ok", f"{NO_GPU}; torch {torch.__version__} ({build}) uses the CPU")
-    what, do = fault or (why_missing(0), "compare nvidia-smi and ls -l /dev/nvidia*")
+    what, do = driver.fault(torch.version.cuda) or (why_missing(0), "compare nvidia-smi and ls -l /dev/nvidia*")
     return Finding("gpu", "warning", f"{what}; torch {torch.__version__} ({build}) uses the CPU", do)
 
 

@@ -1,6 +1,8 @@
 """The check of the model, with models that work and models that are broken."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -8,6 +10,7 @@ import pytest
 
 from perceiverd.config import Config, ModelConfig, StreamConfig, WindowConfig
 from perceiverd.doctor import model
+from perceiverd.model.cuda.driver import Driver
 from perceiverd.sources.specs import Synthetic
 
 
@@ -17,6 +20,19 @@ def test_a_model_that_works_is_timed(tiny_model: Path) -> None:
     assert (gpu.check, loaded.check, speed.check) == ("gpu", "model", "speed")
     assert (loaded.verdict, speed.verdict) == ("ok", "ok")
     assert "streams" in speed.what
+
+
+def test_torch_stays_out_if_there_is_no_gpu(tiny_model: Path) -> None:
+    """Without a GPU's driver, neither the search for a GPU nor the model loads PyTorch."""
+    if Driver.found().is_loaded:
+        pytest.skip("this machine has a GPU's driver")
+    code = (
+        "import sys; from perceiverd.config import Config, ModelConfig; from perceiverd.doctor import model; "
+        f"found = [*model.check(Config(model=ModelConfig({str(tiny_model)!r})))]; "
+        "print(found[0].what, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.endswith("runs on the CPU False\n")
 
 
 def test_too_many_streams_are_a_warning() -> None:

@@ -51,12 +51,17 @@ class Driver:
             in_container=any((root / each).exists() for each in CONTAINER_FILES),
         )
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the kernel's part of the driver is there. Without it, no program can use a GPU."""
+        return self.version or self.control
+
     def fault(self, torch_cuda: str | None) -> tuple[str, str] | None:
         """Why CUDA cannot be used, and what to do about it; None if these files show no reason.
 
         `torch_cuda`: the CUDA version that torch was built for; None for its CPU build.
         """
-        if not (self.version or self.control):
+        if not self.is_loaded:
             if self.in_container:
                 what = "this container has no NVIDIA driver"
                 return what, "install the NVIDIA Container Toolkit on the host and start the container with --gpus all"
