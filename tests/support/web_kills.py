@@ -1,0 +1,130 @@
+"""Kills page and history again and again while a daemon publishes: `python -m tests.support.web_kills ENDPOINT FOLDER`.
+
+A browser follows the page while it runs. A watcher receives everything that the daemon publishes: an event that it
+received while a history ran must be in the database, unless it came within MARGIN_S of the history's first message or
+of its kill. The latency of the daemon's labels is compared with a time without page and history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import random
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perceiverd.history import HistoryReader
+from perceiverd.history.opening import FILE
+from perceiverd.wire import subscribe
+from tests.support.history_kills import MARGIN_S, Watcher, spread, starts
+
+PROGRAM = [sys.executable, "-m", "perceiverd"]
+READY_S = 60.0
+
+
+@dataclass
+class Victim:
+    """One of the two programs."""
+
+    name: str
+    words: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    kills: int = 0
+    began_s: float = 0.0
+    ran: list[tuple[float, float]] = field(default_factory=list)
+    """When it ran and was ready, on the monotonic clock."""
+
+    def start(self) -> None:
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(self.words, stdout=log, stderr=log)
+
+    def kill(self) -> None:
+        assert self.process
+        self.ran.append((self.began_s, time.monotonic()))
+        self.process.kill()
+        self.process.wait()
+        self.kills += 1
+
+
+def follow(log: Path) -> contextlib.closing[http.client.HTTPConnection]:
+    """A browser that follows the page whose log this is; it need not read."""
+    port = int(re.search(r"page=http://127.0.0.1:(\d+)/", log.read_text())[1])  # type: ignore[index] - it has started
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", "/api/1/live")
+    connection.getresponse()
+    return contextlib.closing(connection)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("endpoint")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--before", type=float, default=60)
+    arguments = parser.parse_args()
+    folder, database, rng = arguments.folder, arguments.folder / FILE, random.Random(5)
+    source = ["--endpoint", f"m={arguments.endpoint}"]
+    history = Victim("history", [*PROGRAM, "history", "run", "--directory", str(folder), *source], folder / "h.log")
+    page = Victim(
+        "page", [*PROGRAM, "web", "--listen", "127.0.0.1:*", "--history", str(folder), *source], folder / "w.log"
+    )
+    damaged = 0
+    with subscribe(arguments.endpoint, ("scores/", "events/")) as subscription, contextlib.ExitStack() as stack:
+        watcher = Watcher(subscription)
+        watcher.watch(5)
+        watcher.latencies_ms.clear()
+        watcher.watch(arguments.before)
+        print("without page and history:", spread(watcher.latencies_ms), flush=True)
+        watcher.latencies_ms.clear()
+
+        def begin(victim: Victim) -> None:
+            victim.start()
+            end_s = time.monotonic() + READY_S
+            ready = (lambda: starts(database) >= history.kills) if victim is history else is_served
+            while not ready():
+                assert time.monotonic() < end_s, victim.log.read_text()
+                watcher.watch(0.05)
+            victim.began_s = time.monotonic()
+            if victim is page:
+                stack.enter_context(follow(page.log))
+
+        def is_served() -> bool:
+            return "web-started" in page.log.read_text()
+
+        begin(history)
+        begin(page)
+        for _ in range(arguments.kills):
+            watcher.watch(rng.uniform(0.2, 2))
+            victim = rng.choice([history, page])
+            victim.kill()
+            if victim is history:
+                with contextlib.closing(sqlite3.connect(database)) as connection:
+                    damaged += connection.execute("PRAGMA quick_check").fetchone()[0] != "ok"
+            begin(victim)
+        print(f"while {page.kills} kills of the page and {history.kills} of the history:", end=" ")
+        print(spread(watcher.latencies_ms), flush=True)
+        watcher.watch(2)
+        missed = subscription.missed
+        for victim in (history, page):
+            victim.kill()
+    with HistoryReader(database) as reader:
+        stored = {(each.boot_id, each.stream, each.key): each.state for each in reader.every()}
+    due = lost = 0
+    for at_s, event in watcher.messages:
+        if any(begun + MARGIN_S < at_s < end - MARGIN_S for begun, end in history.ran):
+            due += 1
+            state = stored.get((event.boot_id, event.stream, event.id))
+            lost += state is None or (event.kind == "end" and state != "ended")
+    print(f"{len(watcher.messages)} messages of events, {missed} missed by the watcher;", end=" ")
+    print(f"{due} came while a history ran, {lost} of these are not stored; {damaged} times the database was damaged")
+
+
+if __name__ == "__main__":
+    main()
