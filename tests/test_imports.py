@@ -24,6 +24,8 @@ LOADED = {
     "perceiverd.mqtt.bridge": {"zmq"},
     "perceiverd.history": set(),  # what reads the store
     "perceiverd.history.service": {"numpy", "zmq"},
+    "perceiverd.web": set(),
+    "perceiverd.web.service": {"av", "numpy", "zmq"},  # corrections cut sound
     "perceiverd.model.card": {"numpy"},
     "perceiverd.model.engine_choice": {"numpy"},
     "perceiverd.model.export": {"numpy"},

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ from tests.guest.installation import (
     until,
 )
 
-HISTORY = "perceiverd-history.service"
+HISTORY, PAGE = "perceiverd-history.service", "perceiverd-web.service"
+SNAPSHOTS = Path("/var/lib/perceiverd/snapshots")
 
 
 def test_an_installation_is_complete_and_repeatable() -> None:
@@ -195,6 +197,31 @@ def test_the_history_records_the_service() -> None:
     assert '"history","verdict":"ok"' in call("perceiverd", "doctor", "--json", check=False).replace(" ", "")
     call("systemctl", "stop", HISTORY)
     assert (show("Result", HISTORY), show("ActiveState", HISTORY)) == ("success", "inactive")
+
+
+def test_the_page_shows_the_service() -> None:
+    """Its unit runs with a user of its own, which may pass to the snapshots and list nothing else of the service."""
+    configure("one")
+    call("systemctl", "restart", UNIT)
+    call("systemctl", "start", PAGE)
+    until(lambda: show("StatusText", PAGE).startswith("1 of 1 daemons reached"), START_S)
+    assert call("ps", "-o", "user:32=", "-p", show("MainPID", PAGE)).strip() == "perceiverd-web"
+    with urllib.request.urlopen("http://127.0.0.1:8480/api/1/streams", timeout=START_S) as answer:
+        (stream,) = json.load(answer)["streams"]
+    assert (stream["machine"], stream["stream"], stream["state"]) == ("local", "one", "up")
+    with urllib.request.urlopen("http://127.0.0.1:8480/", timeout=START_S) as answer:
+        assert b"perceiverd" in answer.read()
+    assert SNAPSHOTS.stat().st_mode & 0o7777 == 0o2750
+    groups = "--groups=perceiverd-labels,perceiverd-media"
+    page = ("setpriv", "--reuid=perceiverd-web", "--regid=perceiverd-web", groups)
+    call(*page, "ls", SNAPSHOTS)
+    assert "Permission denied" in call(*page, "ls", SNAPSHOTS.parent, check=False)
+    assert "Permission denied" in call(*page, "touch", SNAPSHOTS / "x", check=False)
+    stranger = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+    assert "Permission denied" in call(*stranger, "ls", SNAPSHOTS, check=False)
+    assert '"web","verdict":"ok"' in call("perceiverd", "doctor", "--json", check=False).replace(" ", "")
+    call("systemctl", "stop", PAGE)
+    assert (show("Result", PAGE), show("ActiveState", PAGE)) == ("success", "inactive")
 
 
 def test_uninstalling_keeps_the_operators_files() -> None:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import http.client
 import random
-import re
 import sqlite3
 import subprocess
 import sys
@@ -55,7 +54,7 @@ class Victim:
 
 def follow(log: Path) -> contextlib.closing[http.client.HTTPConnection]:
     """A browser that follows the page whose log this is; it need not read."""
-    port = int(re.search(r"page=http://127.0.0.1:(\d+)/", log.read_text())[1])  # type: ignore[index] - it has started
+    port = int(log.read_text().partition("page=http://127.0.0.1:")[2].partition("/")[0])
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/api/1/live")
     connection.getresponse()
@@ -72,9 +71,8 @@ def main() -> None:
     folder, database, rng = arguments.folder, arguments.folder / FILE, random.Random(5)
     source = ["--endpoint", f"m={arguments.endpoint}"]
     history = Victim("history", [*PROGRAM, "history", "run", "--directory", str(folder), *source], folder / "h.log")
-    page = Victim(
-        "page", [*PROGRAM, "web", "--listen", "127.0.0.1:*", "--history", str(folder), *source], folder / "w.log"
-    )
+    words = [*PROGRAM, "web", "--listen", "127.0.0.1:*", "--history", str(folder), *source]
+    page = Victim("page", words, folder / "w.log")
     damaged = 0
     with subscribe(arguments.endpoint, ("scores/", "events/")) as subscription, contextlib.ExitStack() as stack:
         watcher = Watcher(subscription)
@@ -87,15 +85,16 @@ def main() -> None:
         def begin(victim: Victim) -> None:
             victim.start()
             end_s = time.monotonic() + READY_S
-            ready = (lambda: starts(database) >= history.kills) if victim is history else is_served
-            while not ready():
+            while not is_ready(victim):
                 assert time.monotonic() < end_s, victim.log.read_text()
                 watcher.watch(0.05)
             victim.began_s = time.monotonic()
             if victim is page:
                 stack.enter_context(follow(page.log))
 
-        def is_served() -> bool:
+        def is_ready(victim: Victim) -> bool:
+            if victim is history:
+                return starts(database) >= history.kills
             return "web-started" in page.log.read_text()
 
         begin(history)

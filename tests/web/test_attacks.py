@@ -128,6 +128,7 @@ def test_large_requests_are_refused(page: PageProcess) -> None:
     assert page.browser().get("/api/1/about").status == 200
 
 
+@pytest.mark.long
 def test_slow_requests_are_cut(tmp_path: Path, daemon: RunningDaemon) -> None:
     """Connections that send nothing, half a head, a slow head or half a body end within a bound; others are served."""
     with served(tmp_path, "--endpoint", daemon.endpoint) as page, ExitStack() as stack:

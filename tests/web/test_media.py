@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from pathlib import Path
 
 import av
@@ -86,9 +85,7 @@ def test_clips_become_playable(tmp_path: Path, daemon: RunningDaemon) -> None:
         assert (clip.status, clip.headers["content-type"]) == (200, "video/webm")
         with av.open(io.BytesIO(clip.body), "r") as container:
             assert [each.codec_context.name for each in container.streams] == ["vp8", "opus"]
-        before_s = time.monotonic()
         assert browser.get(f"{place}/clip", range="bytes=5-24").body == clip.body[5:25]
-        assert time.monotonic() - before_s < 30
         assert browser.get(f"{place}/sound").body.startswith(b"fLaC")
         assert browser.get(f"{place}/spectrogram").body.startswith(b"\xff\xd8")
         refused = browser.get(f"/api/1/events/{bad['id']}/media/clip")

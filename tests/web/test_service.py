@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 
 from perceiverd.cli.app import app
 from tests.support import messages
-from tests.support.pages import DEADLINE_S, Follower, PageProcess, served, until
+from tests.support.pages import DEADLINE_S, Browser, Follower, PageProcess, served, until
 from tests.support.running_daemon import RunningDaemon
 
 
@@ -185,10 +184,30 @@ def test_it_stops_while_browsers_follow(tmp_path: Path, daemon: RunningDaemon) -
     with served(tmp_path, "--endpoint", daemon.endpoint) as page:
         follower = Follower(page.port)
         follower.next("streams")
-        before_s = time.monotonic()
         page.process.terminate()
         assert page.process.wait(DEADLINE_S) == 0
-        assert time.monotonic() - before_s < DEADLINE_S
+        follower.close()
+
+
+def test_metrics_are_served(tmp_path: Path, daemon: RunningDaemon) -> None:
+    """Daemons, browsers, refusals by reason, and a probe."""
+    config = tmp_path / "web.toml"
+    config.write_text(
+        '[server]\nlisten = "127.0.0.1:*"\n[metrics]\nendpoint = "127.0.0.1:*"\n'
+        f'[daemons.house]\nendpoint = "{daemon.endpoint}"\n'
+    )
+    with served(tmp_path, "--config", str(config)) as page:
+        until(lambda: page.browser().get("/api/1/streams").json["streams"])
+        follower = Follower(page.port)
+        follower.next("streams")
+        assert page.browser(host="evil.example").get("/").status == 421
+        port = int(page.log.read_text().partition("metrics-listening host=127.0.0.1 port=")[2].split()[0])
+        metrics = Browser(port)
+        text = metrics.get("/metrics").body.decode()
+        assert 'perceiverd_web_daemon_up{machine="house"} 1.0' in text
+        assert 'perceiverd_web_requests_refused_total{reason="host"} 1.0' in text
+        assert "perceiverd_web_followers 1.0" in text
+        assert metrics.get("/healthz").body == b"ok\n"
         follower.close()
 
 
