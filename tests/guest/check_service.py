@@ -202,14 +202,17 @@ def test_the_history_records_the_service() -> None:
 def test_the_page_shows_the_service() -> None:
     """Its unit runs with a user of its own, which may pass to the snapshots and list nothing else of the service."""
     configure("one")
+    (ETC / "web.toml").write_text('[server]\nlisten = "127.0.0.1:*"\n')  # a container shares its host's ports
     call("systemctl", "restart", UNIT)
-    call("systemctl", "start", PAGE)
+    started = call("systemctl", "start", PAGE, check=False)
+    assert started == "", journal(PAGE)
     until(lambda: show("StatusText", PAGE).startswith("1 of 1 daemons reached"), START_S)
     assert call("ps", "-o", "user:32=", "-p", show("MainPID", PAGE)).strip() == "perceiverd-web"
-    with urllib.request.urlopen("http://127.0.0.1:8480/api/1/streams", timeout=START_S) as answer:
+    place = journal(PAGE).rpartition("web-started page=")[2].split()[0]
+    with urllib.request.urlopen(f"{place}api/1/streams", timeout=START_S) as answer:
         (stream,) = json.load(answer)["streams"]
     assert (stream["machine"], stream["stream"], stream["state"]) == ("local", "one", "up")
-    with urllib.request.urlopen("http://127.0.0.1:8480/", timeout=START_S) as answer:
+    with urllib.request.urlopen(place, timeout=START_S) as answer:
         assert b"perceiverd" in answer.read()
     assert SNAPSHOTS.stat().st_mode & 0o7777 == 0o2750
     groups = "--groups=perceiverd-labels,perceiverd-media"
