@@ -4,6 +4,7 @@
 #   make test        run the tests
 #   make check       tests, lint, types, import layers, 60 s of fuzzing, units, the wheel, a guest: everything that CI runs
 #   make fuzz        give damaged input to the program, for FUZZ_SECONDS (600); continues the last run
+#   make gpu-check   check and measure everything that needs a GPU, in ten minutes; the report is in build/gpu-check
 #   make install     as root: install the program in /opt/perceiverd, the units, and a configuration if there is none
 #   make uninstall   as root: remove all of that, except the configuration and what the service has stored
 #   make test-guest  as root: boot a guest with systemd, a camera and a sound card, install perceiverd there, test it
@@ -33,7 +34,7 @@ TMPFILES = $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/perceiverd.conf
 DOC = $(DESTDIR)$(PREFIX)/share/doc/perceiverd
 PLACE = sed -e 's|/opt/perceiverd|$(OPT)|g' -e 's|/etc/perceiverd|$(ETC)|g' -e 's|/usr/local|$(PREFIX)|g'
 
-.PHONY: run test check lint types layers fuzz fuzz-check units guest wheel docs demo-clip clean install uninstall test-guest
+.PHONY: run test check lint types layers fuzz fuzz-check gpu-check units guest wheel docs demo-clip clean install uninstall test-guest
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -68,6 +69,10 @@ fuzz: $(VENV)/.dev
 # For CI: the same inputs in each run.
 fuzz-check: $(VENV)/.dev
 	@$(BIN)/python -m tests.fuzz run --fresh --folder build/fuzz-check --seconds 60
+
+# GPU_PYTHON: another Python, which has torch with CUDA, and the packages of perceiverd.
+gpu-check: $(if $(GPU_PYTHON),,$(VENV)/.dev)
+	@$(or $(GPU_PYTHON),$(BIN)/python) -m tests.gpu_check $(GPU_CHECK)
 
 # Installs the wheel into an empty folder and runs it from /, so that Python cannot find this checkout.
 wheel: $(VENV)/.dev

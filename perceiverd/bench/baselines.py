@@ -65,7 +65,10 @@ def public_checkpoint(num_frames: int) -> Any:
 
 
 def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterator[TimedNetwork]:
-    """The Perceiver of `transformers`, which decodes only the label: as shipped, and with PyTorch's fused attention."""
+    """The Perceiver of `transformers`, which decodes only the label: as shipped, and with PyTorch's fused attention.
+
+    On a GPU also the latter in bfloat16 and compiled, if it can be compiled.
+    """
     from transformers.models.perceiver.modeling_perceiver import PerceiverSelfAttention
 
     images = frames.permute(0, 1, 4, 2, 3) / 255.0  # (1, T, 3, H, W)
@@ -73,7 +76,7 @@ def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterat
     points = {"image": one, "audio": one, "label": None}  # it must decode at least one point of each
     own = PerceiverSelfAttention.forward
 
-    def score(batch: int, forward: Callable[..., object]) -> Tensor:
+    def score(batch: int, forward: Callable[..., object], run: Any = network) -> Tensor:
         PerceiverSelfAttention.forward = forward
         try:
             inputs = {
@@ -81,12 +84,25 @@ def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterat
                 "audio": samples.expand(batch, -1, -1),
                 "label": label.expand(batch, -1),
             }
-            return network(inputs=inputs, subsampled_output_points=points).logits["label"]  # type: ignore[no-any-return]
+            return run(inputs=inputs, subsampled_output_points=points).logits["label"]  # type: ignore[no-any-return]
         finally:
             PerceiverSelfAttention.forward = own
 
     yield TimedNetwork("transformers, as shipped", lambda batch: score(batch, own), network)
     yield TimedNetwork("transformers, fused attention", lambda batch: score(batch, fused_attention), network)
+    if audio.device.type == "cuda":
+        compiled = torch.compile(network, dynamic=False)
+
+        def quick(batch: int) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16):
+                return score(batch, fused_attention, compiled)
+
+        try:
+            with _no_warnings():
+                quick(1)
+        except Exception:  # compilers raise what they like
+            return
+        yield TimedNetwork("transformers, bf16, fused, compiled", quick, network)
 
 
 def fused_attention(

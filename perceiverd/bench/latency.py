@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from perceiverd import __version__
-from perceiverd.bench import baselines, profiling
+from perceiverd.bench import baselines, gpu, profiling
 from perceiverd.bench import engines as by_engine
 from perceiverd.bench.baselines import ScoreBatch, TimedNetwork
 from perceiverd.bench.engines import EngineTiming, StartTiming
+from perceiverd.bench.gpu import GpuTiming
 from perceiverd.core.labels import Label
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.checkpoint import load_network, save_model
@@ -102,6 +103,8 @@ class BenchReport(msgspec.Struct, frozen=True):
     engines: list[EngineTiming] = []
     """On a CPU only."""
     starts: list[StartTiming] = []
+    gpu: GpuTiming | None = None
+    """On a GPU only: the engine that runs there. The rows above have its network in float32, without graphs."""
 
 
 def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> BenchReport:
@@ -116,6 +119,11 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
         rows, matmul, copied = _timings(networks, where, rounds)
         grown = list(_growth(where, max(2, rounds // 4))) if growth else []
     del networks  # their memory is large
+    on_gpu: GpuTiming | None = None
+    if where.type == "cuda":
+        torch.cuda.empty_cache()
+        with _card_of(model, geometry, network) as card:
+            on_gpu = gpu.measure(card, where, rounds)
     timed: list[EngineTiming] = []
     starts: list[StartTiming] = []
     if where.type == "cpu":
@@ -140,6 +148,7 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
         growth=grown,
         engines=timed,
         starts=starts,
+        gpu=on_gpu,
     )
 
 
@@ -306,6 +315,8 @@ def table(report: BenchReport) -> str:
         for row in report.rows
         if row.windows_s
     ]
+    if report.gpu:
+        lines += ["", gpu.table(report.gpu)]
     if report.engines:
         lines += ["", by_engine.table(report.engines, report.starts)]
     if report.growth:

@@ -90,6 +90,17 @@ class CudaEngine:
             slot.batch = SlotLogits(slot, len(windows), lanes.mark())
         return slot.batch
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of batches, ascending."""
+        return self._sizes
+
+    @torch.inference_mode()
+    def compute(self, size: int) -> Tensor:
+        """Logits (size, classes) on the device of what was copied there last; for timing. Does not wait for them."""
+        with self._lanes.computing():
+            return self._graphs.run(size)
+
     def size_of(self, count: int) -> int:
         """The size to which a batch of so many windows is padded. Raises ValueError if there is none."""
         if not 0 < count <= self.max_batch:
