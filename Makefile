@@ -179,7 +179,7 @@ $(VENV)/.made:
 
 $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@echo "installing perceiverd into $(VENV) (the first time takes a few minutes)"
-	@$(INSTALL) --editable .
+	@$(INSTALL) --editable '.[web]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml tests/tools.sh

@@ -184,11 +184,15 @@ def doctor(
 
 @app.command()
 @output()
-def demo() -> None:
+def demo(
+    web: Annotated[
+        bool, typer.Option("--web", help="Play it in a loop, and serve the web page with its history until Ctrl-C.")
+    ] = False,
+) -> None:
     """Play the bundled clip as a live stream and print its labels."""
-    from perceiverd.cli import demo
+    from perceiverd.cli import demo, demo_page
 
-    raise typer.Exit(demo.demo())
+    raise typer.Exit(demo_page.demo_page() if web else demo.demo())
 
 
 @app.command()

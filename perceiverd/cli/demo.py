@@ -165,6 +165,7 @@ def _summarise(segments: Sequence[Segment], windows: Sequence[tuple[Scores, bool
         f"\n{sum(agrees for _, agrees in windows)} of {len(windows)} windows agree; {dropped} dropped; "
         f"median {latency_ms:.0f} ms from capture to label."
     )
+    print("To see, hear and search this in a browser: perceiverd demo --web")
 
 
 def _coloured(text: str, code: int) -> str:

@@ -1,74 +1,35 @@
-"""A real daemon that plays the bundled clip, a real history and a real page: what `perceiverd demo --web` runs."""
+"""A real daemon that plays the bundled clip, a real history and a real page: `perceiverd demo --web`."""
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from perceiverd.core.paths import shipped_config
-from perceiverd.daemon.spawn import SpawnedDaemon
-from tests.support.pages import PageProcess, served, until
+from tests.support.pages import PageProcess, until
 from tests.support.program import PROGRAM
 
-STARTUP_S = 120
-
-
-@dataclass
-class RealHouse:
-    """The three programs."""
-
-    daemon: SpawnedDaemon
-    page: PageProcess
+PAGE = re.compile(r"The page: http://127\.0\.0\.1:(\d+)/")
+INTERRUPTED = 130
+STOP_S = 60
 
 
 @contextmanager
-def real_house(folder: Path) -> Iterator[RealHouse]:
-    """The clip is the stream `garden` of the machine `house`; it plays for ever, with pictures and clips of events."""
-    clip = shipped_config("demo/clip.mp4")
-    assert clip
-    config = folder / "perceiverd.toml"
-    config.write_text(
-        f"""
-window.hop_s = 0.8
-publish.endpoint = "ipc://{folder}/labels"
-
-[snapshots]
-on_event = true
-directory = "{folder}/media"
-before_s = 1.0
-after_s = 2.0
-
-[streams.garden]
-sources = [{{ kind = "file", path = "{clip}", loop = true }}]
-"""
-    )
-    with SpawnedDaemon(config, STARTUP_S) as daemon:
-        endpoint = f"house={daemon.endpoint()}"
-        with (
-            _recorded(folder, endpoint),
-            served(
-                folder,
-                *("--endpoint", endpoint, "--history", str(folder / "history")),
-                *("--media", str(folder / "media"), "--corrections", str(folder / "corrections")),
-            ) as page,
-        ):
-            yield RealHouse(daemon, page)
-
-
-@contextmanager
-def _recorded(folder: Path, endpoint: str) -> Iterator[None]:
-    """`perceiverd history run` of this daemon."""
-    log = folder / "history.log"
+def real_house(folder: Path) -> Iterator[PageProcess]:
+    """The clip is the stream `demo` of the machine `demo`. At the end it is interrupted, as by Ctrl-C."""
+    log = folder / "demo.log"
     with log.open("w") as output:
-        command = [*PROGRAM, "history", "run", "--endpoint", endpoint, "--directory", str(folder / "history")]
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen([*PROGRAM, "demo", "--web"], stdout=output, stderr=output)
     try:
-        until(lambda: (folder / "history" / "history.sqlite3").exists() or process.poll() is not None, log=log)
-        assert process.poll() is None, log.read_text()
-        yield
+        until(lambda: PAGE.search(log.read_text()) or process.poll() is not None, log=log)
+        found = PAGE.search(log.read_text())
+        assert found, log.read_text()
+        yield PageProcess(process, log, int(found[1]))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_S) == INTERRUPTED, log.read_text()
     finally:
         process.terminate()
         process.wait()

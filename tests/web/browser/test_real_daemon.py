@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.support.browser import CHROMIUM, Visit
-from tests.support.pages import until
-from tests.support.real_house import RealHouse, real_house
+from tests.support.pages import PageProcess, until
+from tests.support.real_house import real_house
 from tests.support.web_visits import OVERFLOW, PHONE_PX, go, text, visited, waits_for
 
 pytestmark = [
@@ -19,38 +19,38 @@ pytestmark = [
 ]
 VIEWS = (
     "streams",
-    "stream/house/garden",
+    "stream/demo/demo",
     "day",
     "search",
     "statistics",
-    "explain/house/garden",
+    "explain/demo/demo",
     "corrections",
     "teach",
 )
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealHouse]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PageProcess]:
     """The three programs, from the moment on at which the history has a bark with its clip."""
     with real_house(tmp_path_factory.mktemp("house")) as house:
         until(lambda: barks(house))
         yield house
 
 
-def events(house: RealHouse, label: str = "") -> list[dict[str, Any]]:
+def events(house: PageProcess, label: str = "") -> list[dict[str, Any]]:
     """What the API says of the events of a label."""
-    answer = house.page.browser().get("/api/1/events" + (f"?label={label}" if label else ""))
+    answer = house.browser().get("/api/1/events" + (f"?label={label}" if label else ""))
     return list(answer.json["events"]) if answer.status == 200 else []
 
 
-def barks(house: RealHouse) -> list[dict[str, Any]]:
+def barks(house: PageProcess) -> list[dict[str, Any]]:
     """Barks that are over and have a clip."""
     return [each for each in events(house, "Bark") if each["clip"] and each["state"] == "ended"]
 
 
-def corrections(house: RealHouse) -> list[dict[str, Any]]:
+def corrections(house: PageProcess) -> list[dict[str, Any]]:
     """What the API says of corrections."""
-    return list(house.page.browser().get("/api/1/corrections").json["corrections"])
+    return list(house.browser().get("/api/1/corrections").json["corrections"])
 
 
 def shown_names(here: Visit, selector: str) -> set[str]:
@@ -58,15 +58,15 @@ def shown_names(here: Visit, selector: str) -> set[str]:
     return set(here.value(f"[...document.querySelectorAll({selector!r})].map((each) => each.innerText.trim())"))
 
 
-def test_the_overview_is_alive(browser: Browser, house: RealHouse) -> None:
+def test_the_overview_is_alive(browser: Browser, house: PageProcess) -> None:
     """The stream listens, has a level, and its labels and latest events are those of the API."""
-    with visited(browser, house.page) as here:
+    with visited(browser, house) as here:
         waits_for(here, ".card .state", "Listening")
         waits_for(here, ".summary", "The stream is listening.")
         waits_for(here, ".level-text", "dB")
         here.wait("document.querySelectorAll('.label-row').length >= 3")
         waits_for(here, "#connection", "Live")
-        (stream,) = house.page.browser().get("/api/1/streams").json["streams"]
+        (stream,) = house.browser().get("/api/1/streams").json["streams"]
         assert stream["state"] == "up" and stream["latency_ms"] > 0
         assert text(here, ".figures dt") == "Delay"
         assert shown_names(here, ".latest .entry-name") <= {each["name"] for each in events(house)}
@@ -74,9 +74,9 @@ def test_the_overview_is_alive(browser: Browser, house: RealHouse) -> None:
         here.wait(f"document.querySelector('.label-rows').innerText.split(/\\s+/).join(' ').trim() !== {before!r}")
 
 
-def test_when_did_the_dog_bark(browser: Browser, house: RealHouse) -> None:
+def test_when_did_the_dog_bark(browser: Browser, house: PageProcess) -> None:
     """Search finds the bark; its page plays the clip, says why it began and ended, and shows its scores."""
-    with visited(browser, house.page, "#/search") as here:
+    with visited(browser, house, "#/search") as here:
         here.page.fill("input[type=search]", "ba")
         here.wait("[...document.querySelectorAll('datalist option')].some((each) => each.value === 'Bark')")
         here.page.fill("input[type=search]", "Bark")
@@ -86,19 +86,25 @@ def test_when_did_the_dog_bark(browser: Browser, house: RealHouse) -> None:
         here.page.click(f".wide a[href='#/event/{ended['id']}']")
         here.wait("document.querySelector('h1')?.innerText === 'Bark'")
         assert here.value("document.activeElement.tagName") == "H1"  # where a screen reader goes on
-        assert here.page.title() == "Bark, garden · perceiverd"
-        details = house.page.browser().get(f"/api/1/events/{ended['id']}").json["details"]
+        assert here.page.title() == "Bark, demo · perceiverd"
+        details = house.browser().get(f"/api/1/events/{ended['id']}").json["details"]
         waits_for(here, ".event-side", f"reached {details['on']:.2f}")
         waits_for(here, ".event-side", "It ended:")
         here.value("document.querySelector('video').play()")
-        here.wait("document.querySelector('video').currentTime > 0.3")
+        here.wait(
+            "document.querySelector('video').currentTime > 0.3 && document.querySelector('video').videoWidth > 100"
+        )
+        here.page.focus(".scrub")
+        here.page.keyboard.press("Home")
+        here.page.keyboard.press(" ")
+        here.wait("document.querySelector('video').paused")
         here.wait("document.querySelectorAll('.trace polyline').length >= 2")
         assert "Scores of Bark" in here.value("document.querySelector('.trace').getAttribute('aria-label')")
 
 
-def test_right_and_wrong(browser: Browser, house: RealHouse) -> None:
+def test_right_and_wrong(browser: Browser, house: PageProcess) -> None:
     """A verdict is stored at once, another replaces it, the list has it, and it can be taken back."""
-    with visited(browser, house.page, f"#/event/{barks(house)[0]['id']}") as here:
+    with visited(browser, house, f"#/event/{barks(house)[0]['id']}") as here:
         here.page.click(".verdict-button.right")
         waits_for(here, ".verdict-result", "Stored")
         assert [each["verdict"] for each in corrections(house)] == ["right"]
@@ -114,9 +120,9 @@ def test_right_and_wrong(browser: Browser, house: RealHouse) -> None:
         assert corrections(house) == []
 
 
-def test_a_missed_event(browser: Browser, house: RealHouse) -> None:
+def test_a_missed_event(browser: Browser, house: PageProcess) -> None:
     """A dragged stretch of the day is marked as missed, with its stream and the chosen label."""
-    with visited(browser, house.page, "#/day") as here:
+    with visited(browser, house, "#/day") as here:
         here.wait("document.querySelectorAll('.day-table tbody a').length > 0")
         box = here.page.locator(".day-canvas").bounding_box()
         assert box
@@ -131,17 +137,17 @@ def test_a_missed_event(browser: Browser, house: RealHouse) -> None:
         here.page.click("dialog button[type=submit]")
         waits_for(here, "dialog .notice", "Stored")
         (stored,) = corrections(house)
-        assert (stored["verdict"], stored["stream"], stored["name"]) == ("missed", "garden", "Cat")
+        assert (stored["verdict"], stored["stream"], stored["name"]) == ("missed", "demo", "Cat")
         here.page.keyboard.press("Escape")
         go(here, "#/corrections")
         here.page.click(".undo")
         waits_for(here, ".empty-title", "No corrections yet.")
 
 
-def test_teaching_by_keyboard(browser: Browser, house: RealHouse) -> None:
+def test_teaching_by_keyboard(browser: Browser, house: PageProcess) -> None:
     """While a key is held on the button, it sounds; the example has the name that was given, also a new one."""
-    with visited(browser, house.page, "#/teach?stream=house/garden") as here:
-        here.wait("document.querySelector('.teaching select').value === 'house/garden'")
+    with visited(browser, house, "#/teach?stream=demo/demo") as here:
+        here.wait("document.querySelector('.teaching select').value === 'demo/demo'")
         here.page.focus(".hold")
         here.page.keyboard.press("Enter")
         waits_for(here, ".notice", "First name the sound")
@@ -159,9 +165,9 @@ def test_teaching_by_keyboard(browser: Browser, house: RealHouse) -> None:
         waits_for(here, ".empty-title", "No corrections yet.")
 
 
-def test_the_day_and_the_statistics(browser: Browser, house: RealHouse) -> None:
+def test_the_day_and_the_statistics(browser: Browser, house: PageProcess) -> None:
     """Both have the labels of the API; a label of the legend filters the list of the day."""
-    with visited(browser, house.page, "#/day") as here:
+    with visited(browser, house, "#/day") as here:
         here.wait("document.querySelectorAll('.day-table tbody a').length > 0")
         waits_for(here, ".panel > summary", "Not listening")  # the hours before the daemon started
         here.wait("Number(document.querySelector('.day-canvas').dataset.drawMs) >= 0")
@@ -169,14 +175,14 @@ def test_the_day_and_the_statistics(browser: Browser, house: RealHouse) -> None:
         here.wait("new Set([...document.querySelectorAll('.day-table tbody a')].map((a) => a.innerText)).size === 1")
         go(here, "#/statistics")
         here.wait("document.querySelectorAll('.label-table tbody tr').length > 0")
-        counts = house.page.browser().get("/api/1/statistics").json
+        counts = house.browser().get("/api/1/statistics").json
         names = shown_names(here, ".label-table tbody th")
         assert "Bark" in names and names <= {each["name"] for each in counts["by_label"]}
 
 
-def test_why_there_is_no_event(browser: Browser, house: RealHouse) -> None:
+def test_why_there_is_no_event(browser: Browser, house: PageProcess) -> None:
     """The explanation follows the stream: each label's score with its thresholds, and the reason in words."""
-    with visited(browser, house.page, "#/explain/house/garden") as here:
+    with visited(browser, house, "#/explain/demo/demo") as here:
         here.wait("document.querySelectorAll('.reason').length >= 2")
         waits_for(here, ".reason .state", "event")
         assert all(shown_names(here, ".reason-why"))
@@ -184,9 +190,9 @@ def test_why_there_is_no_event(browser: Browser, house: RealHouse) -> None:
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (PHONE_PX, True)])
-def test_everybody_can_use_it(browser: Browser, house: RealHouse, width: int, dark: bool) -> None:
+def test_everybody_can_use_it(browser: Browser, house: PageProcess, width: int, dark: bool) -> None:
     """Axe finds no fault in any view, contrast included, and no view is wider than the screen."""
-    with visited(browser, house.page, width=width, dark=dark) as here:
+    with visited(browser, house, width=width, dark=dark) as here:
         assert here.value("document.documentElement.classList.contains('dark')") is dark
         for view in (*VIEWS, f"event/{barks(house)[0]['id']}"):
             go(here, f"#/{view}")
@@ -200,15 +206,15 @@ def test_everybody_can_use_it(browser: Browser, house: RealHouse, width: int, da
         assert here.violations() == []
 
 
-def test_links_may_be_damaged(browser: Browser, house: RealHouse) -> None:
+def test_links_may_be_damaged(browser: Browser, house: PageProcess) -> None:
     """An unknown view is the overview; an unknown stream, date or event is said in one line."""
-    with visited(browser, house.page, "#/constructor/%E0%A4%A") as here:
+    with visited(browser, house, "#/constructor/%E0%A4%A") as here:
         assert text(here, "h1") == "Streams"
         go(here, "#/day/2026-99-99")
         here.wait("document.querySelector('.day-canvas') !== null")
         go(here, "#/event/987654")
         waits_for(here, ".notice", "no event with this number")
-        go(here, "#/stream/house/nobody")
+        go(here, "#/stream/demo/nobody")
         waits_for(here, ".empty-title", "This stream is not published now.")
         assert [each for each in here.faults if "Failed to load" not in each] == []  # Chromium logs each answer 404
         here.faults.clear()

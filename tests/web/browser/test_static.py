@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from perceiverd.sources.snapshots.spectrogram import LEFT, RIGHT, WIDTH
 from perceiverd.web.pages import STATIC, TYPES
 
 MODULES = sorted((STATIC / "js").rglob("*.js"))
@@ -63,3 +64,9 @@ def test_labels_have_the_same_colours_in_canvas_and_legend() -> None:
     )
     assert re.findall(r"(?<!\.dark )\.swatch\.c\d+ { background: (#\w{6});", css) == light
     assert re.findall(r"\.dark \.swatch\.c\d+ { background: (#\w{6});", css) == dark
+
+
+def test_the_spectrogram_has_the_margins_that_it_is_drawn_with() -> None:
+    """The line over the spectrogram moves between the margins of its picture."""
+    module = (STATIC / "js" / "views" / "event_media.js").read_text()
+    assert f"const [FROM, TO] = [{LEFT} / {WIDTH}, {WIDTH - RIGHT} / {WIDTH}];" in module

@@ -5,6 +5,8 @@ import { lasted } from "../times.js";
 import { whyNoMedia } from "../words.js";
 
 const STEP_S = 1;
+/** Where the spectrum begins and ends in its picture, beside the scales; sources/snapshots/spectrogram.py draws it. */
+const [FROM, TO] = [52 / 800, 792 / 800];
 
 /** @param {any} event */
 export function mediaPart(event) {
@@ -60,7 +62,7 @@ function spectrogram(source, player, event) {
   const slider = el("div", { class: "scrub", role: "slider", tabindex: "0", "aria-label": "Place in the sound", "aria-valuemin": 0, "aria-valuemax": 0, "aria-valuenow": 0 }, image, head);
   const show = () => {
     const length = Number.isFinite(player.duration) ? player.duration : 0;
-    head.style.setProperty("left", `${length ? (100 * player.currentTime) / length : 0}%`);
+    head.style.setProperty("left", `${100 * (FROM + (TO - FROM) * (length ? player.currentTime / length : 0))}%`);
     slider.setAttribute("aria-valuemax", length.toFixed(1));
     slider.setAttribute("aria-valuenow", player.currentTime.toFixed(1));
     slider.setAttribute("aria-valuetext", `${lasted(player.currentTime)} of ${lasted(length)}`);
@@ -72,7 +74,7 @@ function spectrogram(source, player, event) {
   };
   const at = (/** @type {PointerEvent} */ pressed) => {
     const box = slider.getBoundingClientRect();
-    seek(((pressed.clientX - box.left) / box.width) * player.duration);
+    seek((((pressed.clientX - box.left) / box.width - FROM) / (TO - FROM)) * player.duration);
   };
   slider.addEventListener("pointerdown", (pressed) => {
     slider.setPointerCapture(pressed.pointerId);
