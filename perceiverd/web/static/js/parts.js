@@ -3,7 +3,7 @@ import { get } from "./api.js";
 import { el, icon, unseen } from "./dom.js";
 import { nameOf } from "./house.js";
 import { link } from "./router.js";
-import { ago, clock, day, lasted, moment, ms, score } from "./times.js";
+import { ago, lasted, moment, ms, score, shortMoment } from "./times.js";
 import { stateWords, VERDICTS } from "./words.js";
 
 /** The heading of a view, with what stands beside it. @param {string} text @param {...import("./dom.js").Child} beside */
@@ -39,10 +39,10 @@ export function durationText(event) {
   return lasted((ms(event.end) - ms(event.start)) / 1000);
 }
 
-/** An event as an entry of a list. @param {any} event @param {import("./house.js").House} house @param {{today?: boolean}} [options] */
+/** An event as an entry of a list. @param {any} event @param {import("./house.js").House} house @param {{short?: boolean}} [options] short: for a narrow list */
 export function eventEntry(event, house, options = {}) {
   const media = [event.picture && "picture", event.clip && "clip", event.sound && "sound"].filter(Boolean);
-  const when = options.today && day(event.start) === day(Date.now()) ? clock(event.start) : moment(event.start);
+  const when = options.short ? shortMoment(event.start) : moment(event.start);
   return el(
     "li",
     { class: `entry ${event.state === "open" ? "open" : ""}` },

@@ -9,6 +9,7 @@ const format = (options) => new Intl.DateTimeFormat("en-GB", { timeZone: ZONE, h
 const CLOCK = format({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const MINUTE = format({ hour: "2-digit", minute: "2-digit" });
 const DATE = format({ weekday: "short", day: "numeric", month: "short", year: "numeric" });
+const SHORT_DATE = format({ day: "numeric", month: "short" });
 const LONG_DATE = format({ weekday: "long", day: "numeric", month: "long", year: "numeric" });
 const ZONE_NAME = format({ timeZoneName: "short" });
 const PARTS = format({ year: "numeric", month: "2-digit", day: "2-digit" });
@@ -30,6 +31,11 @@ export const longDate = (time) => LONG_DATE.format(ms(time));
 /** `19:31:05` today, `Wed, 25 Nov 2026, 19:31:05` on other days. @param {string | number | Date} time */
 export function moment(time) {
   return day(time) === day(Date.now()) ? clock(time) : `${date(time)}, ${clock(time)}`;
+}
+
+/** `19:31:05` today, `25 Nov, 19:31` on other days. @param {string | number | Date} time */
+export function shortMoment(time) {
+  return day(time) === day(Date.now()) ? clock(time) : `${SHORT_DATE.format(ms(time))}, ${minute(time)}`;
 }
 
 /** Date and time with the zone: `Thu, 26 Nov 2026, 19:31:05 CET`. @param {string | number | Date} time */

@@ -139,14 +139,14 @@ export function levelWords(dbfs) {
 export function figures(stream) {
   /** @type {[string, string, string][]} */
   const list = [];
-  const ms = (/** @type {number} */ value) => `${Math.round(value)} ms`;
+  const ms = (/** @type {number} */ value) => (Math.abs(value) < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
   if (stream.latency_ms !== null && stream.latency_ms !== undefined) {
     list.push(["Delay", ms(stream.latency_ms), "from the sound to its labels"]);
   }
   if (stream.skew_ms !== null && stream.skew_ms !== undefined) {
     list.push(["Video behind sound", ms(stream.skew_ms), "negative: the video is ahead"]);
   }
-  if (stream.dropped) list.push(["Windows dropped", String(stream.dropped), "the machine was too slow for them"]);
+  if (stream.dropped) list.push(["Windows dropped", String(stream.dropped), "since the daemon started: the machine was too slow for them"]);
   for (const [what, value] of Object.entries(stream.filled_ms || {})) {
     if (value) list.push([`Filled ${what}`, lasted(Number(value) / 1000), "holes that were filled from the media beside them"]);
   }

@@ -7,6 +7,7 @@ const LEAST_PX = 3; // an event is never narrower
 const TICK_PX = 76;
 const STEPS_MS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600].map((each) => each * 1000);
 const NEAR_PX = 6;
+const STRENGTHS = 4; // few, because each change of the pen costs time
 
 /** Height of a row for so many rows, in pixels. @param {number} count */
 export function rowHeight(count) {
@@ -97,6 +98,7 @@ export class DayCanvas {
     const lane = tall / row.laneCount;
     const inset = lane > 8 ? 1 : 0.5;
     let colour = "";
+    let strength = -1;
     for (let at = 0; at < row.events.length; at++) {
       const event = row.events[at];
       if (ends[event] < this.from || starts[event] > this.to) continue;
@@ -105,9 +107,13 @@ export class DayCanvas {
       const number = this.model.colours[labels[event]];
       const wanted = number < 0 ? colours.other : colours.labels[number];
       if (wanted !== colour) pen.fillStyle = colour = wanted;
-      pen.globalAlpha = 0.45 + 0.55 * peaks[event];
+      const wantedStrength = Math.round(peaks[event] * STRENGTHS);
+      if (wantedStrength !== strength) pen.globalAlpha = 0.4 + (0.6 * (strength = wantedStrength)) / STRENGTHS;
       pen.fillRect(left, top + row.lanes[at] * lane + inset, wide, lane - 2 * inset);
-      if (event === this.marked) this.outline(pen, left, top + row.lanes[at] * lane, wide, lane, colours);
+      if (event === this.marked) {
+        this.outline(pen, left, top + row.lanes[at] * lane, wide, lane, colours);
+        strength = -1;
+      }
     }
     pen.globalAlpha = 1;
   }

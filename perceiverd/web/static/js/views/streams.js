@@ -41,7 +41,7 @@ export function streamsView(root, { house, signal, title }) {
   };
   const showLatest = () => {
     const none = house.about && !house.about.history ? "Start perceiverd history to see past events here." : "No events yet.";
-    fill(latest, house.events.slice(0, LATEST).map((each) => eventEntry(each, house, { today: true })));
+    fill(latest, house.events.slice(0, LATEST).map((each) => eventEntry(each, house, { short: true })));
     if (!house.events.length) fill(latest, el("li", { class: "soft" }, none));
   };
   house.on("membership", rebuild, signal);
