@@ -86,7 +86,8 @@ def demo_page() -> int:
         with tempfile.TemporaryDirectory(prefix="perceiverd-demo-") as folder, ExitStack() as programs:
             _serve(Path(folder), programs)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        pass
+    return EXIT_INTERRUPTED
 
 
 def _serve(folder: Path, programs: ExitStack) -> None:
@@ -94,12 +95,12 @@ def _serve(folder: Path, programs: ExitStack) -> None:
     daemon = programs.enter_context(SpawnedDaemon(_config(folder), STARTUP_S))
     endpoint = f"demo={daemon.endpoint()}"
     stored = str(folder / "history")
-    options = ("--endpoint", endpoint, "--directory", stored)
-    history = programs.enter_context(SpawnedProgram("the history", folder / "history.log", "history", "run", *options))
+    recorded = ["history", "run", "--endpoint", endpoint, "--directory", stored]
+    history = programs.enter_context(SpawnedProgram("the history", folder / "history.log", *recorded))
     history.logged(RECORDING)
-    options = ("--endpoint", endpoint, "--history", stored, "--media", str(folder / "media"))
-    options = (*options, "--corrections", str(folder / "corrections"), "--listen", "127.0.0.1:*")
-    page = programs.enter_context(SpawnedProgram("the page", folder / "web.log", "web", *options))
+    served = ["web", "--endpoint", endpoint, "--history", stored, "--media", str(folder / "media")]
+    served += ["--corrections", str(folder / "corrections"), "--listen", "127.0.0.1:*"]
+    page = programs.enter_context(SpawnedProgram("the page", folder / "web.log", *served))
     print(ADVICE.format(page=page.logged(PAGE)[1]), flush=True)
     while daemon.is_running:
         history.check()
