@@ -63,7 +63,7 @@ def test_the_steps_come_in_order(lines: list[list[str]]) -> None:
     """The script has every step from the downloads to the report, and each step uses what earlier steps made."""
     names = [name for name, *_ in trained(lines)]
     assert names == [
-        "data", "pool", "held-out", "pictures", "views", "senses", "distil", "senses", "hush", "calibrate", "rehearsal",
+        "data", "pool", "held-out", "pictures", "views", "senses", "distil", "hush", "calibrate", "rehearsal",
         "report", "credits",
     ]  # fmt: skip
     assert set(names) | {"fit", "teacher"} == set(COMMANDS)

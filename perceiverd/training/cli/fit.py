@@ -172,6 +172,7 @@ def hush(
     import torch
 
     from perceiverd.model.card import load_card
+    from perceiverd.model.checkpoint import load_network
     from perceiverd.training.data import ambient
     from perceiverd.training.distill import quiet_head
     from perceiverd.training.distill.batches import Batches, Mix
@@ -186,6 +187,8 @@ def hush(
     audio = audio_of(card.geometry, pool)
     video = video_of(card.geometry, pictures, views, seed)
     stored = frozenset({"video"} if views else ())
+    if quiet_head.has_tokens(load_network(card), card.geometry, audio):
+        stored |= {"audio"}
     batches = Batches(card.geometry, audio, video, size=quiet_head.BATCH, seed=seed, mix=Mix(), convolved=stored)
     scenes = ambient.read_scenes(pictures, ambient.QUIET_HEAD_SEED)
     streams = ambient.streams(card.geometry, scenes, ambient.QUIET_HEAD_SEED, hours, ambient.FIT_S)

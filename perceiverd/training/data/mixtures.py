@@ -109,8 +109,6 @@ class Mixtures:
                 possible |= names
         exclusive = all(one.clip.group in {"environmental", "rendered"} and one.clip.labels for one in components)
         truth = self.truth.of(present, possible, exclusive)
-        if all(one.clip.labels for one in components):
-            truth = self.truth.doubted(truth, set().union(*(one.clip.labels for one in components)))
         return truth, main
 
 

@@ -13,9 +13,7 @@ from perceiverd.core.labels import ontology
 CLASSES = 527
 
 Truth = NDArray[np.int8]
-"""(527,): 1 is present, 0 is certainly absent, -1 is unknown, -2 is doubtful: unknown, but nothing in the window names
-it or a label above or below it."""
-DOUBTFUL = -2
+"""(527,): 1 is present, 0 is certainly absent, -1 is unknown."""
 
 # Everyday sounds that often share a recording or a cause: rain in thunder, birds in the wind, the engine of a
 # helicopter. If one of them is present, that is no evidence against the others.
@@ -86,16 +84,6 @@ class TruthBuilder:
             out[list(candidates - implied - related)] = 0
         out[list(self._with_ancestors(sure))] = 1
         return out
-
-    def doubted(self, truth: Truth, names: Iterable[str]) -> Truth:
-        """The truth of a window that is wholly named: unknown labels far from all `names` become doubtful."""
-        own = {self.index[name] for name in names}
-        near = set(self._with_ancestors(own)) | {i for i in range(CLASSES) if self._ancestors[i] & own}
-        near |= set[int]().union(*(self._together.get(i, frozenset()) for i in own))
-        near |= {self.index[name] for name in ROOM_NOISE}
-        far = np.ones(CLASSES, bool)
-        far[list(near)] = False
-        return np.where(far & (truth == -1), np.int8(DOUBTFUL), truth)
 
     def silence(self) -> Truth:
         """The truth of a window without an audible sound: Silence is present, all else is absent."""

@@ -18,14 +18,11 @@ from torch import Tensor
 from perceiverd.model.encoding import mel_tokens, video_tokens
 from perceiverd.model.geometry import Geometry, Video
 from perceiverd.training.data.camera_motion import VideoMixer
-from perceiverd.training.data.truth import DOUBTFUL
 from perceiverd.training.distill.audio_shards import OTHERS, Arrays, AudioShards, dequantise
 
 KINDS = ("audio", "both", "video")
 REFRESH = 200
 """The reader looks for new shards after this many batches."""
-DOUBT = 0.1
-"""Of the teacher's probability, for a label that nothing in the window names."""
 UNKNOWN_WEIGHT = 0.1
 """Weight of a label that is unknown and counts as absent: without any weight its score would drift."""
 
@@ -103,11 +100,10 @@ class Mix:
 def audio_targets(teacher: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """(targets, weights), both (B, classes): the truth if it is known, else the teacher's probability.
 
-    A doubtful label gets DOUBT of that. A label that neither knows counts a little as absent. (The teacher lacks six
-    classes.)
+    A label that neither knows counts a little as absent. (The teacher lacks six classes.)
     """
     unknown = teacher.isnan() & (truth < 0)
-    taught = teacher.nan_to_num(-20.0).sigmoid() * torch.where(truth == DOUBTFUL, DOUBT, 1.0)
+    taught = teacher.nan_to_num(-20.0).sigmoid()
     targets = torch.where(truth >= 0, truth.float(), taught)
     return targets, torch.where(unknown, UNKNOWN_WEIGHT, 1.0)
 

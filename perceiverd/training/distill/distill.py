@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from perceiverd.model.attention import CrossAttend
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
-from perceiverd.model.senses import Sense, SensesHead
+from perceiverd.model.senses import SensesHead
 from perceiverd.training.distill.batches import Batch, Batches
 from perceiverd.training.fitting import loop
 from perceiverd.training.fitting.distributed import ProcessGroup
@@ -31,7 +31,7 @@ EMBEDDING = 1024  # channels of YAMNet's embedding
 EMBEDDING_WEIGHT = 5.0
 """Weight of the embedding's distance in the loss, over that of the labels."""
 STEM_RATE = 0.2
-"""Learning rate of stems and classifiers that come from a teacher, over that of the rest."""
+"""Learning rate of stems that come from a teacher, over that of the rest."""
 WARMUP = 0.03
 """Share of the budget over which the rate rises."""
 FIRST_BIAS = -6.0
@@ -66,20 +66,28 @@ class DistillStudent(nn.Module):
             for layer in self.perceiver.bytes.stems[name].layers[:layers]:  # type: ignore[index]
                 layer.requires_grad_(False)
 
-    def forward(self, contents: dict[str, Tensor], convolved: frozenset[str] = frozenset()) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and embedding (B, 1024); `convolved`: the contents that are the output of their stem."""
+    def forward(
+        self, contents: dict[str, Tensor], convolved: frozenset[str] = frozenset()
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits (B, classes), embedding (B, E), and what the classifiers alone say (B, classes) of a single sense.
+
+        `convolved`: the contents that are the output of their stem.
+        """
         raw = {name: content for name, content in contents.items() if name not in convolved}
         features = {**contents, **self.perceiver.bytes.convolve(raw)}
         latents = self.perceiver.encode(features)
-        return self.perceiver.judge(latents, features), self.imitate(latents.mean(dim=1))
+        alone = None
+        if isinstance(self.perceiver.head, SensesHead) and len(features) == 1:
+            alone = self.perceiver.head.joint({name: one.mean(dim=1) for name, one in features.items()}, {})
+        return self.perceiver.judge(latents, features), self.imitate(latents.mean(dim=1)), alone
 
 
 def _hold(head: SensesHead) -> None:
-    """Let the tables stay, and let the last layer hand on what the senses say: only its part for latents learns."""
-    for sense in head.senses.values():
-        assert isinstance(sense, Sense)
-        if sense.classes is not None:
-            sense.table.requires_grad_(False)
+    """Let the classifiers stay, and let the last layer hand on what they say: only its part for latents learns.
+
+    `train senses` has fitted the classifiers, and how far from their teachers they may be.
+    """
+    head.senses.requires_grad_(False)
     learns = torch.ones(head.out.in_features)
     learns[-head.labels :] = 0
     head.out.weight.register_hook(lambda gradient: gradient * learns.to(gradient))
@@ -88,11 +96,13 @@ def _hold(head: SensesHead) -> None:
 def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, float]:
     """(loss, its label part): cross-entropy summed over labels, plus the embedding's squared distance.
 
-    `half`: multiply in bfloat16.
+    A single sense stays as its classifier says: the latents learn only what both senses together say. They would else
+    learn the labelled sounds by heart. `half`: multiply in bfloat16.
     """
     with torch.autocast(batch.targets.device.type, torch.bfloat16, enabled=half):
-        logits, embedding = student(batch.contents, batch.convolved)
-    entropy = F.binary_cross_entropy_with_logits(logits.float(), batch.targets, batch.weights, reduction="none")
+        logits, embedding, alone = student(batch.contents, batch.convolved)
+    targets, weights = (batch.targets, batch.weights) if alone is None else (alone.float().sigmoid(), None)
+    entropy = F.binary_cross_entropy_with_logits(logits.float(), targets, weights, reduction="none")
     labels = entropy.sum(dim=1).mean()
     if batch.embedding is None:
         return labels, float(labels.detach())
@@ -159,9 +169,7 @@ def _groups(student: DistillStudent, decay: float) -> list[dict[str, object]]:
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in student.named_parameters():
         if parameter.requires_grad:
-            taught = [f"perceiver.bytes.stems.{stem}.layers" for stem in student.transferred]
-            taught += [f"perceiver.head.senses.{sense}" for sense in student.transferred]
-            slow = name.startswith(tuple(taught))
+            slow = name.startswith(tuple(f"perceiver.bytes.stems.{stem}.layers" for stem in student.transferred))
             # A head that begins as its teachers' would decay towards zero, which says 0.5 of every label.
             held = student.begins_taught and name.startswith("perceiver.head")
             key = (decay if decays(name, parameter) and not held else 0.0, STEM_RATE if slow else 1.0)

@@ -21,12 +21,13 @@ from perceiverd.core.labels import ontology
 from perceiverd.core.logs import log_event
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
-from perceiverd.model.encoding import audio_tokens, video_tokens
+from perceiverd.model.encoding import audio_tokens, mel_tokens, video_tokens
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.perceiver import Perceiver
 from perceiverd.pipeline.rules import related
 from perceiverd.pipeline.windower import Window
 from perceiverd.training.data.ambient import AmbientStream, correct_labels, windows_of
+from perceiverd.training.distill.audio_shards import AudioShards, dequantise
 from perceiverd.training.distill.batches import Batches
 from perceiverd.training.distill.rehearsal import headless
 
@@ -38,8 +39,13 @@ BATCH = 32
 STEPS = 60  # of L-BFGS; after that the gain is small beside the differences between windows
 QUIET_WEIGHT = 5.0
 """Weight of a window of quiet; a window of the training material has 1."""
+KEEP_WEIGHT = 0.1
+"""Weight of the squared change of a logit, summed over labels, mean over the material. Cross-entropy to the old scores
+would let low scores drift: they cost little, but they decide the ranks of labels."""
 STAY_WEIGHT = 1e-3
-"""Weight of the squared distance from the layer as it was."""
+"""Weight of the squared distance from the layer as it was, for directions that the material lacks."""
+COMPARED, DIFFERENCE = 16, 0.02
+"""Windows in which the stem's output is compared, and how far off the mean may be, relatively: shards have float16."""
 BATCHES_A_LINE, STREAMS_A_LINE = 100, 45
 """After this many batches or streams a line of progress is logged."""
 
@@ -52,6 +58,19 @@ class QuietWindows:
     """(N, width)"""
     wrong: Tensor
     """(N, classes), bool: the labels that do not name what the window holds."""
+
+
+def has_tokens(network: Perceiver, geometry: Geometry, shards: AudioShards) -> bool:
+    """Whether the shards' tokens are the output of this network's stem for audio, so that it need not run again."""
+    assert geometry.audio is not None
+    drawn = shards.draw(np.random.default_rng(0), COMPARED)
+    tokens = torch.from_numpy(drawn["tokens"]).float()
+    if "audio" not in network.bytes.stems or geometry.audio.modality.tokens != tokens.shape[1]:
+        return False
+    with torch.inference_mode():
+        raw = mel_tokens(dequantise(torch.from_numpy(drawn["mel"])), geometry.audio)
+        found = network.bytes.convolve({"audio": raw})["audio"]
+    return found.shape == tokens.shape and bool((found - tokens).abs().mean() < DIFFERENCE * tokens.abs().mean())
 
 
 @torch.no_grad()  # the result is learnt from, which inference_mode forbids
@@ -82,24 +101,31 @@ def quiet_features(network: Perceiver, card: Card, streams: Iterator[AmbientStre
 
 def fit(last: nn.Linear, material: Tensor, quiet: QuietWindows) -> tuple[float, float]:
     """Fit the layer in place; returns the mean of each quiet window's highest wrong score, before and after."""
-    start = {name: tensor.detach().clone() for name, tensor in last.named_parameters()}
+    start = _matrix(last).detach().clone()
     with torch.no_grad():
-        material_targets, quiet_logits = last(material).sigmoid(), last(quiet.features)
+        quiet_logits = last(quiet.features)
         quiet_targets = quiet_logits.sigmoid() * ~quiet.wrong
+        inputs = torch.cat([material, torch.ones(len(material), 1)], dim=1)
+        moments = inputs.T @ inputs / len(inputs)  # (width + 1, width + 1)
     optimiser = torch.optim.LBFGS(last.parameters(), max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        kept = F.binary_cross_entropy_with_logits(last(material), material_targets, reduction="sum") / len(material)
         quiet_loss = F.binary_cross_entropy_with_logits(last(quiet.features), quiet_targets, reduction="sum")
-        moved = sum(((tensor - start[name]) ** 2).sum() for name, tensor in last.named_parameters())
-        total: Tensor = kept + QUIET_WEIGHT * quiet_loss / len(quiet.features) + STAY_WEIGHT * moved
+        change = _matrix(last) - start
+        kept = KEEP_WEIGHT * (change @ moments * change).sum() + STAY_WEIGHT * (change**2).sum()
+        total: Tensor = kept + QUIET_WEIGHT * quiet_loss / len(quiet.features)
         total.backward()
         return total
 
     optimiser.step(loss)
     with torch.no_grad():
         return _highest_wrong(quiet_logits, quiet), _highest_wrong(last(quiet.features), quiet)
+
+
+def _matrix(last: nn.Linear) -> Tensor:
+    """(labels, width + 1): weights and biases."""
+    return torch.cat([last.weight, last.bias[:, None]], dim=1)
 
 
 def refit(card: Card, batches: Batches, count: int, streams: Iterator[AmbientStream]) -> Perceiver:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,12 @@ logger = logging.getLogger("perceiverd.training")
 
 BATCH = 256
 WARMUP = 0.05
+KNOWN = 0.15
+"""Above this share of windows in which a label is known, present or absent, it counts as well known."""
+STAYS, STAYS_IF_KNOWN = 0.2, 0.1
+"""How much of the classifier as it was stays in that of a label: the weights are averaged (Wortsman et al., "Robust
+fine-tuning of zero-shot models", 2022). Sounds of unseen collections need the teacher more than held-out ones of the
+collections that were learnt from."""
 PROGRESS = 500
 """Steps between two log lines."""
 
@@ -45,6 +52,8 @@ class SenseWindows:
     """(N, classes), 0..1."""
     weights: Tensor
     """(N, classes)"""
+    known: Tensor
+    """(classes,): the share of windows in which a label is known to be present or absent."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +79,32 @@ def begun(geometry: Geometry, audio_wheel: Path, video_wheel: Path, seed: int) -
 
 def audible(pools: Sequence[Path]) -> SenseWindows:
     """All windows of audio shards, with the truth over the teacher's scores."""
-    pooled, targets, weights = [], [], []
+    pooled, targets, weights, known = [], [], [], []
     for shard in AudioShards(pools).all():
         pooled.append(torch.from_numpy(shard["tokens"].astype(np.float32).mean(axis=1)))
         teacher, truth = (torch.from_numpy(np.array(shard[name])) for name in ("teacher", "truth"))  # from the file
         target, weight = audio_targets(teacher.float(), truth)
         targets.append(target)
         weights.append(weight)
-    return SenseWindows(torch.cat(pooled), torch.cat(targets), torch.cat(weights))
+        known.append(truth >= 0)
+    share = torch.cat(known).float().mean(dim=0)
+    return SenseWindows(torch.cat(pooled), torch.cat(targets), torch.cat(weights), share)
 
 
 def visible(views: Path) -> SenseWindows:
     """All windows of video shards."""
     shards = VideoShards(views)
     targets, weights = video_targets(torch.from_numpy(shards.targets.astype(np.float32)))
-    return SenseWindows(torch.from_numpy(shards.pooled()), targets, weights)
+    known = torch.from_numpy((shards.targets == 0) | (shards.targets == 1)).float().mean(dim=0)
+    return SenseWindows(torch.from_numpy(shards.pooled()), targets, weights, known)
+
+
+def drawn_back(sense: Sense, start: Sense, known: Tensor) -> None:
+    """Average a classifier, in place, with the one that it began as. `known` is as in `SenseWindows`."""
+    stays = torch.where(known > KNOWN, STAYS_IF_KNOWN, STAYS)
+    with torch.no_grad():
+        for own, first in ((sense.direct.weight, start.direct.weight), (sense.direct.bias, start.direct.bias)):
+            own.lerp_(first, stays.view(-1, *[1] * (own.ndim - 1)))
 
 
 def fit(sense: Sense, windows: SenseWindows, how: SenseSteps) -> tuple[float, float]:
@@ -130,7 +150,10 @@ def fit_all(network: Perceiver, pools: Sequence[Path], views: Path, how: SenseSt
             sense = network.head.senses[name]
             assert isinstance(sense, Sense)
             windows = audible(pools) if name == "audio" else visible(views)
+            start = deepcopy(sense)
             first, last = fit(sense, windows, how)
+            if name == "audio":
+                drawn_back(sense, start, windows.known)
             log_event(
                 logger,
                 logging.INFO,

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from perceiverd.training.data.truth import DOUBTFUL
-from perceiverd.training.distill.batches import DOUBT, audio_targets, joint_targets, video_targets
+from perceiverd.training.distill.batches import audio_targets, joint_targets, video_targets
 from tests.support.distilling import BrightWindows, batches_of
 
 
@@ -32,17 +31,12 @@ def test_processes_that_step_together_get_one_kind(pool: Path) -> None:
 
 
 def test_truth_overrules_the_teacher() -> None:
-    """Known labels are 0 or 1, the others have the teacher's probability or, if doubtful, a part of it.
-
-    Unknown ones have little weight.
-    """
+    """Known labels are 0 or 1, the others have the teacher's probability. Unknown ones have little weight."""
     teacher = torch.tensor([[0.0, 0.0, float("nan"), 2.0]])
     truth = torch.tensor([[1, 0, -1, -1]], dtype=torch.int8)
     targets, weights = audio_targets(teacher, truth)
     torch.testing.assert_close(targets, torch.tensor([[1.0, 0.0, 0.0, 0.8808]]), atol=1e-4, rtol=0)
     torch.testing.assert_close(weights, torch.tensor([[1.0, 1.0, 0.1, 1.0]]))
-    doubted, _ = audio_targets(teacher, torch.tensor([[1, 0, -1, DOUBTFUL]], dtype=torch.int8))
-    torch.testing.assert_close(doubted[0, 3], DOUBT * targets[0, 3])
 
 
 def test_joint_targets_are_the_larger_of_both() -> None:

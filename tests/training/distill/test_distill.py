@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from perceiverd.core.errors import ConfigError
+from perceiverd.model.geometry import Audio, Geometry, SenseGeometry, StemGeometry, Trunk, Video
+from perceiverd.training.distill.batches import Batch
 from perceiverd.training.distill.distill import DistillStudent, distill, loss_of
 from perceiverd.training.fitting.distributed import ProcessGroup
 from perceiverd.training.fitting.loop import Budget, LoopState, StoppedError
 from perceiverd.training.fitting.settings import FitSettings
-from tests.support.distilling import GEOMETRY, BrightWindows, batches_of
+from tests.support.distilling import CLASSES, GEOMETRY, BrightWindows, batches_of
+
+STEM = StemGeometry(layers=("conv 3/2 8",))
 
 
 def fitted(pool: Path, state: Path, count: int, video: BrightWindows | None = None) -> DistillStudent:
@@ -68,3 +73,27 @@ def test_a_damaged_or_foreign_state_is_refused(pool: Path, tmp_path: Path) -> No
         (tmp_path / "state.pt").write_bytes(damaged)
         with pytest.raises(ConfigError, match=r"state\.pt: is not a state of a fit, or is damaged"):
             fitted(pool, tmp_path, 2)
+
+
+def test_the_latents_add_only_what_both_senses_say() -> None:
+    """The classifiers do not learn. The latents learn to add nothing to a sense alone, and the targets of both."""
+    audio = Audio(
+        rate_hz=16_000, samples=1_600, form="mel", patch=(2, 2), bands=1, stem=STEM, sense=SenseGeometry(CLASSES)
+    )
+    video = Video(
+        frames=2, fps=20, height=6, width=10, patch=(1, 2, 2), bands=1, stem=STEM, sense=SenseGeometry(CLASSES)
+    )
+    geometry = Geometry(CLASSES, Trunk(4, 8, 1, 1, 2, head="senses"), audio, video)
+    student = DistillStudent(geometry)
+    learning = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
+    assert "perceiver.latents" in learning and not any(".senses." in name for name in learning)
+    tokens = {m.name: torch.rand(3, m.tokens, 8) for m in geometry.modalities}
+    both, targets = frozenset(tokens), torch.rand(3, CLASSES)
+    for kind in ("audio", "video", "both"):
+        contents = {name: tokens[name] for name in tokens if kind in (name, "both")}
+        batch = Batch(kind, contents, targets, torch.ones(3, CLASSES), None, both)
+        logits, _, alone = student(contents, both)
+        wanted = targets if kind == "both" else logits.sigmoid()
+        assert (alone is None) == (kind == "both")
+        expected = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / 3
+        torch.testing.assert_close(loss_of(student, batch, half=False)[0], expected, atol=1e-4, rtol=1e-4)

@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 from perceiverd.core.labels import ontology
 from perceiverd.model.card import load_card
 from perceiverd.model.checkpoint import load_network
-from perceiverd.model.encoding import audio_tokens
+from perceiverd.model.encoding import audio_tokens, mel_tokens
 from perceiverd.training.cli.app import app
 from perceiverd.training.data import ambient
 from perceiverd.training.distill import quiet_head
+from perceiverd.training.distill.audio_shards import AudioShards, dequantise
 from perceiverd.training.distill.rehearsal import headless
 
 
@@ -52,6 +53,21 @@ def test_the_bundled_model_takes_streams_of_every_kind() -> None:
     names = np.array([label.name for label in card.labels])
     correct = names[~found.wrong.any(dim=0).numpy()]
     assert {"Silence", "Hum", "Hiss"} <= set(correct) and not {"Dog", "Speech", "Music"} & set(correct)
+
+
+def test_stored_tokens_are_used_if_the_stem_made_them(noises: Path, listener: Path) -> None:
+    """The bundled model's stem is the whole teacher, so shards may have its output; other tokens or stems differ."""
+    card = load_card()
+    network, shards = load_network(card), AudioShards([noises])
+    assert not quiet_head.has_tokens(network, card.geometry, shards)
+    assert card.geometry.audio
+    raw = mel_tokens(dequantise(torch.from_numpy(np.load(noises / "00000.mel.npy"))), card.geometry.audio)
+    with torch.no_grad():
+        tokens = network.bytes.convolve({"audio": raw})["audio"]
+    np.save(noises / "00000.tokens.npy", tokens.half().numpy())
+    assert quiet_head.has_tokens(network, card.geometry, AudioShards([noises]))
+    other = load_card(listener)
+    assert not quiet_head.has_tokens(load_network(other), other.geometry, shards)
 
 
 def test_the_command_changes_the_last_layer_alone(

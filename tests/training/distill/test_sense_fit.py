@@ -33,7 +33,7 @@ def windows() -> SenseWindows:
     torch.manual_seed(1)
     pooled = torch.rand(300, CHANNELS)
     targets = torch.eye(LABELS)[pooled[:, :LABELS].argmax(dim=1)]
-    return SenseWindows(pooled, targets, torch.ones(300, LABELS))
+    return SenseWindows(pooled, targets, torch.ones(300, LABELS), torch.zeros(LABELS))
 
 
 @pytest.mark.parametrize("classes", [0, 11])
@@ -47,6 +47,19 @@ def test_a_classifier_learns_and_its_table_stays(classes: int) -> None:
         assert torch.equal(tensor, other.state_dict()[name]), name
     if classes:
         assert torch.equal(one.table, sense(classes).table)
+
+
+def test_a_part_of_the_start_stays() -> None:
+    """The fitted weights are averaged with those at the start, less if the windows often tell about the label."""
+    one, start = sense(0), sense(0)
+    with torch.no_grad():
+        one.direct.weight.add_(1)
+        one.direct.bias.add_(2)
+    known = torch.tensor([0, 0, 0.14, 0.16, 1, 1, 1])
+    sense_fit.drawn_back(one, start, known)
+    moved = torch.tensor([0.8, 0.8, 0.8, 0.9, 0.9, 0.9, 0.9])
+    torch.testing.assert_close(one.direct.weight - start.direct.weight, moved[:, None].expand(-1, CHANNELS))
+    torch.testing.assert_close(one.direct.bias - start.direct.bias, 2 * moved)
 
 
 def test_pools_become_windows(noises: Path) -> None:
