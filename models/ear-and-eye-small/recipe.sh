@@ -11,7 +11,7 @@
 #   hours/hours.tsv          sounds without labels: file, repository, paths, seconds, kind, licence
 #   photos/photos.tsv        photographs: file, label, category, source, licence
 #   video/video.tsv          silent video: file, seen, what, source, licence
-# SHARE is the part of all windows that is made and learnt from, 1 if it is not given. It is for a quick trial.
+# SHARE is the part of all windows and hours of quiet that is made and learnt from, 1 if it is not given. It is for a quick trial.
 #
 # It needs Debian 12 (apt-get download, dpkg-deb), and perceiverd with the extra `train` on PATH. Every step may be
 # stopped: start the script again, and it continues. All random numbers have seeds. The bundled weights were made by these
@@ -27,6 +27,8 @@ cd "$(dirname "$0")/../.."
 
 # A number of windows, scaled by SHARE.
 part() { awk "BEGIN { print int($1 * $share + 0.5) }"; }
+# Hours of generated quiet, scaled by SHARE.
+hours() { awk "BEGIN { print $1 * $share }"; }
 
 recipe=configs/train-small.toml
 geometry=configs/geometry-small.toml
@@ -70,17 +72,17 @@ perceiverd train distil --geometry "$geometry" --pool "$work/pool" --views "$wor
 # The last layer once more, so that hours without events name nothing: it must be the last that learns.
 if [ ! -e "$model/model.toml" ]; then
     perceiverd train hush --model "$work/distilled/$name" --pool "$work/pool" --views "$work/views" \
-        --pictures "$work/pictures" --hours 2 --count "$(part 9600)" --float16 --out "$model"
+        --pictures "$work/pictures" --hours "$(hours 2)" --count "$(part 9600)" --float16 --out "$model"
 fi
 
 # Thresholds, and the vectors for `train fit`. The scores are kept: one scaling for all labels would lower the log loss from
 # 0.0447 to 0.0439 only, and a scaling for each label makes the ranks of labels worse.
-perceiverd train calibrate --model "$model" --held-out "$work/held-out" --pictures "$work/pictures" --hours 3 \
+perceiverd train calibrate --model "$model" --held-out "$work/held-out" --pictures "$work/pictures" --hours "$(hours 3)" \
     --keep
 perceiverd train rehearsal --model "$model" --pool "$work/pool" --count 2048
 
 # What the model card needs: all tables, and the credits of the sounds.
 perceiverd train report --model "$model" --held-out "$work/held-out" --pictures "$work/pictures" \
-    --teacher-sound "$yamnet" --teacher-sight "$efficientnet" --hours 1.5 \
+    --teacher-sound "$yamnet" --teacher-sight "$efficientnet" --hours "$(hours 1.5)" \
     --plot "$model/reliability.svg" --details > "$model/evaluation.md"
 perceiverd train credits --corpus "$work/corpus" > "$model/credits.md"
