@@ -49,17 +49,22 @@ def test_a_classifier_learns_and_its_table_stays(classes: int) -> None:
         assert torch.equal(one.table, sense(classes).table)
 
 
-def test_a_part_of_the_start_stays() -> None:
-    """The fitted weights are averaged with those at the start, less if the windows often tell about the label."""
-    one, start = sense(0), sense(0)
+@pytest.mark.parametrize("classes", [0, 11])
+def test_a_part_of_the_start_stays(classes: int) -> None:
+    """The fitted weights are averaged with the first ones. Less stays if windows often tell about a sound's label."""
+    one, start = sense(classes), sense(classes)
     with torch.no_grad():
-        one.direct.weight.add_(1)
-        one.direct.bias.add_(2)
-    known = torch.tensor([0, 0, 0.14, 0.16, 1, 1, 1])
-    sense_fit.drawn_back(one, start, known)
+        for parameter in one.parameters():
+            parameter.add_(1)
+    shares = sense_fit.kept_shares("audio", torch.tensor([0, 0, 0.14, 0.16, 1, 1, 1]))
+    sense_fit.draw_back(one, start, shares)
     moved = torch.tensor([0.8, 0.8, 0.8, 0.9, 0.9, 0.9, 0.9])
     torch.testing.assert_close(one.direct.weight - start.direct.weight, moved[:, None].expand(-1, CHANNELS))
-    torch.testing.assert_close(one.direct.bias - start.direct.bias, 2 * moved)
+    torch.testing.assert_close(one.direct.bias - start.direct.bias, moved)
+    if one.classes is not None and start.classes is not None:
+        difference = one.classes.weight - start.classes.weight
+        torch.testing.assert_close(difference, torch.full_like(difference, float(moved.mean())))
+    assert sense_fit.kept_shares("video", shares).tolist() == [pytest.approx(0.3)] * LABELS
 
 
 def test_pools_become_windows(noises: Path) -> None:
