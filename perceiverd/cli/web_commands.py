@@ -50,7 +50,8 @@ def serve(
     try:
         from perceiverd.web import service, settings
     except ModuleNotFoundError as error:
-        raise PerceiverdError(f"the page needs an extra: pip install 'perceiverd[web]' ({error})") from error
+        report(ConfigError(f"the page needs an extra: pip install 'perceiverd[web]' ({error})"))
+        raise typer.Exit(EXIT_CONFIG) from error  # a restart would not help
 
     options = settings.WebOptions(
         endpoints=endpoint or (),

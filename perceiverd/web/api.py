@@ -6,13 +6,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from perceiverd import __version__
 from perceiverd.core.errors import MediaError
@@ -35,7 +35,7 @@ from perceiverd.web.answers import (
 from perceiverd.web.converting import ClipConverter
 from perceiverd.web.correcting import Correcting, WantedCorrection, wanted_of_event, wanted_of_time
 from perceiverd.web.feed import frame, frames
-from perceiverd.web.files import bytes_response, file_response
+from perceiverd.web.files import ReleasingResponse, bytes_response, file_response
 from perceiverd.web.live_events import LiveEvents
 from perceiverd.web.media import TYPES, MediaFolders
 from perceiverd.web.operations import ApiFault, ApiRequest, Operation
@@ -219,16 +219,14 @@ class Api:
         def is_allowed() -> bool:
             return self.password is None or self.sessions.has(request.token, time.monotonic())
 
-        async def body() -> AsyncIterator[bytes]:
-            try:
-                async for data in frames(follower, frame("streams", self.watcher.streams()), is_allowed):
-                    yield data
-            finally:
-                self.watcher.feed.leave(follower)
-                if explain is not None:
-                    self.watcher.stop_explaining(explain)
+        def leave() -> None:
+            self.watcher.feed.leave(follower)
+            if explain is not None:
+                self.watcher.stop_explaining(explain)
 
-        return StreamingResponse(body(), media_type=EVENT_STREAM, headers={"X-Accel-Buffering": "no"})
+        first = frame("streams", self.watcher.streams())
+        headers = {"X-Accel-Buffering": "no"}  # nginx would hold it back
+        return ReleasingResponse(frames(follower, first, is_allowed), leave, headers=headers, media_type=EVENT_STREAM)
 
     async def events(self, request: ApiRequest) -> object:
         return await self._ask(lambda reader: reports.events(reader, request.question, self.media, self.judge))

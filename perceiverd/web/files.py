@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 CHUNK_BYTES = 1 << 16
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+
+
+class ReleasingResponse(StreamingResponse):
+    """A streamed answer that releases something at its end, also if the browser leaves before the first byte."""
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        release: Callable[[], None],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        media_type: str | None = None,
+    ) -> None:
+        super().__init__(content, status, headers, media_type)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 def file_response(descriptor: int, content: str, range_header: str | None) -> Response:
@@ -26,7 +49,8 @@ def file_response(descriptor: int, content: str, range_header: str | None) -> Re
         status = 206
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
     headers["Content-Length"] = str(last - first + 1)
-    return StreamingResponse(_chunks(descriptor, first, last + 1), status, headers, content)
+    chunks = _chunks(descriptor, first, last + 1)
+    return ReleasingResponse(chunks, partial(os.close, descriptor), status, headers, content)
 
 
 def bytes_response(data: bytes, content: str, range_header: str | None) -> Response:
@@ -45,9 +69,6 @@ def _range(first: str, last: str, size: int) -> tuple[int, int]:
 
 
 async def _chunks(descriptor: int, at: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        while at < end and (data := await run_in_threadpool(os.pread, descriptor, min(CHUNK_BYTES, end - at), at)):
-            yield data
-            at += len(data)
-    finally:
-        os.close(descriptor)
+    while at < end and (data := await run_in_threadpool(os.pread, descriptor, min(CHUNK_BYTES, end - at), at)):
+        yield data
+        at += len(data)

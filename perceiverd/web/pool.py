@@ -41,11 +41,12 @@ class ReaderPool:
 
     async def ask(self, question: Callable[[HistoryReader], Answer]) -> Answer:
         """The answer to a question. Raises HistoryError if the history cannot be read, BusyError."""
-        if self.waiting >= MOST_WAITING:
-            self.refused += 1
-            raise BusyError("the history has too many questions at this moment; try again in some seconds")
-        self.waiting += 1
-        self.asked += 1
+        with self._lock:
+            if self.waiting >= MOST_WAITING:
+                self.refused += 1
+                raise BusyError("the history has too many questions at this moment; try again in some seconds")
+            self.waiting += 1
+            self.asked += 1
         future = self._executor.submit(self._answer, question)
         future.add_done_callback(self._done)
         try:
