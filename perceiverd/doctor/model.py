@@ -38,7 +38,8 @@ def _load_and_time(card: Card, settings: Config) -> Iterator[Finding]:
 
     began_s = time.monotonic()
     try:
-        tagger = Tagger(card, settings.model.device, settings.model.threads, settings.model.engine)
+        wanted = settings.model
+        tagger = Tagger(card, wanted.device, wanted.threads, wanted.engine, wanted.precision, wanted.max_batch)
     except ModelError as error:
         yield Finding("model", "fault", str(error), "install perceiverd again, or fetch the model again")
         return

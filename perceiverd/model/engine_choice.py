@@ -72,7 +72,14 @@ def _torch_engine(card: Card, device: str, threads: int, precision: Precision, m
 def _prefers_onnxruntime(device: str) -> bool:
     if device.startswith("cuda") or importlib.util.find_spec("onnxruntime") is None:
         return False
-    return device == "cpu" or not may_have_gpu()
+    return device == "cpu" or not may_have_gpu() or not _torch_finds_gpu()
+
+
+def _torch_finds_gpu() -> bool:
+    """A driver that is too old, or devices that this user may not open, leave `auto` the CPU."""
+    import torch
+
+    return torch.cuda.device_count() > 0
 
 
 def may_have_gpu() -> bool:

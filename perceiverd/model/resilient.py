@@ -39,6 +39,8 @@ Fault = Literal["memory", "lost"]
 
 def fault_of(error: BaseException) -> Fault | None:
     """What an error says about the device: its memory is short, or this process has lost it; None: another error."""
+    if isinstance(error.__context__, torch.OutOfMemoryError):  # raised while a graph that did not fit was given up
+        return "memory"
     if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in ALLOCATION_WORDS):
         return "memory" if isinstance(error, RuntimeError) else None
     is_cuda = isinstance(error, RuntimeError) and ("CUDA" in str(error) or "cuDNN" in str(error))

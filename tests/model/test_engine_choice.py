@@ -34,6 +34,16 @@ def test_a_cpu_uses_onnxruntime_unless_told_otherwise(tiny_model: Path, name: En
     assert (engine.name, engine.device) == (used, "cpu")
 
 
+def test_auto_on_a_gpu_that_cannot_be_used_is_the_light_engine(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the driver's files are there but torch finds no GPU, ONNX Runtime runs on the CPU, not PyTorch."""
+    monkeypatch.setattr(engine_choice, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    engine = load_engine(load_card(tiny_model), "auto", "auto")
+    assert (engine.name, engine.device) == ("onnxruntime", "cpu")
+
+
 def test_auto_does_without_onnxruntime(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If ONNX Runtime is not installed, `auto` is PyTorch, and its name is an error that says what to install."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -129,6 +129,21 @@ def test_other_errors_are_not_hidden(card: Card) -> None:
         engine.submit([WindowMedia(np.zeros(3, np.float32), None)])
 
 
+def give_up_a_graph() -> None:
+    """Fail as the recording of a graph does that does not fit."""
+    try:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+    finally:
+        raise torch.AcceleratorError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_an_error_after_short_memory_is_short_memory() -> None:
+    """Giving up a graph that did not fit may raise another error, which must not count as a lost device."""
+    with pytest.raises(RuntimeError) as caught:
+        give_up_a_graph()
+    assert fault_of(caught.value) == "memory"
+
+
 @pytest.mark.parametrize(
     ("error", "fault"),
     [

@@ -59,12 +59,16 @@ class CudaEngine:
         self._slots = [Slot(card.geometry, self.max_batch, self._lanes, device) for _ in range(SLOTS)]
         self._inputs = MediaBuffers.on_device(self._slots[0].host, device)
         self._next, self._graphs = 0, Graphs(self._network, self._inputs, device)
+        self._synchronize()  # the two queues do not wait for the default stream, on which all of this was made
 
     def prepare(self, limit: int | None = None) -> None:
         """Make ready for each size of a batch up to `limit`, largest first. Raises torch.OutOfMemoryError."""
         for size in reversed([size for size in self._sizes if size <= (limit or self.max_batch)]):
             with self._lanes.computing():
                 self._graphs.run(size)
+        self._synchronize()
+
+    def _synchronize(self) -> None:
         if self._where.type == "cuda":
             torch.cuda.synchronize(self._where)
 
