@@ -90,7 +90,7 @@ def _gpu(device: str) -> Finding:
     """What torch sees, compared with what the driver's files show. Loads torch only if there is a driver."""
     driver = Driver.found()
     if not driver.is_loaded:
-        what, do = driver.fault(None) or (NO_GPU, "")
+        what, do = (driver.fault(None) if driver.on_bus else None) or (NO_GPU, "")
         return Finding("gpu", "warning" if do else "ok", f"{what}; the network runs on the CPU", do)
     import torch
 

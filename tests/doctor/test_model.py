@@ -70,3 +70,19 @@ def test_broken_models_are_faults(tiny_model: Path, tmp_path: Path) -> None:
     assert found.verdict == "fault"
     assert "cuda:99" in found.what
     assert found.do
+
+
+@pytest.mark.parametrize(("files", "verdict"), [((), "ok"), (("vendor", "class"), "warning")])
+def test_a_container_without_a_gpu_is_no_warning(
+    files: tuple[str, ...], verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container lacks the driver only if the machine has an NVIDIA card; then the advice names `--gpus all`."""
+    card = tmp_path / "sys/bus/pci/devices/0"
+    card.mkdir(parents=True)
+    (tmp_path / ".dockerenv").touch()
+    for file in files:
+        (card / file).write_text({"vendor": "0x10de", "class": "0x030000"}[file])
+    found = Driver.found(tmp_path)
+    monkeypatch.setattr(Driver, "found", lambda: found)
+    finding = model._gpu("auto")
+    assert finding.verdict == verdict and ("--gpus all" in finding.do) == (verdict == "warning")
