@@ -101,6 +101,19 @@ def test_signing_in_and_out(browser: Browser, daemon: LivelyDaemon, tmp_path: Pa
         waits_for(here, "h1", "Sign in")
 
 
+def test_below_a_path(browser: Browser, daemon: LivelyDaemon, tmp_path: Path) -> None:
+    """A proxy may serve the page below a path: files, API, live connection and links stay below it."""
+    config = tmp_path / "web.toml"
+    config.write_text(
+        f'server = {{ listen = "127.0.0.1:*", prefix = "/ears" }}\ndaemons.house.endpoint = "{daemon.endpoint}"\n'
+    )
+    with served(tmp_path, "--config", str(config)) as page, visited(browser, page, "ears/#/streams") as here:
+        waits_for(here, ".card .state", "Listening")
+        here.page.click(".card h2 a")
+        waits_for(here, "h1", "door")
+        assert here.value("location.pathname") == "/ears/"
+
+
 def test_everything_by_keyboard(browser: Browser, daemon: LivelyDaemon, tmp_path: Path) -> None:
     """Tab reaches the content first, then each view; Enter opens one, and its heading has the focus."""
     with (

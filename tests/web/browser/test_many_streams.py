@@ -145,5 +145,5 @@ def test_updates_do_not_grow_the_page(browser: Browser, page: PageProcess) -> No
         )
         here.wait("window.seen > 60")
         before = here.value(count)
-        here.wait("window.seen > 600")
+        here.wait("window.seen > 300")
         assert abs(here.value(count) - before) <= 60  # the text `open` comes and goes

@@ -1,8 +1,8 @@
 // Makes elements. Data becomes text nodes only: no text from outside is ever read as HTML.
 
 /**
- * @typedef {Node | string | number | null | undefined | false | Child[]} Child
- * A node, text, nothing, or several of them.
+ * @typedef {Node | string | number | null | undefined | false | any[]} Child
+ * A node, text, nothing, or a list of them.
  */
 
 /**
@@ -56,6 +56,23 @@ function append(element, children) {
 export function fill(element, ...children) {
   element.replaceChildren();
   append(element, children);
+}
+
+/** As `fill`; a link or button that has the focus keeps it. @param {Element} element @param {...Child} children */
+export function refill(element, ...children) {
+  const focused = document.activeElement;
+  const key = focused && element.contains(focused) ? keyOf(focused) : "";
+  fill(element, ...children);
+  if (!key) return;
+  for (const each of element.querySelectorAll("a, button")) {
+    if (keyOf(each) === key && each instanceof HTMLElement) return each.focus({ preventScroll: true });
+  }
+}
+
+/** @param {Element} element */
+function keyOf(element) {
+  const name = element instanceof HTMLElement ? element.dataset.name : "";
+  return element.getAttribute("href") || name || element.textContent || "";
 }
 
 /** Change a text only if it differs, so that screen readers and layout are not disturbed. @param {Element} element @param {string} text */

@@ -39,12 +39,14 @@ export class House extends EventTarget {
     /** @type {(() => Promise<void>)[]} */
     this.waiting = [];
     this.asking = 0;
+    this.loaded = false;
+    this.eventsChanged = false;
     live.on("streams", (data) => this.setStreams(data.streams || data));
     live.on("stream", (stream) => this.setStream(stream));
     live.on("event", (event) => this.setEvent(event));
     live.on("machine", (machine) => this.setMachine(machine));
     live.on("missed", () => this.refresh());
-    live.on("connection", (connected) => connected && this.refresh());
+    live.on("opened", () => this.refresh());
     setInterval(() => this.flush(), RENDER_MS);
   }
 

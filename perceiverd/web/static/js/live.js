@@ -71,6 +71,7 @@ export class Live extends EventTarget {
       this.pauseMs = FIRST_PAUSE_MS;
       this.heardAt = Date.now();
       this.tell(true);
+      this.dispatchEvent(new CustomEvent("opened")); // something may have happened since the last connection
     };
     source.onerror = () => this.source === source && this.broken();
     for (const kind of KINDS) {

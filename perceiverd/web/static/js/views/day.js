@@ -1,6 +1,6 @@
 // A day as a time line of events over streams, with the times without listening, and the same as a list.
 import { get } from "../api.js";
-import { button, el, fill, icon, say, write } from "../dom.js";
+import { button, el, fill, refill, say, write } from "../dom.js";
 import { field, heading, noHistory, streamField } from "../parts.js";
 import { go, link, replace } from "../router.js";
 import { clock, counted, day, dayAfter, isDay, lasted, longDate, moment, ms, score, ZONE, zoneName } from "../times.js";
@@ -45,7 +45,14 @@ class DayPage {
   /** @param {HTMLElement} root @param {import("../main.js").Context} context @param {string} date */
   constructor(root, context, date) {
     const { house, signal, query } = context;
-    [this.house, this.signal, this.date] = [house, signal, date];
+    this.house = house;
+    this.signal = signal;
+    this.date = date;
+    /** @type {DayModel} set by `load`, which comes first */
+    this.model = /** @type {any} */ (null);
+    /** @type {DayCanvas} */
+    this.view = /** @type {any} */ (null);
+    this.due = 0;
     this.label = query.get("label") || "";
     const today = day(Date.now());
     const picker = /** @type {HTMLInputElement} */ (el("input", { type: "date", value: date, max: today }));
@@ -96,7 +103,10 @@ class DayPage {
     this.model = model;
     this.view = new DayCanvas(this.canvas, model);
     if (before) {
-      [this.view.from, this.view.to, this.view.selected] = [before.from, before.to, before.selected];
+      const { from, to, selected } = before;
+      const follows = to >= before.model.pastMs; // the view contained now, and still shall
+      showStretch(this.view, from, follows ? to + model.pastMs - before.model.pastMs : to);
+      this.view.selected = selected;
       this.view.marked = before.marked < 0 ? -1 : model.line.ids.indexOf(before.model.line.ids[before.marked]);
     } else this.firstStretch();
     this.arrange();
@@ -115,7 +125,7 @@ class DayPage {
     replace(link(["day", this.date], { stream, label: this.label }));
     const count = stream ? this.model.rows(stream, this.label, 1).length : this.model.streams.length;
     this.view.setRows(this.model.rows(stream, this.label, lanesOf(rowHeight(count))));
-    fill(this.names, this.view.rows.map((row) => this.rowName(row.name, Boolean(stream))));
+    refill(this.names, this.view.rows.map((row) => this.rowName(row.name, Boolean(stream))));
     this.names.style.setProperty("--row", `${this.view.height}px`);
     this.names.style.setProperty("padding-top", `${AXIS_PX}px`);
     this.showLegend(stream);
@@ -147,10 +157,8 @@ class DayPage {
       this.arrange();
       say(this.label ? `Only ${this.label}` : "All labels");
     };
-    const focused = document.activeElement instanceof HTMLElement && this.legend.contains(document.activeElement) ? document.activeElement.dataset.name : null;
-    fill(this.legend, order.map(([label, count]) =>
+    refill(this.legend, order.map(([label, count]) =>
       el("button", { type: "button", "aria-pressed": String(names[label] === this.label), data: { name: names[label], colour: this.model.colours[label] }, onclick: choose(names[label]) }, el("i", { class: `swatch c${this.model.colours[label]}`, "aria-hidden": "true" }), el("span", {}, names[label]), el("span", { class: "soft" }, String(count)))));
-    if (focused) for (const each of this.legend.querySelectorAll("button")) if (each.dataset.name === focused) each.focus();
   }
 
   /** Draw again, at most once for each picture of the screen. */

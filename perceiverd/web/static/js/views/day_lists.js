@@ -1,5 +1,5 @@
 // The day as text: the events in the stretch that is shown, and the times without listening.
-import { button, el, fill, write } from "../dom.js";
+import { button, el, fill, refill, write } from "../dom.js";
 import { scoreBar } from "../parts.js";
 import { link } from "../router.js";
 import { clock, counted, lasted, score } from "../times.js";
@@ -15,6 +15,10 @@ export class DayLists {
     this.house = house;
     this.pages = 1;
     this.key = "";
+    /** @type {import("./day_model.js").DayModel | null} */
+    this.model = null;
+    /** @type {number[]} indexes of the events in the stretch */
+    this.events = [];
     this.body = el("tbody");
     this.count = el("p", { class: "soft" });
     this.more = button("Show more", () => {
@@ -37,7 +41,9 @@ export class DayLists {
   show(model, stream, label, from, to) {
     const key = `${stream}\n${label}\n${from}\n${to}\n${model.count}`;
     if (key === this.key && model === this.model) return;
-    [this.key, this.model, this.pages] = [key, model, 1];
+    this.key = key;
+    this.model = model;
+    this.pages = 1;
     const { start_ms: starts, end_ms: ends } = model.line;
     this.events = model.wanted(stream, label).filter((event) => ends[event] >= from && starts[event] <= to);
     this.render();
@@ -55,11 +61,11 @@ export class DayLists {
   }
 
   render() {
-    const events = this.events || [];
+    const { events } = this;
     const shown = events.slice(0, this.pages * PAGE);
     const { line } = /** @type {import("./day_model.js").DayModel} */ (this.model);
     write(this.count, counted(events.length, "event"));
-    fill(
+    refill(
       this.body,
       shown.map((event) =>
         el(

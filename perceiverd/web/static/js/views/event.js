@@ -8,6 +8,8 @@ import { whyBegan, whyEnded } from "../words.js";
 import { mediaPart } from "./event_media.js";
 import { traceChart } from "./trace_chart.js";
 
+const LATER = /minutes/; // of perceiverd/corrections: the sound of the last seconds is stored soon
+
 /** @param {HTMLElement} root @param {import("../main.js").Context} context */
 export async function eventView(root, context) {
   const { house, signal, parts, title } = context;
@@ -112,7 +114,7 @@ function verdictPart(event, house, signal) {
       if (before !== verdict) {
         const answer = await post("corrections", { event: event.id, verdict });
         [stored, event.verdict] = [answer.id, verdict];
-        text = answer.sound ? "Stored, with its sound. The next training learns from it." : `Stored without sound${answer.why ? `: ${answer.why}` : ""}. Training cannot learn from it.`;
+        text = answer.sound ? "Stored, with its sound. The next training learns from it." : withoutSound(answer.why);
       }
       if (!signal.aborted) fill(result, notice(text, "good"));
     } catch (error) {
@@ -132,6 +134,12 @@ function verdictPart(event, house, signal) {
     off ? el("p", { class: "soft" }, "This server stores no corrections.") : el("div", { class: "verdict-buttons", role: "group", "aria-labelledby": "verdict-title" }, right, wrong),
     result,
   );
+}
+
+/** What to say if no sound was stored. It may come later. @param {string | null} why */
+function withoutSound(why) {
+  if (why && LATER.test(why)) return `Stored: ${why}.`;
+  return `Stored without sound${why ? `: ${why}` : ""}. Training cannot learn from it.`;
 }
 
 /** @param {any} event @param {string | number | null} stored */

@@ -117,6 +117,8 @@ class Reason {
   constructor(candidate) {
     this.mid = candidate.mid;
     this.smoothed = 0;
+    this.on = 1;
+    this.off = 1;
     this.state = "";
     /** @type {(number | null)[]} */
     this.past = [];
@@ -165,7 +167,7 @@ class Reason {
     const y = (/** @type {number} */ value) => (1 - value) * (height - 2 * scale) + scale;
     pen.clearRect(0, 0, width, height);
     pen.lineWidth = scale;
-    for (const [value, colour] of [[this.on, named.event], [this.off, named.soft]]) {
+    for (const [value, colour] of /** @type {[number, string][]} */ ([[this.on, named.event], [this.off, named.soft]])) {
       pen.strokeStyle = colour;
       pen.setLineDash([3 * scale, 3 * scale]);
       pen.beginPath();

@@ -11,7 +11,9 @@ const WEAK = 0.1; // labels that never were above this are noise
 export class LabelRows {
   /** @param {import("../house.js").House} house @param {string} name `machine/stream` @param {number} count */
   constructor(house, name, count) {
-    [this.house, this.name, this.count] = [house, name, count];
+    this.house = house;
+    this.name = name;
+    this.count = count;
     /** @type {Map<string, {element: HTMLElement, canvas: HTMLCanvasElement, score: HTMLElement, most: HTMLElement}>} */
     this.rows = new Map();
     this.chosenAt = 0;

@@ -1,6 +1,6 @@
 // One stream: now, its last hours by label and minute, and its latest events.
 import { ApiError, get, path } from "../api.js";
-import { el, fill, write } from "../dom.js";
+import { el, fill, refill, write } from "../dom.js";
 import { empty, eventEntry, heading, noHistory, notice, shortName } from "../parts.js";
 import { link } from "../router.js";
 import { HeatMap } from "./heat_map.js";
@@ -77,7 +77,7 @@ export async function streamView(root, { house, signal, parts, title }) {
   const events = async () => {
     if (house.about && !house.about.history) return fill(latest, el("li", { class: "soft" }, "Start perceiverd history to see past events here."));
     const page = await get("events", { stream: name, limit: 10 }, signal).catch(() => ({ events: [] }));
-    fill(latest, page.events.map((/** @type {any} */ each) => eventEntry(each, house)));
+    refill(latest, page.events.map((/** @type {any} */ each) => eventEntry(each, house)));
     if (!page.events.length) write(latest.appendChild(el("li", { class: "soft" })), "No events yet.");
   };
   house.on("events", () => {

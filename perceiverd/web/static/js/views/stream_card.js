@@ -1,5 +1,5 @@
 // A stream as a card of the overview: state, level, labels with their last minutes, open events, figures.
-import { el, fill, icon, write } from "../dom.js";
+import { el, fill, icon, refill, write } from "../dom.js";
 import { nameOf } from "../house.js";
 import { shortName } from "../parts.js";
 import { link } from "../router.js";
@@ -17,6 +17,9 @@ export class StreamCard {
   constructor(stream, house, options = {}) {
     this.house = house;
     this.name = nameOf(stream);
+    /** What is shown, so that nothing is drawn twice. */
+    this.openKey = "";
+    this.figureNames = "";
     const { machine, stream: name } = stream;
     this.level = new Level();
     this.rows = new LabelRows(house, this.name, options.labels || 6);
@@ -87,7 +90,7 @@ export class StreamCard {
     const key = JSON.stringify(events.map((each) => [each.mid, each.start, this.house.openEvent(this.name, each.mid)?.id]));
     if (this.openKey !== key) {
       this.openKey = key;
-      fill(this.open, events.map((each) => this.openEvent(each)));
+      refill(this.open, events.map((each) => this.openEvent(each)));
     }
     for (const each of this.open.querySelectorAll("span[data-start]")) {
       write(each, `for ${lasted((Date.now() - ms(/** @type {HTMLElement} */ (each).dataset.start || "")) / 1000)}`);

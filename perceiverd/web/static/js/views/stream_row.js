@@ -17,6 +17,7 @@ export class StreamRow {
   constructor(stream, house) {
     this.house = house;
     this.name = nameOf(stream);
+    this.key = "";
     this.level = new Level();
     this.state = el("span", { class: "state" }, el("i", { "aria-hidden": "true" }), el("b", {}));
     this.problem = el("small", { class: "row-problem" });

@@ -1,5 +1,5 @@
 // The overview: is everything alive, what is heard now, what was heard last.
-import { el, fill, write } from "../dom.js";
+import { el, fill, refill, write } from "../dom.js";
 import { nameOf } from "../house.js";
 import { empty, eventEntry, heading } from "../parts.js";
 import { link } from "../router.js";
@@ -41,7 +41,7 @@ export function streamsView(root, { house, signal, title }) {
   };
   const showLatest = () => {
     const none = house.about && !house.about.history ? "Start perceiverd history to see past events here." : "No events yet.";
-    fill(latest, house.events.slice(0, LATEST).map((each) => eventEntry(each, house, { short: true })));
+    refill(latest, house.events.slice(0, LATEST).map((each) => eventEntry(each, house, { short: true })));
     if (!house.events.length) fill(latest, el("li", { class: "soft" }, none));
   };
   house.on("membership", rebuild, signal);
