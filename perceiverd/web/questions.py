@@ -148,6 +148,8 @@ def read_query(pairs: Iterable[tuple[str, str]], kind: type[Question]) -> Questi
         found = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as error:
         raise QuestionError(_plain(error)) from None
+    except UnicodeEncodeError:
+        raise QuestionError("the query has letters that are no Unicode") from None
     return found
 
 
