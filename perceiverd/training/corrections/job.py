@@ -129,8 +129,8 @@ class CorrectionRun:
         taught = {each.label.index for each in rows}
         labels = concerned(self._labels, taught)
         comparison = Comparison(old, new, labels, self._task.start.geometry.window_ns)
-        for stretch in background.runs:
-            comparison.ordinary(background.vectors[stretch], HOP_S)
+        for stretch, (stream, start) in zip(background.runs, background.places, strict=True):
+            comparison.ordinary(background.vectors[stretch], HOP_S, stream, start)
         if self._task.history is not None:
             with HistoryReader(self._task.history) as history:
                 machines = [each.name for each in history.machines()]

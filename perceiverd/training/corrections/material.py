@@ -51,6 +51,8 @@ class Background:
     vectors: Vectors
     runs: tuple[slice, ...]
     """The consecutive windows."""
+    places: tuple[tuple[str, datetime | None], ...]
+    """Of each run, the stream and the time of its first window; the time is None for a file."""
     noises: tuple[NDArray[np.float32], ...]
     """Some of its windows, (samples,)."""
 
@@ -97,6 +99,7 @@ def background(
     geometry, most = embedder.card.geometry, round(hours * 3600 / HOP_S)
     parts: list[Vectors] = []
     runs: list[slice] = []
+    places: list[tuple[str, datetime | None]] = []
     noises: list[NDArray[np.float32]] = []
     count, rng = 0, np.random.default_rng(1)
     for run in _runs(recent, folders, corrections, geometry):
@@ -105,6 +108,7 @@ def background(
             continue
         parts.append(embedder.vectors(windows))
         runs.append(slice(count, count + len(windows)))
+        places.append((run.stream, run.start if run.stream else None))
         few = rng.choice(len(windows), min(len(windows), max(1, len(windows) * NOISES // most)), replace=False)
         noises += [audio for at in few.tolist() if (audio := windows[at].audio) is not None]
         count += len(windows)
@@ -112,7 +116,8 @@ def background(
         if count >= most:
             break
     width = geometry.vector_width
-    return Background(np.concatenate(parts) if parts else np.zeros((0, width), np.float32), tuple(runs), tuple(noises))
+    vectors = np.concatenate(parts) if parts else np.zeros((0, width), np.float32)
+    return Background(vectors, tuple(runs), tuple(places), tuple(noises))
 
 
 def _runs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,8 @@ from perceiverd.pipeline.tagger import sigmoid
 from perceiverd.pipeline.tracker import EventTracker
 from perceiverd.training.corrections.rows import Vectors
 
+MOST_PLACES = 10
+"""Places that are noted."""
 NEAR_NS = 3 * NS_PER_S
 """Two events of a label that begin this close to each other are the same."""
 
@@ -81,6 +84,8 @@ class Changes:
     lost: Counter[int] = field(default_factory=Counter)
     new: Counter[int] = field(default_factory=Counter)
     """Events in the recent sound with one of the models alone."""
+    places: list[str] = field(default_factory=list)
+    """Where some of these are, in words."""
 
 
 class Comparison:
@@ -91,8 +96,8 @@ class Comparison:
         self._old, self._new, self._concerned, self._window_ns = old, new, frozenset(concerned), window_ns
         self.changes = Changes()
 
-    def ordinary(self, vectors: Vectors, hop_s: float) -> None:
-        """Count the events in ordinary sound."""
+    def ordinary(self, vectors: Vectors, hop_s: float, stream: str = "", start: datetime | None = None) -> None:
+        """Count the events in ordinary sound; with `start`, of the first window, note where what changes is."""
         before, after = (self._events(each, vectors, hop_s) for each in (self._old, self._new))
         changes = self.changes
         changes.heard_s += len(vectors) * hop_s
@@ -100,6 +105,13 @@ class Comparison:
         changes.after.update(each.label for each in after)
         changes.lost.update(each.label for each in before if not _has(after, each))
         changes.new.update(each.label for each in after if not _has(before, each))
+        if start is not None:
+            for what, some, others in (("lost", before, after), ("new", after, before)):
+                for each in some:
+                    if not _has(others, each) and len(changes.places) < MOST_PLACES:
+                        at = (start + timedelta(microseconds=each.start_ns / 1000)).astimezone()
+                        name = self._new.labels[each.label].name
+                        changes.places.append(f"{what}: {name}, {stream} {at:%Y-%m-%d %H:%M:%S}")
 
     def stored(self, label: int, vectors: Vectors | None, hop_s: float) -> None:
         """Count a stored event of this label; `vectors` are those of its clip, None if there is no sound."""

@@ -61,6 +61,9 @@ def changed(changes: Changes, labels: Sequence[Label], history: bool) -> Iterato
         clips = (changes.stored, changes.judged, changes.gone)
         sound = (changes.before, changes.after, changes.lost, changes.new)
         yield f"| {labels[index].name} | {' | '.join(str(each[index]) for each in (*clips, *sound))} |"
+    if changes.places:
+        yield ""
+        yield from changes.places
 
 
 def _time(hours: float) -> str:
