@@ -19,7 +19,7 @@ AFTER_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class HeldMark:
     """A stretch of time, in seconds on the caller's clock."""
 
     start_s: float
@@ -44,11 +44,11 @@ class HeldKey:
             self._first_s = now_s
         self._last_s = now_s
 
-    def released(self, now_s: float) -> Mark | None:
+    def released(self, now_s: float) -> HeldMark | None:
         """The mark, once the key was released; None otherwise."""
         if self._first_s is None or now_s - self._last_s < RELEASED_S:
             return None
         first_s, last_s, self._first_s = self._first_s, self._last_s, None
         if last_s == first_s:
-            return Mark(first_s - TAPPED_S, first_s + AFTER_S)
-        return Mark(first_s - REACTION_S, last_s + AFTER_S)
+            return HeldMark(first_s - TAPPED_S, first_s + AFTER_S)
+        return HeldMark(first_s - REACTION_S, last_s + AFTER_S)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiverd.cli.holding import AFTER_S, REACTION_S, RELEASED_S, TAPPED_S, HeldKey, Mark
+from perceiverd.cli.holding import AFTER_S, REACTION_S, RELEASED_S, TAPPED_S, HeldKey, HeldMark
 
 
-def played(presses_s: list[float], until_s: float) -> list[Mark]:
+def played(presses_s: list[float], until_s: float) -> list[HeldMark]:
     """The marks if the key sends at these times and somebody looks every tenth of a second."""
     key, found, at_s = HeldKey(), [], 0.0
     waiting = sorted(presses_s)
@@ -32,7 +32,7 @@ def test_a_held_key_marks_its_time() -> None:
 
 def test_a_tap_marks_what_was_just_heard() -> None:
     """A key that is not held means the two seconds before."""
-    assert played([5.0], 9) == [Mark(5.0 - TAPPED_S, 5.0 + AFTER_S)]
+    assert played([5.0], 9) == [HeldMark(5.0 - TAPPED_S, 5.0 + AFTER_S)]
 
 
 @given(st.lists(st.floats(0, 30), max_size=40))

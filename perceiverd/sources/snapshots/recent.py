@@ -32,7 +32,7 @@ TIME = "%Y%m%dT%H%M%S"
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class RecentSegment:
     """One file of recent sound."""
 
     path: Path
@@ -68,7 +68,7 @@ def name_of(start_ns: int, length_ms: int) -> str:
     return f"{at:{TIME}}.{start_ns % NS_PER_S // 1_000_000:03d}Z_{length_ms}ms.flac"
 
 
-def segment_of(path: Path) -> Segment | None:
+def segment_of(path: Path) -> RecentSegment | None:
     """The segment in this file by its name; None if the name is not one of ours."""
     found = NAME.fullmatch(path.name)
     if found is None:
@@ -77,7 +77,7 @@ def segment_of(path: Path) -> Segment | None:
         start = datetime.strptime(found[1], TIME).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return Segment(path, start + timedelta(milliseconds=int(found[2])), min(int(found[3]), LONGEST_MS))
+    return RecentSegment(path, start + timedelta(milliseconds=int(found[2])), min(int(found[3]), LONGEST_MS))
 
 
 def streams(directory: Path) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def streams(directory: Path) -> tuple[str, ...]:
 
 def segments(
     directory: Path, stream: str, start: datetime | None = None, end: datetime | None = None
-) -> tuple[Segment, ...]:
+) -> tuple[RecentSegment, ...]:
     """The segments of a stream that overlap [start, end), in order of time; empty if it has none. Raises OSError."""
     if not STREAM.fullmatch(stream):
         return ()
@@ -111,7 +111,7 @@ def cut(directory: Path, stream: str, start: datetime, end: datetime) -> CutSoun
 
     Raises MediaError if a file is damaged, OSError if one cannot be read.
     """
-    runs: list[list[Segment]] = []
+    runs: list[list[RecentSegment]] = []
     for each in segments(directory, stream, start, end):
         if runs and each.start - runs[-1][-1].end <= timedelta(milliseconds=JOIN_MS):
             runs[-1].append(each)
@@ -136,7 +136,7 @@ def read(path: Path) -> tuple[NDArray[np.float32], int]:
     return np.concatenate(parts).astype(np.float32) / np.float32(32768), rate_hz
 
 
-def _joined(run: Sequence[Segment], start: datetime, end: datetime) -> CutSound | None:
+def _joined(run: Sequence[RecentSegment], start: datetime, end: datetime) -> CutSound | None:
     """The part of these adjoining segments that lies in [start, end)."""
     parts: list[NDArray[np.float32]] = []
     rate_hz, first = 0, run[0].start

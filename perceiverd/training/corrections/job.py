@@ -19,7 +19,7 @@ from perceiverd.history.rows import StoredEvent
 from perceiverd.model.card import CARD_FILE, Card
 from perceiverd.sources.snapshots import recent
 from perceiverd.training.corrections import material, output, report
-from perceiverd.training.corrections.learning import Learner, LearntClip, LearntRow
+from perceiverd.training.corrections.learning import CorrectionLearner, LearntClip, LearntRow
 from perceiverd.training.corrections.material import Background
 from perceiverd.training.corrections.replay import Classifier, Comparison, concerned
 from perceiverd.training.corrections.rows import Vectors
@@ -112,7 +112,7 @@ class CorrectionRun:
     def _learn(self, clips: Sequence[LearntClip], background: Background) -> list[LearntRow]:
         last = self._embedder.last
         remembered = np.asarray(rehearsal.features(self._task.start, self._embedder.network).numpy(), np.float32)
-        learner = Learner(
+        learner = CorrectionLearner(
             self._task.start.labels,
             self._task.start.calibration,
             last.weight.detach().numpy(),

@@ -77,7 +77,7 @@ class Ordinary:
     remembered: Vectors
 
 
-class Learner:
+class CorrectionLearner:
     """Learns the rows of all labels of some clips."""
 
     def __init__(

@@ -154,7 +154,7 @@ LONGEST_RUN = 30
 
 def recent_runs(folder: Path, stream: str, geometry: Geometry, after: datetime) -> Iterator[Run]:
     """The contiguous stretches of recent sound of a stream since a time, the newest first."""
-    parts: list[recent.Segment] = []
+    parts: list[recent.RecentSegment] = []
     for each in reversed(recent.segments(folder, stream, after)):
         apart = parts and parts[0].start - each.end > timedelta(milliseconds=recent.JOIN_MS)
         if apart or len(parts) >= LONGEST_RUN:
@@ -165,7 +165,7 @@ def recent_runs(folder: Path, stream: str, geometry: Geometry, after: datetime) 
         yield from _run(stream, parts, geometry)
 
 
-def _run(stream: str, parts: Sequence[recent.Segment], geometry: Geometry) -> Iterator[Run]:
+def _run(stream: str, parts: Sequence[recent.RecentSegment], geometry: Geometry) -> Iterator[Run]:
     assert geometry.audio
     found = []
     for each in parts:
