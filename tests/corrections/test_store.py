@@ -161,6 +161,31 @@ def test_several_threads_and_programs_lose_nothing(tmp_path: Path) -> None:
     assert len(shared.every()) == 13
 
 
+def test_a_killed_program_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
+    """Whenever a program that adds corrections is killed, the file is whole, and the next program can go on."""
+    folder = tmp_path / "kept"
+    script = (
+        "import sys; from datetime import UTC, datetime, timedelta; from pathlib import Path\n"
+        "from perceiverd.corrections import Corrections\n"
+        "now = datetime.now(UTC)\n"
+        "for n in range(10_000):\n"
+        "    Corrections(Path(sys.argv[1])).add('right', 'a', 'b', 'm', 'n', now, now + timedelta(seconds=1), f'{n}')\n"
+        "    print(n, flush=True)"
+    )
+    for wanted in (3, 40, 17):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True
+        ) as program:
+            assert program.stdout
+            for _ in range(wanted):
+                program.stdout.readline()
+            program.kill()
+            heard = wanted + len(program.stdout.readlines())
+        assert len(Corrections(folder).every()) >= heard
+    add(Corrections(folder))
+    assert not list(folder.glob("*.part"))
+
+
 def test_a_full_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the limits nothing is stored and nothing is deleted; the message says what to do."""
     clip = tmp_path / "a.flac"
