@@ -35,6 +35,8 @@ export class DayCanvas {
     /** @type {{from: number, to: number, row: number} | null} */
     this.selected = null;
     this.drawMs = 0;
+    /** In pixels, as of the last drawing: asking the element for each event would take most of the time. */
+    this.width = canvas.clientWidth;
   }
 
   /** @param {import("./day_model.js").Row[]} rows */
@@ -42,10 +44,6 @@ export class DayCanvas {
     this.rows = rows;
     this.height = rowHeight(rows.length);
     this.canvas.style.setProperty("height", `${AXIS_PX + rows.length * this.height}px`);
-  }
-
-  get width() {
-    return this.canvas.clientWidth;
   }
 
   /** Pixels from the left of a time. @param {number} time */
@@ -67,6 +65,7 @@ export class DayCanvas {
   draw() {
     const began = performance.now();
     const { canvas } = this;
+    this.width = canvas.clientWidth;
     const scale = Math.min(2, devicePixelRatio || 1);
     const [width, height] = [Math.round(this.width * scale), Math.round((AXIS_PX + this.rows.length * this.height) * scale)];
     if (!width) return;
