@@ -2,8 +2,8 @@
 
 A browser follows the page while it runs. A watcher receives everything that the daemon publishes: an event that it
 received while a history ran must be in the database, unless it came within MARGIN_S of the history's first message or
-of its kill. The latency of the daemon's labels is compared with times without page and history, which alternate with
-the kills: other programs on the machine change it, too.
+of its kill. The latency of the daemon's labels is compared with that during the same kills of programs that subscribe
+to nothing: starting a program a hundred times takes CPU time from the daemon, too. The rounds of both alternate.
 """
 
 from __future__ import annotations
@@ -69,61 +69,66 @@ def is_damaged(database: Path) -> bool:
         return bool(connection.execute("PRAGMA quick_check").fetchone()[0] != "ok")
 
 
+def pair(endpoint: str, folder: Path) -> tuple[Victim, Victim]:
+    """A history and a page of the daemon at this endpoint."""
+    folder.mkdir(mode=0o750, exist_ok=True)
+    source = ["--endpoint", f"m={endpoint}"]
+    history = [*PROGRAM, "history", "run", "--directory", str(folder), *source]
+    page = [*PROGRAM, "web", "--listen", "127.0.0.1:*", "--history", str(folder), *source]
+    return Victim("history", history, folder / "h.log"), Victim("page", page, folder / "w.log")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("endpoint")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--each", type=int, default=10, help="kills between two times without page and history")
-    parser.add_argument("--quiet", type=float, default=15, help="seconds of each of these times")
+    parser.add_argument("--each", type=int, default=10, help="kills in one round")
     arguments = parser.parse_args()
-    folder, database, rng = arguments.folder, arguments.folder / FILE, random.Random(5)
-    source = ["--endpoint", f"m={arguments.endpoint}"]
-    history = Victim("history", [*PROGRAM, "history", "run", "--directory", str(folder), *source], folder / "h.log")
-    words = [*PROGRAM, "web", "--listen", "127.0.0.1:*", "--history", str(folder), *source]
-    page = Victim("page", words, folder / "w.log")
+    database, rng = arguments.folder / FILE, random.Random(5)
+    history, page = pair(arguments.endpoint, arguments.folder)
+    elsewhere = pair("ipc:///nowhere", arguments.folder / "elsewhere")
     damaged = 0
     with subscribe(arguments.endpoint, ("scores/", "events/")) as subscription, contextlib.ExitStack() as stack:
         watcher = Watcher(subscription)
         watcher.watch(5)
-        alone: list[float] = []
-        beside: list[float] = []
+        latencies_ms: dict[str, list[float]] = {"elsewhere": [], "at the daemon": []}
 
         def begin(victim: Victim) -> None:
             victim.start()
             end_s = time.monotonic() + READY_S
-            while not is_ready(victim):
+            while f"{'web' if victim.name == 'page' else 'history'}-started" not in victim.log.read_text() or (
+                victim is history and starts(database) < history.kills
+            ):
                 assert time.monotonic() < end_s, victim.log.read_text()
                 watcher.watch(0.05)
             victim.began_s = time.monotonic()
             if victim is page:
                 stack.enter_context(follow(page.log))
 
-        def is_ready(victim: Victim) -> bool:
-            if victim is history:
-                return starts(database) >= history.kills
-            return "web-started" in page.log.read_text()
+        def kill(victim: Victim) -> None:
+            nonlocal damaged
+            victim.kill()
+            if victim.name == "history":
+                damaged += is_damaged(victim.log.with_name(FILE))
 
         for _ in range(-(-arguments.kills // arguments.each)):
-            watcher.latencies_ms.clear()
-            watcher.watch(arguments.quiet)
-            alone += watcher.latencies_ms
-            begin(history)
-            begin(page)
-            watcher.latencies_ms.clear()
-            for _ in range(arguments.each):
-                watcher.watch(rng.uniform(0.2, 2))
-                victim = rng.choice([history, page])
-                victim.kill()
-                if victim is history:
-                    damaged += is_damaged(database)
-                begin(victim)
-            beside += watcher.latencies_ms
-            watcher.watch(2)
-            for victim in (history, page):
-                victim.kill()
-        print("without page and history:", spread(alone), flush=True)
-        print(f"during {page.kills} kills of the page and {history.kills} of the history:", spread(beside), flush=True)
+            for where, victims in (("elsewhere", elsewhere), ("at the daemon", (history, page))):
+                for victim in victims:
+                    begin(victim)
+                watcher.latencies_ms.clear()
+                for _ in range(arguments.each):
+                    watcher.watch(rng.uniform(0.2, 2))
+                    victim = rng.choice(victims)
+                    kill(victim)
+                    begin(victim)
+                latencies_ms[where] += watcher.latencies_ms
+                watcher.watch(1)
+                for victim in victims:
+                    kill(victim)
+        print(f"{page.kills} kills of the page, {history.kills} of the history; latency of labels while it was killed")
+        for where, found in latencies_ms.items():
+            print(f"  {where}: {spread(found)}", flush=True)
         missed = subscription.missed
     with HistoryReader(database) as reader:
         stored = {(each.boot_id, each.stream, each.key): each.state for each in reader.every()}
