@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from perceiverd.evaluation.metrics import (
+    Interval,
     average_precision,
     bootstrap,
     bootstraps,
     correlation,
+    drawn_rows,
     mean_precision,
+    mean_precisions,
     ranks,
     rate,
     recall_at,
+    recalls_at,
+    shares,
 )
 
 
@@ -82,6 +88,34 @@ def test_several_measures_share_their_draws() -> None:
     )
     assert other.low - one.low == pytest.approx(1)
     assert constant.low == constant.high == 1.0
+
+
+def test_draws_as_weights_give_the_same() -> None:
+    """Measures of all draws at once equal those of rows that are drawn one draw at a time."""
+    rng = np.random.default_rng(5)
+    scores = rng.integers(0, 9, (41, 5)) / 10
+    facts, hits = rng.integers(-1, 2, (41, 5)).astype(np.int8), rng.random(41) < 0.4
+    groups, columns = [str(row // 3) for row in range(41)], [0, 2, 3]
+
+    def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        chosen, known = scores[rows], facts[rows]
+        return np.array(
+            [mean_precision(chosen, known, columns), recall_at(chosen, known, columns, 2), hits[rows].mean()]
+        )
+
+    draws = drawn_rows(groups, seed=7)
+    found = [
+        mean_precisions(scores, facts, columns, draws),
+        recalls_at(scores, facts, columns, 2, draws),
+        shares(hits, draws),
+    ]
+    for one, wanted in zip(found, bootstraps(measure, groups, seed=7), strict=True):
+        interval = Interval.of(one)
+        assert (interval.value, interval.low, interval.high) == pytest.approx(
+            (wanted.value, wanted.low, wanted.high), abs=1e-9
+        )
+    nothing = np.full((41, 5), -1, np.int8)
+    assert np.isnan(mean_precisions(scores, nothing, columns, draws)).all()
 
 
 @pytest.mark.parametrize(

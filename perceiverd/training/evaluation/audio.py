@@ -15,9 +15,9 @@ from perceiverd.evaluation.metrics import (
     Interval,
     average_precision,
     bootstrap,
-    bootstraps,
     correlation,
-    mean_precision,
+    drawn_rows,
+    mean_precisions,
     quartiles,
     ranks,
 )
@@ -69,15 +69,12 @@ def compare(
     scores: ScoresByModel, facts: Facts, columns: Sequence[int], groups: Sequence[str]
 ) -> dict[str, tuple[Interval, Interval, Interval]]:
     """For each model its mAP, that minus the teacher's, and that divided by the teacher's, all on the same draws."""
-
-    def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        each = np.array([mean_precision(one[rows], facts[rows], columns) for one in scores.values()])
-        teacher = each[list(scores).index(TEACHER)]
-        return np.concatenate([each, each - teacher, each / teacher])
-
-    found = bootstraps(measure, groups)
-    n = len(scores)
-    return {name: (found[i], found[n + i], found[2 * n + i]) for i, name in enumerate(scores)}
+    draws = drawn_rows(groups)
+    each = {name: mean_precisions(one, facts, columns, draws) for name, one in scores.items()}
+    teacher = each[TEACHER]
+    return {
+        name: (Interval.of(one), Interval.of(one - teacher), Interval.of(one / teacher)) for name, one in each.items()
+    }
 
 
 def _details(held: HeldOut, scores: ScoresByModel, names: Sequence[str]) -> Iterator[str]:

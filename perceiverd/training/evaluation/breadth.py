@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
-from perceiverd.evaluation.metrics import average_precision, bootstraps, mean_precision
+from perceiverd.evaluation.metrics import Interval, average_precision, drawn_rows, mean_precisions, shares
 from perceiverd.training.evaluation.heldout import HeldOut
 from perceiverd.training.evaluation.scores import logit, sigmoid
 
@@ -80,12 +80,11 @@ def _table(held: HeldOut, scores: Scores, what: str, *, details: bool) -> Iterat
     names, columns = named(held), held.vocabulary
     found = {name: hits(side, names) for name, side in scores.items()}
 
-    def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        precision = [mean_precision(side[rows], held.wide_facts[rows], columns) for side in scores.values()]
-        shares = [float(one[rows].mean()) for one in found.values()]
-        return np.array([*precision, *shares, precision[0] - precision[1], shares[0] - shares[1]])
-
-    *values, gain, more = bootstraps(measure, held.recordings)
+    draws = drawn_rows(held.recordings)
+    precision = [mean_precisions(side, held.wide_facts, columns, draws) for side in scores.values()]
+    rates = [shares(one, draws) for one in found.values()]
+    measured = [*precision, *rates, precision[0] - precision[1], rates[0] - rates[1]]
+    *values, gain, more = [Interval.of(one) for one in measured]
     recordings = len(set(held.recordings))
     yield f"{what}: {len(held.labels)} clips of {recordings} recordings, {len(columns)} classes"
     yield ""

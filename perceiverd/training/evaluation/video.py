@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.labels import ontology
-from perceiverd.evaluation.metrics import Facts, bootstrap, bootstraps, mean_precision, recall_at
+from perceiverd.evaluation.metrics import Facts, Interval, bootstrap, drawn_rows, mean_precisions, recalls_at
 from perceiverd.model.geometry import Video
 from perceiverd.training.data.camera_motion import validation
 from perceiverd.training.data.images import Split
@@ -185,12 +185,10 @@ def _cells(scores: NDArray[np.float32], facts: Sequence[Facts], groups: Sequence
     own = [_only_own(one) for one in facts[:2]]
     # Labels that only stand above others are left out, or they would take places among the best.
     ranked = np.flatnonzero((np.concatenate(own) == 1).any(axis=0)).tolist()
-
-    def measure(rows: NDArray[np.intp]) -> NDArray[np.float64]:
-        precision = [mean_precision(scores[rows], f[rows], c) for f, c in zip(facts, columns, strict=True)]
-        return np.array(precision + [recall_at(scores[rows], one[rows], ranked, TOP) for one in own])
-
-    return [str(one) for one in bootstraps(measure, groups)]
+    draws = drawn_rows(groups)
+    values = [mean_precisions(scores, f, c, draws) for f, c in zip(facts, columns, strict=True)]
+    values += [recalls_at(scores, one, ranked, TOP, draws) for one in own]
+    return [str(Interval.of(one)) for one in values]
 
 
 def _only_own(facts: Facts) -> Facts:
