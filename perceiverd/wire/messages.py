@@ -207,9 +207,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, tag="status"):
     missing: dict[str, dict[str, int]] = {}
     """Windows without `audio` or `video` since boot, by reason, as in `Scores`."""
     recent_sound: str | None = None
-    """The folder with the folder of the stream's recent sound, on the daemon's machine; null if none is kept."""
+    """The folder of recent sound on the daemon's machine, which has a folder for each stream; null if none is kept."""
     recent_s: dict[str, float] = {}
-    """Seconds of recent sound since boot: `written`, or not for `speech`, as `unjudged`, or for `no source`."""
+    """Seconds of recent sound since boot: `written`; or not written because of `speech`, because the time had no scores
+    (`unjudged`), or because no source ran (`no source`)."""
     delivery: Delivery = Delivery()
     boot_id: str = ""
     """As in `Hello`."""

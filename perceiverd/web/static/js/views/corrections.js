@@ -18,7 +18,7 @@ export async function correctionsView(root, { house, signal, title }) {
   const problem = el("div", {});
   root.append(
     heading("Corrections", count, el("a", { class: "button", href: "#/teach" }, "Teach a sound")),
-    el("p", { class: "lead" }, "Training learns from these: ", el("code", {}, "perceiverd train fit --corrections"), ". It changes nothing until you use the new model."),
+    el("p", { class: "lead" }, "Training learns from these: ", el("code", {}, "perceiverd train fit --corrections FOLDER --out MODEL"), ". It changes nothing until you use the new model."),
     problem,
     list,
   );

@@ -26,7 +26,7 @@ export function teachView(root, { house, signal, query, title }) {
   root.append(
     heading("Teach a sound", el("a", { class: "back", href: "#/corrections" }, "Corrections")),
     el("div", { class: "panel teaching" }, el("div", { class: "controls" }, stream.field, label.field), el("div", { class: "teach-level" }, level.element), hold, dots, status, latchField(latched), problems),
-    el("p", { class: "lead" }, "Then train, and compare before you use the result: ", el("code", {}, "perceiverd train fit --corrections"), "."),
+    el("p", { class: "lead" }, "Then train, and compare before you use the result: ", el("code", {}, "perceiverd train fit --corrections FOLDER --out MODEL"), "."),
   );
   /** @type {("kept" | "mute")[]} */
   const examples = [];
