@@ -159,8 +159,10 @@ class Guard:
         scope["client_address"] = peer
         if not (self._rules.is_unix or self._believed(peer)):
             return
-        if (scheme := headers.get("x-forwarded-proto", "").strip()) in ("http", "https"):
-            scope["scheme"] = scheme
+        # Several proxies make a list. One that encrypts is enough: the cookie must not be sent in the clear.
+        schemes = [each.strip().lower() for each in headers.get("x-forwarded-proto", "").split(",")]
+        if "https" in schemes or "http" in schemes:
+            scope["scheme"] = "https" if "https" in schemes else "http"
         # Each proxy appends the address that it saw: the last one that is no proxy of ours is the client.
         for address in reversed(headers.get("x-forwarded-for", "").split(",")):
             if address.strip():

@@ -153,6 +153,8 @@ def test_a_prefix_behind_a_proxy(tmp_path: Path, daemon: RunningDaemon) -> None:
         assert re.fullmatch(
             r"perceiverd_session=[\w-]{43}; Path=/ears; HttpOnly; SameSite=Strict; Secure", answer.headers["set-cookie"]
         )
+        behind_two = page.browser("/ears", host="cams.example.org", x_forwarded_proto="https, http")
+        assert behind_two.get("/api/1/session").headers["set-cookie"].endswith("; Secure")
         assert page.browser().get("/api/1/about").status == 200
         redirect = page.browser().get("/ears")
         assert (redirect.status, redirect.headers["location"]) == (308, "/ears/")
