@@ -20,7 +20,7 @@ from perceiverd.daemon.telemetry import LoopCounts
 from perceiverd.pipeline.windower import Window
 
 if TYPE_CHECKING:
-    from perceiverd.pipeline.tagger import Tagger, Tagging
+    from perceiverd.pipeline.tagger import PendingScores, Tagger
 
 UNDER_WAY = 2
 """Batches at once: one is computed while the next is copied. With more, windows would only wait on the device."""
@@ -72,7 +72,7 @@ class Turns:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
     windows: Sequence[tuple[StreamState, Window]]
-    tagging: Tagging
+    pending: PendingScores
     began_s: float
     cpu_s: float
 
@@ -114,20 +114,20 @@ class WindowBatches:
         if not taken:
             return
         began_s, began_cpu_s = time.monotonic(), time.process_time()
-        tagging = tagger.begin([window for _, window in taken])
-        self._under_way.append(_Batch(taken, tagging, began_s, time.process_time() - began_cpu_s))
+        pending = tagger.begin([window for _, window in taken])
+        self._under_way.append(_Batch(taken, pending, began_s, time.process_time() - began_cpu_s))
 
     def finished(self, *, wait: bool = False) -> Iterator[TaggedScores]:
         """The windows of batches that are ready, oldest batch first; with `wait`, of all batches."""
-        while self._under_way and (wait or self._under_way[0].tagging.is_ready):
+        while self._under_way and (wait or self._under_way[0].pending.is_ready):
             batch = self._under_way[0]
             began_cpu_s = time.process_time()
-            scores = batch.tagging.scores()
+            scores = batch.pending.scores()
             self._counts.add_inference(
                 time.monotonic() - batch.began_s, batch.cpu_s + time.process_time() - began_cpu_s
             )
             self._under_way.popleft()
-            for (stream, window), row, reused in zip(batch.windows, scores, batch.tagging.reused_frames, strict=True):
+            for (stream, window), row, reused in zip(batch.windows, scores, batch.pending.reused_frames, strict=True):
                 yield TaggedScores(stream, window, row, reused)
 
     def discard(self) -> None:

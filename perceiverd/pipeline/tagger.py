@@ -75,7 +75,7 @@ class Tagger:
         """
         return self.begin(windows).scores()
 
-    def begin(self, windows: Sequence[Window]) -> Tagging:
+    def begin(self, windows: Sequence[Window]) -> PendingScores:
         """Start to tag windows, as `tag` does. A GPU works on while the caller does something else; a CPU is done.
 
         At most two batches are under way; a third waits for the first.
@@ -90,9 +90,9 @@ class Tagger:
                 WindowMedia(window.audio, each if window.pictures is not None else None)
                 for window, each in zip(windows, pictures, strict=True)
             ]
-            return Tagging(self._engine.submit(media), self._scores, self.reused_frames)  # type: ignore[attr-defined]
+            return PendingScores(self._engine.submit(media), self._scores, self.reused_frames)  # type: ignore[attr-defined]
         self.reused_frames = self._see(pictures)
-        return Tagging(Computed(self._logits(windows, pictures)), self._scores, self.reused_frames)
+        return PendingScores(Computed(self._logits(windows, pictures)), self._scores, self.reused_frames)
 
     def _logits(self, windows: Sequence[Window], pictures: Sequence[Sequence[Pixels]]) -> NDArray[np.float32]:
         """Logits (windows, classes) by an engine that takes windows with the same modalities only."""
@@ -123,8 +123,8 @@ class Tagger:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tagging:
-    """Windows that are tagged."""
+class PendingScores:
+    """The scores of a batch of windows that the engine computes."""
 
     pending: PendingLogits
     scored: Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -86,12 +86,12 @@ class CudaEngine:
         slot.host.fill(windows, size)
         with lanes.copying():
             slot.device.copy_from(slot.host, size)
-            copied = lanes.mark()
+            copied = lanes.fence()
         with lanes.computing():
             lanes.after(copied)
             self._inputs.copy_from(slot.device, size)
             slot.logits[:size].copy_(self._graphs.run(size), non_blocking=True)
-            slot.batch = SlotLogits(slot, len(windows), lanes.mark())
+            slot.batch = SlotLogits(slot, len(windows), lanes.fence())
         return slot.batch
 
     @property

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Mark(Protocol):
+class Fence(Protocol):
     """A place in the work of a device."""
 
     @property
@@ -33,11 +33,11 @@ class Lanes(Protocol):
     def computing(self) -> AbstractContextManager[None]:
         """Work within goes to the queue of computing."""
 
-    def mark(self) -> Mark:
-        """The present end of the current queue."""
+    def fence(self) -> Fence:
+        """A fence at the present end of the current queue."""
 
-    def after(self, mark: Mark) -> None:
-        """Let the current queue wait for a mark of the other. The host does not wait."""
+    def after(self, fence: Fence) -> None:
+        """Let the current queue wait for a fence of the other. The host does not wait."""
 
 
 class _Passed:
@@ -59,10 +59,10 @@ class CpuLanes:
     def computing(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def mark(self) -> Mark:
+    def fence(self) -> Fence:
         return _Passed()
 
-    def after(self, mark: Mark) -> None:
+    def after(self, fence: Fence) -> None:
         return
 
 
@@ -98,12 +98,12 @@ class CudaLanes:
         with torch.cuda.stream(self._work):
             yield
 
-    def mark(self) -> Mark:
+    def fence(self) -> Fence:
         return _Event()
 
-    def after(self, mark: Mark) -> None:
-        if isinstance(mark, _Event):
-            torch.cuda.current_stream().wait_event(mark.event)
+    def after(self, fence: Fence) -> None:
+        if isinstance(fence, _Event):
+            torch.cuda.current_stream().wait_event(fence.event)
 
 
 def lanes_of(device: torch.device) -> Lanes:

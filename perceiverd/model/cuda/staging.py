@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perceiverd.model.cuda.lanes import Lanes, Mark
+from perceiverd.model.cuda.lanes import Fence, Lanes
 from perceiverd.model.cuda.network import DeviceMedia
 from perceiverd.model.engine import WindowMedia
 from perceiverd.model.geometry import Geometry
@@ -104,7 +104,7 @@ class Slot:
 class SlotLogits:
     """See `engine.PendingLogits`."""
 
-    def __init__(self, slot: Slot, rows: int, done: Mark) -> None:
+    def __init__(self, slot: Slot, rows: int, done: Fence) -> None:
         self._slot, self._rows, self._done = slot, rows, done
         self._found: NDArray[np.float32] | None = None
         self._error: BaseException | None = None

@@ -21,7 +21,7 @@ LOUDEST = 16.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class AudioBlock:
     """A stretch of audio without a seam."""
 
     samples: NDArray[np.float32]
@@ -45,7 +45,7 @@ class _Kind:
     channels: int
 
 
-class Blocks:
+class BlockJoiner:
     """Gathers frames until a block is long enough, or until a frame does not continue it."""
 
     def __init__(self, least_s: float) -> None:
@@ -58,7 +58,7 @@ class Blocks:
         self._count = 0
         self._names: dict[str, tuple[str, ...]] = {}
 
-    def add(self, frame: av.AudioFrame, start_ns: int | None) -> Iterator[Block]:
+    def add(self, frame: av.AudioFrame, start_ns: int | None) -> Iterator[AudioBlock]:
         """Accept the next frame, of which the first sample was captured at `start_ns`; None: right after the last."""
         kind = _Kind(frame.layout.name, frame.format.name, frame.sample_rate, frame.layout.nb_channels)
         if kind != self._kind or not self._continues(start_ns):
@@ -71,14 +71,14 @@ class Blocks:
         if self._count >= self._least_s * kind.rate_hz:
             yield from self.flush()
 
-    def flush(self) -> Iterator[Block]:
+    def flush(self) -> Iterator[AudioBlock]:
         """The block so far."""
         if not self._held:
             return
         held, starts_ns = self._held, self._starts_ns
         start_ns = round(sum(starts_ns) / len(starts_ns)) if starts_ns else None
         self._held, self._starts_ns, self._count = [], [], 0
-        yield Block(to_channels(held), self._names_of(held[0]), held[0].sample_rate, start_ns, len(starts_ns))
+        yield AudioBlock(to_channels(held), self._names_of(held[0]), held[0].sample_rate, start_ns, len(starts_ns))
 
     def _continues(self, start_ns: int | None) -> bool:
         if start_ns is None or not self._held:

@@ -17,7 +17,7 @@ import av
 
 from perceiverd.core.clock import now_ns
 from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
-from perceiverd.sources.decode.blocks import Block, Blocks
+from perceiverd.sources.decode.blocks import AudioBlock, BlockJoiner
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.decode.mono import MonoResampler
@@ -182,7 +182,7 @@ class AudioDecoder(StreamDecoder):
     ) -> None:
         """It is mixed and resampled in blocks of at least `block_s`."""
         super().__init__(stream, origin_ns, counts)
-        self._blocks, self._resampler = Blocks(block_s), MonoResampler(rate_hz, options)
+        self._blocks, self._resampler = BlockJoiner(block_s), MonoResampler(rate_hz, options)
         self._decoded_ns = 0
         self._reservoir = BitReservoir() if stream.codec_context.codec.canonical_name == "mp3" else None
 
@@ -217,7 +217,7 @@ class AudioDecoder(StreamDecoder):
         yield from self._resampled(self._blocks.flush())
         yield from self._resampler.flush()
 
-    def _resampled(self, blocks: Iterator[Block]) -> Iterator[Media]:
+    def _resampled(self, blocks: Iterator[AudioBlock]) -> Iterator[Media]:
         for block in blocks:
             yield from self._resampler.feed(block.samples, block.names, block.rate_hz, block.start_ns, block.stamps)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perceiverd.core.media import NS_PER_S
-from perceiverd.sources.decode.blocks import Block, Blocks, to_channels
+from perceiverd.sources.decode.blocks import AudioBlock, BlockJoiner, to_channels
 
 RATE_HZ = 8000
 
@@ -26,7 +26,7 @@ def audio(samples: int, first: int = 0, layout: str = "stereo", form: str = "s16
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=30), st.sampled_from(["s16", "s16p"]))
 def test_blocks_have_all_samples_in_order(lengths: list[int], form: str) -> None:
     """Whatever the frames' lengths, blocks are long enough, and together they are the frames."""
-    blocks, found, first = Blocks(0.25), list[Block](), 0
+    blocks, found, first = BlockJoiner(0.25), list[AudioBlock](), 0
     for length in lengths:
         found += blocks.add(audio(length, first, form=form), first * NS_PER_S // RATE_HZ)
         first += length
@@ -40,7 +40,7 @@ def test_blocks_have_all_samples_in_order(lengths: list[int], form: str) -> None
 
 def test_a_hole_ends_a_block() -> None:
     """Audio that comes later than the block lasts begins another block, at its own time."""
-    blocks = Blocks(0.25)
+    blocks = BlockJoiner(0.25)
     assert not list(blocks.add(audio(400), 0))
     (block,) = blocks.add(audio(400), NS_PER_S)
     assert block.start_ns == 0
@@ -50,7 +50,7 @@ def test_a_hole_ends_a_block() -> None:
 
 def test_another_format_ends_a_block() -> None:
     """Frames with other channels are in another block."""
-    blocks = Blocks(0.25)
+    blocks = BlockJoiner(0.25)
     assert not list(blocks.add(audio(400), 0))
     (block,) = blocks.add(audio(400, layout="mono"), NS_PER_S // 20)
     (last,) = blocks.flush()
@@ -59,7 +59,7 @@ def test_another_format_ends_a_block() -> None:
 
 def test_times_that_jitter_are_averaged() -> None:
     """A block begins where its frames say on average, as containers round times."""
-    blocks = Blocks(0.2)
+    blocks = BlockJoiner(0.2)
     off_ns = [400_000, -500_000, 100_000, 0]
     found = [block for i, off in enumerate(off_ns) for block in blocks.add(audio(400), i * NS_PER_S // 20 + off)]
     assert [block.start_ns for block in found] == [0]
@@ -67,7 +67,7 @@ def test_times_that_jitter_are_averaged() -> None:
 
 def test_live_audio_does_not_wait() -> None:
     """With blocks of no length each frame comes at once, with the time it has, or with none."""
-    blocks = Blocks(0)
+    blocks = BlockJoiner(0)
     assert [block.start_ns for at in (5, None) for block in blocks.add(audio(3), at)] == [5, None]
 
 
