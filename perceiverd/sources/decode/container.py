@@ -223,9 +223,7 @@ class _Programme:
             if not self._live:
                 video.codec_context.thread_count = self.threads
             stills = JpegEncoder(wanted.stills) if wanted.stills else None
-            decoders[video.index] = VideoDecoder(
-                video, origin_ns, counts, wanted.video, stills, start_ns, skips=not self._live
-            )
+            decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills, start_ns)
         if decoders:
             return decoders
         only = self._use.only
@@ -312,6 +310,8 @@ def _decoded(packets: Iterator[Packet], decoders: dict[int, StreamDecoder], name
         if packet.dts is None and not packet.size:
             return  # a flush: when a live stream ends, what its decoders still hold is too late
         decoder = decoders[packet.stream.index]
+        if isinstance(decoder, VideoDecoder):
+            decoder.foresee(packet, ())
         decoder.reach(packet)
         yield from decoder.decode(packet)
         if decoder.is_hopeless and decoder.has_delivered:

@@ -22,7 +22,7 @@ from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
 from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.decode.reservoir import BitReservoir
-from perceiverd.sources.decode.skipping import AHEAD, SkipPlan
+from perceiverd.sources.decode.skipping import SkipPlan
 from perceiverd.sources.decode.video import Sizer
 from perceiverd.sources.snapshots.jpeg import JpegEncoder
 from perceiverd.sources.specs import AudioOptions
@@ -235,19 +235,14 @@ class VideoDecoder(StreamDecoder):
         wanted: VideoFormat,
         stills: JpegEncoder | None,
         start_ns: int = 0,
-        *,
-        skips: bool = False,
     ) -> None:
         """`start_ns` is the time of a first frame that has none, as the picture on a cover.
 
-        With `skips`, frames that no tick needs are not decoded if no other frame needs them.
+        Frames that no tick needs are not decoded if no other frame needs them.
         """
         super().__init__(stream, origin_ns, counts)
         self._decimator, self._sizer, self._stills = Decimator(wanted.fps), Sizer(wanted), stills
-        self._plan = SkipPlan(self._decimator) if skips else None
-        self.ahead = AHEAD if skips else 0
-        """How many packets `foresee` wants to see."""
-        self._skipping = False
+        self._plan, self._skipping = SkipPlan(self._decimator), False
         self._aspect: Fraction | None = stream.sample_aspect_ratio
         self.fps = wanted.fps
         """The model's ticks per second."""
@@ -258,8 +253,8 @@ class VideoDecoder(StreamDecoder):
         self._next_ns = start_ns
 
     def foresee(self, packet: Packet, ahead: Sequence[Packet]) -> None:
-        """Tell FFmpeg whether to decode the frame of this packet, which is the next one; `ahead` follows it."""
-        if self._plan is None or not packet.size:
+        """Tell FFmpeg whether to decode the next packet's frame. `ahead` has packets behind it, if they are known."""
+        if not packet.size:
             return
         needed = packet.is_discard or self._plan.needs(self._shown_ns(packet), [self._shown_ns(p) for p in ahead])
         if needed is self._skipping:
@@ -279,8 +274,7 @@ class VideoDecoder(StreamDecoder):
         if start_ns is None:
             start_ns = self._next_ns
         self._next_ns = start_ns + self.interval_ns
-        if self._plan:
-            self._plan.came_out(start_ns)
+        self._plan.came_out(start_ns)
         if not self._decimator.keeps(start_ns):
             self.counts.thinned_frames += 1
             return

@@ -12,6 +12,7 @@ from itertools import islice
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media
 from perceiverd.sources.decode.decoders import Packet, StreamDecoder, VideoDecoder
+from perceiverd.sources.decode.skipping import AHEAD
 
 HELD_BYTES, HELD_PACKETS = 32 << 20, 16_384
 """At most this much waits for a track that is behind: about a minute of a film in high definition."""
@@ -137,8 +138,7 @@ class _PictureLane(_Lane):
         return again
 
     def _foresee(self, packet: Packet) -> None:
-        if self._pictures.ahead:
-            self._pictures.foresee(packet, self._queues.ahead(self._index, self._pictures.ahead))
+        self._pictures.foresee(packet, self._queues.ahead(self._index, AHEAD))
 
     def _until_next(self, coming: Frame) -> Frame:
         """The next frame, or, if it is far, the one that is shown until then."""

@@ -1,7 +1,7 @@
-"""Says which frames of a file need not be decoded, because no tick of the model needs them. Pure, and without FFmpeg.
+"""Says which frames need not be decoded, because no tick of the model needs them. Pure, and without FFmpeg.
 
-FFmpeg can leave out a frame only if no other frame refers to it. Such a frame comes behind all that is shown before it,
-so its packet and a few packets behind it are enough to know the frames before it.
+FFmpeg can leave out a frame only if no other frame refers to it. Codecs store such a frame behind all that is shown
+before it, so its packet is enough to know the frames before it. Packets behind it, which a file has, confirm that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class SkipPlan:
     def needs(self, start_ns: int | None, ahead_ns: Sequence[int | None]) -> bool:
         """Whether the frame of the next packet is needed. `ahead_ns` has the times of the packets behind it.
 
-        Times are None if the container does not say them. If in doubt, the frame is needed.
+        Times are None if the container does not say them. If in doubt, the frame is needed. Without packets behind it,
+        as in a live stream, the answer holds only for frames that no other frame refers to.
         """
         if start_ns is None:
             self._coming_ns.clear()

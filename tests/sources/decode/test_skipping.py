@@ -40,12 +40,13 @@ def write_film(path: Path, codec: str, options: dict[str, str], step: int = 1) -
 
 
 def frames_of(path: Path, fps: float, threads: int) -> list[Frame]:
+    """Without threads, as from a live stream."""
     wanted = MediaFormat(video=VideoFormat(31, 43, fps))
-    return [item for item in read(path, wanted, threads=threads) if isinstance(item, Frame)]
+    return [item for item in read(path, wanted, threads=threads, live=not threads) if isinstance(item, Frame)]
 
 
 @pytest.mark.parametrize("fps", [0.78125, 3.125])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [0, 1, 3])
 @pytest.mark.parametrize(
     ("name", "codec", "options", "step"),
     [
