@@ -24,8 +24,8 @@ MAX_LATENTS = 4096
 """Latents that go through the network together, unless one window has more: memory does not grow with the batch."""
 MAX_WINDOWS, MAX_FRAMES = 8, 2
 """Windows and frames that go through the network, and through the stem, together. With the bundled sizes a window of 8
-takes three fifths of the CPU time of one alone. A frame of 2 takes as long as one of 4, with half the memory, and one of
-8 takes twice as long: their first layers no longer fit into a cache."""
+takes three fifths of the CPU time of one alone. A frame of 2 takes as long as one of 4, with half the memory. One of 8
+takes twice as long: their first layers no longer fit into a cache."""
 ERROR = 3
 """Of ONNX Runtime's log levels. Its warnings are about graphs, which users cannot change."""
 
