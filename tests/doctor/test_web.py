@@ -37,3 +37,11 @@ def test_what_is_missing_or_readable_for_all(tmp_path: Path) -> None:
     texts = " ".join(what for verdict, what in verdicts if verdict == "warning")
     assert all(word in texts for word in ("not encrypted", f"{tmp_path}/none", "there is no history"))
     assert verdicts[-1][0] == "ok"
+
+
+def test_a_page_behind_a_proxy_without_a_password_is_a_warning(tmp_path: Path) -> None:
+    """The proxy may ask for a password, so it is no fault."""
+    path = tmp_path / "web.toml"
+    path.write_text("[server]\nhosts = ['cams.example.org']\n[daemons.a]\nendpoint = 'ipc:///x'\n")
+    warnings = [each.what for each in web(path, tmp_path) if each.verdict == "warning"]
+    assert any("has no password" in what for what in warnings)

@@ -18,7 +18,7 @@ from perceiverd.training.corrections.levels import ThresholdChoice
 from perceiverd.training.corrections.rows import FittedRow, OldRow, RowFit, RowMaterial, Vectors, Whitening
 
 WEIGHTS = (1.0, 3.0, 10.0, 30.0, 100.0)
-"""Of a clip, tried from the smallest: the first that heeds all corrections is used, so that the rest changes least."""
+"""Of a clip, tried from the smallest: the first that meets all corrections is used, so that the rest changes least."""
 SURE = 0.5
 """Logits by which a corrected clip must be on the right side of the threshold."""
 INVOLVED = 0.5
@@ -60,7 +60,7 @@ class LearntRow:
     weight: float
     left_out: tuple[int, int]
     """Of so many clips that have the label and were left out in turn, how many the others found; (found, tried)."""
-    heeded: bool
+    are_met: bool
     """Whether every correction is on the right side of the threshold."""
     members: tuple[int, int]
     """Remembered windows at or above the threshold, before and after."""
@@ -143,7 +143,7 @@ class CorrectionLearner:
             found = self._judged(label, row, old, present, absent, weight)
             if best is None or _mistakes(found) < _mistakes(best):
                 best = found
-            if found.heeded:
+            if found.are_met:
                 break
         assert best is not None
         return self._with_left_out(best, material, present, absent)
@@ -157,16 +157,16 @@ class CorrectionLearner:
         absent: Sequence[LearntClip],
         weight: float,
     ) -> LearntRow:
-        """The row with a threshold, and whether it heeds the corrections."""
+        """The row with a threshold, and whether it meets the corrections."""
         number = label.index
         before = None if old.new else self._calibration[number].threshold
         have = [self._level(clip.context, row, number, CLIP_HOP_S) for clip in present]
         lack = [self._level(clip.context, row, number, CLIP_HOP_S) for clip in absent]
         choice = levels.choose(have, lack + self._ordinary_levels(row, old, number), before)
         low, high = (_score(_logit(choice.threshold) + side * SURE) for side in (-1, 1))
-        heeded = all(each >= high for each in have) and all(each < low for each in lack)
+        are_met = all(each >= high for each in have) and all(each < low for each in lack)
         members = self._members(old, number, before), self._members(row, number, choice.threshold)
-        return LearntRow(label, row, before, choice, weight, (0, 0), heeded, members)
+        return LearntRow(label, row, before, choice, weight, (0, 0), are_met, members)
 
     def _with_left_out(
         self, found: LearntRow, material: RowMaterial, present: Sequence[LearntClip], absent: Sequence[LearntClip]
@@ -244,7 +244,7 @@ def _centred(found: LearntRow) -> LearntRow:
 
 def _mistakes(row: LearntRow) -> tuple[bool, int]:
     choice = row.choice
-    return not row.heeded, choice.present - choice.found + choice.false
+    return not row.are_met, choice.present - choice.found + choice.false
 
 
 def _logit(score: float) -> float:

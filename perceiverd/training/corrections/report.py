@@ -34,8 +34,8 @@ def learnt(rows: Sequence[LearntRow], clips: Sequence[LearntClip], hours: float)
 
 def _warnings(rows: Sequence[LearntRow], hours: float) -> Iterator[str]:
     for each in rows:
-        if each.old_threshold is not None and not each.heeded:
-            yield f"{each.label.name}: not every correction could be heeded without changing more; check its clips."
+        if each.old_threshold is not None and not each.are_met:
+            yield f"{each.label.name}: not all corrections could be met without a larger change; check its clips."
     few = [each.label.name for each in rows if each.old_threshold is None and each.choice.present < 5]
     if few:
         yield f"Fewer than five examples: {', '.join(few)}. More examples find more."
