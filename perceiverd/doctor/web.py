@@ -39,7 +39,7 @@ def web(path: Path = SERVICE_WEB_CONFIG, state: Path = STATE) -> Iterator[Findin
         yield Finding("web", "warning", what, "let a reverse proxy encrypt, and listen at 127.0.0.1 or unix:PATH")
     elif config.server.password_file is None and (config.server.hosts or config.server.proxies):
         what = "the page has no password, so everybody who reaches its reverse proxy can see it"
-        yield Finding("web", "warning", what, f"set server.password_file in {path}, unless the proxy asks for a password")
+        yield Finding("web", "warning", what, f"set server.password_file in {path}, unless the proxy asks for one")
     for name, daemon in config.daemons.items():
         if daemon.media is not None and _is_missing(Path(daemon.media)):
             what = f"{daemon.media}, with the snapshots of '{name}', does not exist"
