@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -144,4 +145,5 @@ def test_a_follower_ends_when_it_is_no_longer_allowed() -> None:
             follower.put_event(b"x")
         return found
 
-    assert asyncio.run(collected()) == [b"retry: 3000\n\nfirst", b"x"]
+    with ThreadPoolExecutor(1) as pool:  # in this thread a browser of other tests may have an event loop
+        assert pool.submit(lambda: asyncio.run(collected())).result() == [b"retry: 3000\n\nfirst", b"x"]
