@@ -75,7 +75,13 @@ def test_the_units_are_clean_and_confined() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     levels = re.findall(r"level for (\S+?)(?:@door)?\.service: ([\d.]+) OK", done.stdout)
-    assert [name for name, _ in levels] == ["perceiverd", "perceiverd", "perceiverd-mqtt", "perceiverd-history"]
+    assert [name for name, _ in levels] == [
+        "perceiverd",
+        "perceiverd",
+        "perceiverd-mqtt",
+        "perceiverd-history",
+        "perceiverd-web",
+    ]
     assert max(float(level) for _, level in levels) < 2
 
 

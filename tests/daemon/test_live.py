@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from perceiverd import config
 from perceiverd.config import Config, ModelConfig, PublishConfig, StallsConfig
 from perceiverd.core.labels import ontology
 from perceiverd.daemon.daemon import Daemon
 from perceiverd.model.geometry import Audio, Geometry, Trunk, Video
-from perceiverd.pipeline.tagger import Tagger
+from perceiverd.pipeline.tagger import PendingScores, Tagger
 from perceiverd.pipeline.windower import Window
 from perceiverd.sources.process import source_process
 from perceiverd.sources.specs import Source, Synthetic
@@ -79,7 +78,7 @@ def record(
     batch_s: float = 0.0,
 ) -> Recording:
     """Run a daemon until the recording is enough; its network takes `batch_s` longer for each window."""
-    recording, tag, endpoint = Recording(), Tagger.tag, f"ipc://{folder}/labels"
+    recording, begin, endpoint = Recording(), Tagger.begin, f"ipc://{folder}/labels"
     settings = Config(
         model=ModelConfig(name=str(model), threads=1),
         window=config.WindowConfig(hop_s=hop_s),
@@ -92,16 +91,16 @@ def record(
 
     with subscribe(endpoint) as subscription:
 
-        def recorded(self: Tagger, windows: list[Window]) -> NDArray[np.float32]:
+        def recorded(self: Tagger, windows: Sequence[Window]) -> PendingScores:
             recording.windows += windows
             time.sleep(batch_s * len(windows))
             while message := subscription.receive_message(0):
                 recording.messages.append(message)
             if until(recording) or time.monotonic() > end_s:
                 daemon.stop()
-            return tag(self, windows)
+            return begin(self, windows)
 
-        monkeypatch.setattr(Tagger, "tag", recorded)
+        monkeypatch.setattr(Tagger, "begin", recorded)
         daemon.run()
     assert until(recording), [(each.time, each.state, each.sources) for each in recording.statuses[-3:]]
     return recording
