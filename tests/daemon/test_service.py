@@ -127,6 +127,7 @@ def test_a_killed_source_is_restarted_and_no_other(running: Running) -> None:
     victim = int(workers[0])  # of `one`, the first that was started
     with subscribe(running.endpoint) as subscription:
         listen(subscription, lambda m: isinstance(m, Status) and m.stream == "one" and m.state == "up")
+        listen(subscription, lambda m: isinstance(m, Event) and m.stream == "one" and m.kind != "end")
         os.kill(victim, signal.SIGKILL)
         received = listen(
             subscription,
