@@ -25,13 +25,15 @@ Facts = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measure with its 95 % interval."""
+    """A measure with its 95 % interval; NaN if there is too little to measure."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "too few"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     @classmethod

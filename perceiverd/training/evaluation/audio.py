@@ -60,6 +60,9 @@ def audio_rows(
     for name, (own, difference, ratio) in compared.items():
         beside = ("", "") if name == TEACHER else (str(difference), str(ratio))
         yield f"| {name} | {own} | {beside[0]} | {beside[1]} | {wide[name][0]} |"
+    if not held.vocabulary:
+        yield ""
+        yield f"Too few clips: no class by name has {FEWEST} recordings that have it and one that lacks it."
     yield ""
     if details:
         yield from _details(held, scores, names)

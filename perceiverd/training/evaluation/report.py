@@ -28,7 +28,7 @@ from perceiverd.training.evaluation.calibration import (
     picture_evidence,
     pooled_check,
 )
-from perceiverd.training.evaluation.heldout import HeldOut
+from perceiverd.training.evaluation.heldout import FEWEST, HeldOut
 from perceiverd.training.evaluation.scores import ScoringModel, sigmoid
 from perceiverd.training.evaluation.thresholds import by_recording, clip_levels
 from perceiverd.training.teachers import efficientnet, yamnet
@@ -128,6 +128,12 @@ def _audio(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
 def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
     """Reliability on recordings that the calibration did not use."""
     validation, test = (audio_evidence(measured.audio_logits[split], measured.held[split]) for split, _, _ in SPLITS)
+    for one, (_, what, _) in zip((validation, test), SPLITS, strict=True):
+        if not one.classes:
+            lack = f"no label has {FEWEST} recordings that have it and one that lacks it"
+            yield f"Reliability is not measured: in the {what}, {lack}."
+            yield ""
+            return
     classes, evidence = validation.classes, validation
     if measured.pictures:
         shown = measured.pictures["validation"]

@@ -102,6 +102,19 @@ def test_a_model_is_calibrated_and_reported_on(model: Path, held_out: Path, pict
     assert plot.read_text().startswith("<svg")
 
 
+def test_a_set_with_too_few_clips_has_lines_that_say_so(model: Path, held_out: Path) -> None:
+    """If no class has enough recordings, the report says so, instead of nan and NumPy's warnings."""
+    for split in ("validation", "test"):
+        clips = held_out / f"{split}.clips.tsv"
+        clips.write_text(clips.read_text().replace("\tRain\t", "\t\t").replace("\tDog\t", "\t\t"))
+    given = ["report", "--model", str(model), "--held-out", str(held_out), "--hours", "0.001"]
+    done = CliRunner().invoke(app, given, catch_exceptions=False)
+    assert done.exit_code == 0 and "nan" not in done.stdout
+    assert "| small | too few | too few | too few |" in done.stdout
+    assert "Too few clips: no class by name has 3 recordings that have it and one that lacks it." in done.stdout
+    assert "Reliability is not measured: in the held-out recordings, no label has 3 recordings" in done.stdout
+
+
 def test_a_model_with_other_labels_is_refused(model: Path, held_out: Path) -> None:
     """Held-out recordings have AudioSet's labels. The error for other models names the command that measures them."""
     card = load_card(model)
