@@ -134,7 +134,9 @@ def _aisfx(wheel: Path, out: Path) -> TeacherFile:
         raise ModelError(f"{wheel}: is not aiSFX's wheel; run pip download aisfx==0.1.2") from error
     _trace(out, network, torch.zeros(2, 55, 96))
     scale = 1 / (math.log(10) * AISFX_TOP)
-    form = Spectrogram(44_100, 2048, 1024, 2048, 96, 0, 22_050, power=2, offset=1, gain=10_000, scale=scale)
+    form = Spectrogram(
+        44_100, 2048, 1024, 2048, 96, 0, 22_050, power=2, unit="sum", loudest=True, offset=1, gain=10_000, scale=scale
+    )
     return TeacherFile("aiSFX", "CC-BY-4.0", GRAPH, "none", 0, form)
 
 

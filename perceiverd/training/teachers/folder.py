@@ -26,6 +26,8 @@ from perceiverd.core.labels import ontology
 
 CARD, LABELS = "teacher.toml", "labels.tsv"
 OUR_RATE_HZ = 16_000
+FAINTEST = 1e-4
+"""-80 dB of full scale: a window of silence is not amplified beyond this."""
 Size = Annotated[int, Meta(ge=1, le=2**16)]
 
 
@@ -41,11 +43,15 @@ class Spectrogram(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fft: Size
     """Points of the Fourier transform, at least `window`."""
     bands: Size
-    """Triangles, evenly spread in HTK mel, with peaks of 1."""
+    """Triangles, evenly spread in HTK mel."""
     low_hz: float
     high_hz: float
     power: Literal[1, 2] = 1
     """1: of the magnitude; 2: of its square."""
+    unit: Literal["peak", "sum"] = "peak"
+    """What is 1 in each triangle: its peak, or the sum of its weights."""
+    loudest: bool = False
+    """Whether the samples of a window are first divided by the largest one."""
     offset: float = 0.001
     gain: float = 1.0
     scale: float = 1.0
@@ -140,6 +146,8 @@ class FileTeacher:
 
 def spectrogram(samples: NDArray[np.float32], form: Spectrogram) -> NDArray[np.float32]:
     """(B, frames, bands) of audio (B, samples) of 16 kHz; frames are evenly spread, and the ends are mirrored."""
+    if form.loudest:
+        samples = samples / np.abs(samples).max(axis=1, keepdims=True).clip(FAINTEST)
     if form.rate_hz != OUR_RATE_HZ:
         samples = np.stack([soxr.resample(row, OUR_RATE_HZ, form.rate_hz) for row in samples])
     margin = max(0, (form.window - form.hop) // 2)
@@ -152,7 +160,7 @@ def spectrogram(samples: NDArray[np.float32], form: Spectrogram) -> NDArray[np.f
 
 
 def mel_triangles(form: Spectrogram) -> Tensor:
-    """(FFT bins, bands), linear in HTK mel (1127 ln(1 + f / 700)), with peaks of 1."""
+    """(FFT bins, bands), linear in HTK mel (1127 ln(1 + f / 700)); see `Spectrogram.unit`."""
 
     def mel(hertz: Tensor) -> Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)
@@ -162,7 +170,11 @@ def mel_triangles(form: Spectrogram) -> Tensor:
     edges = torch.linspace(float(low), float(high), form.bands + 2, dtype=torch.float64)
     rise = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     fall = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    return torch.minimum(rise, fall).clamp(min=0).float()
+    triangles = torch.minimum(rise, fall).clamp(min=0).float()
+    if form.unit == "sum":
+        # A triangle between two bins has no weight at all, and stays empty.
+        triangles /= triangles.sum(dim=0).clamp(min=torch.finfo(torch.float32).tiny)
+    return triangles
 
 
 def _read_card(path: Path) -> TeacherFile:

@@ -64,6 +64,20 @@ def test_the_front_end_can_be_yamnets() -> None:
     assert mel_triangles(YAMNETS).shape == (257, 64)
 
 
+def test_triangles_can_sum_to_one_and_windows_to_one_level() -> None:
+    """With `unit` and `loudest`, white noise has one level in all bands, whatever its own level."""
+    form = Spectrogram(
+        16_000, window=400, hop=160, fft=512, bands=13, low_hz=125, high_hz=7500, power=2, unit="sum", loudest=True
+    )
+    np.testing.assert_allclose(mel_triangles(form).sum(dim=0), 1, atol=1e-5)
+    samples = np.random.default_rng(0).normal(0, 0.1, (1, 160_000)).astype(np.float32)
+    mel = np.exp(spectrogram(samples, form)[0]).mean(axis=0)
+    energy = float((torch.hann_window(400) ** 2).sum())
+    expected = energy * (0.1 / np.abs(samples).max()) ** 2
+    np.testing.assert_allclose(mel, expected, rtol=0.1)
+    np.testing.assert_allclose(spectrogram(samples / 50, form), spectrogram(samples, form), atol=1e-3)
+
+
 def test_scores_get_the_places_of_their_labels(folder: Path) -> None:
     """Probabilities become logits at their labels' places; other labels are NaN, and the embedding is handed on."""
     samples = np.random.default_rng(0).normal(0, 0.1, (4, 16_000)).astype(np.float32)
