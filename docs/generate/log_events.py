@@ -1,4 +1,4 @@
-"""`log-events.md`: every event of the log with its level and fields, found by reading the calls of `log_event`."""
+"""`log-events.md`: every event of the log with its level and fields, found by reading the calls that log it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from docs.generate.markdown import code, table
 from perceiverd.core.log_events import EVENTS
 from perceiverd.core.paths import PACKAGE
 
-FUNCTION = "log_event"
+FUNCTION, LIMITED = "log_event", "log_limited"
+SUPPRESSED = "suppressed"
+"""The field that `log_limited` adds."""
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of `log_event(logger, level, "event", key=value, ...)`."""
+    """One call of `log_event(logger, level, "event", key=value, ...)`, or of `log_limited`."""
 
     room: str
     """The package that logs, such as `sources`."""
@@ -63,15 +65,16 @@ def _fields(found: list[Call]) -> str:
 def _calls_in(path: Path, package: Path) -> Iterator[Call]:
     inside = path.relative_to(package)
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _named(node.func) == FUNCTION)
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.Call) and _named(node.func) in (FUNCTION, LIMITED))
     for node in sorted(found, key=lambda node: node.lineno):
         level, event = node.args[1:3]
+        fields = [keyword.arg or "..." for keyword in node.keywords]
         yield Call(
             room=inside.parts[0],
             place=f"{inside}:{node.lineno}",
             event=event.value if isinstance(event, ast.Constant) and isinstance(event.value, str) else None,
             levels=tuple(name for part in ast.walk(level) if (name := _named(part)) in LEVELS),
-            fields=tuple(keyword.arg or "..." for keyword in node.keywords),
+            fields=(*fields, SUPPRESSED) if _named(node.func) == LIMITED else tuple(fields),
         )
 
 

@@ -35,6 +35,12 @@ def log_event(
     empty), a bool `true` or `false`. Format a float first if the number of its digits matters. The traceback of `fault`
     follows, if it is given: only for faults of the program itself.
     """
+    _log(logger, level, event, fault, fields)
+
+
+def _log(
+    logger: logging.Logger, level: int, event: str, fault: BaseException | None, fields: Mapping[str, Value]
+) -> None:
     if logger.isEnabledFor(level):
         line = " ".join((event, *(f"{key}={_written(value)}" for key, value in fields.items())))
         logger.log(level, "%s", line, exc_info=fault)
@@ -74,6 +80,19 @@ class LogLimit:
         self._left -= 1
         held, self._held = self._held, 0
         return held
+
+
+def log_limited(
+    logger: logging.Logger, level: int, event: str, limit: LogLimit, now_ns: int, /, **fields: Value
+) -> bool:
+    """Log one event unless `limit` holds it back; whether it was logged.
+
+    Its last field is `suppressed`: how many lines were held back since the last one.
+    """
+    if (suppressed := limit.admit(now_ns)) is None:
+        return False
+    _log(logger, level, event, None, fields | {"suppressed": suppressed})
+    return True
 
 
 class TextFormatter(logging.Formatter):

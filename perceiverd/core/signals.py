@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Self
+
+from perceiverd.core.logs import log_event
 
 STOP = (signal.SIGTERM, signal.SIGINT)
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -22,6 +25,20 @@ def handling(numbers: tuple[signal.Signals, ...], handler: Callable[[int, FrameT
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def stopping(logger: logging.Logger, stop: Callable[[], None]) -> Iterator[None]:
+    """Log SIGTERM and SIGINT and call `stop` while the context is open. A second SIGINT has its default action."""
+
+    def receive(number: int, _: FrameType | None) -> None:
+        log_event(logger, logging.INFO, "signal-received", name=signal.Signals(number).name)
+        stop()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with handling(STOP, receive):
+        yield
 
 
 def die_with_parent() -> None:

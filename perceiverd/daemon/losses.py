@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.core.logs import LogLimit, log_event, log_limited
 from perceiverd.core.media import NS_PER_S
 from perceiverd.pipeline.windower import Counts
 
@@ -55,14 +55,14 @@ class LossLog:
             )
 
     def _log_missing(self, modality: str, reason: str, windows: int, now_ns: int) -> None:
-        if (suppressed := self._missing_limit.admit(now_ns)) is not None:
-            log_event(
-                logger,
-                logging.WARNING,
-                "windows-incomplete",
-                stream=self._stream,
-                missing=modality,
-                reason=reason,
-                windows=windows,
-                suppressed=suppressed,
-            )
+        log_limited(
+            logger,
+            logging.WARNING,
+            "windows-incomplete",
+            self._missing_limit,
+            now_ns,
+            stream=self._stream,
+            missing=modality,
+            reason=reason,
+            windows=windows,
+        )

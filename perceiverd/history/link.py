@@ -6,7 +6,7 @@ import logging
 import time
 
 from perceiverd.core.errors import WireError
-from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.core.logs import LogLimit, log_limited
 from perceiverd.history.operations import Operation
 from perceiverd.history.recording import DaemonRecorder, Now
 from perceiverd.history.settings import DaemonConfig
@@ -54,8 +54,9 @@ class DaemonLink:
         try:
             return subscription.receive(wait_s)
         except WireError as error:  # from a daemon that is newer than this program
-            if (suppressed := self._unreadable_limit.admit(time.monotonic_ns())) is not None:
-                log_event(logger, logging.WARNING, "message-unreadable", error=error, suppressed=suppressed)
+            log_limited(
+                logger, logging.WARNING, "message-unreadable", self._unreadable_limit, time.monotonic_ns(), error=error
+            )
             return None
 
     def _begin_audit(self) -> None:

@@ -124,23 +124,24 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class EventTimeLine(msgspec.Struct, frozen=True):
-    """All events that overlap a stretch of time, without their details; one entry of each list for each event.
-
-    Ordered by start. Lists, because a day may have thousands.
-    """
+    """All events that overlap a stretch of time: one entry of each list for each event, in the order of their starts."""
 
     ids: tuple[int, ...]
+    """Numbers of the events."""
     streams: tuple[int, ...]
-    """Index into `names` of the streams."""
+    """Index into `names`."""
     labels: tuple[int, ...]
     """Index into `label_names`."""
     start_ms: tuple[int, ...]
     """Milliseconds since 1970 in UTC."""
     end_ms: tuple[int, ...]
+    """The same for the ends."""
     peaks: tuple[float, ...]
+    """The highest scores."""
     names: tuple[str, ...]
     """`machine/stream`."""
     label_names: tuple[str, ...]
+    """Names of the labels."""
     complete: bool
     """False if there were more events than the limit; then the last ones are missing."""
 

@@ -10,20 +10,18 @@ import errno
 import fcntl
 import logging
 import os
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 from perceiverd.config import MetricsConfig
 from perceiverd.core import logs
 from perceiverd.core.errors import ConfigError, HistoryError
 from perceiverd.core.http import Server
-from perceiverd.core.logs import LogLimit, log_event
-from perceiverd.core.signals import STOP, handling
+from perceiverd.core.logs import LogLimit, log_event, log_limited
+from perceiverd.core.signals import stopping
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.history.link import DaemonLink, moment
 from perceiverd.history.metrics import ServiceCounts, pages
@@ -74,7 +72,7 @@ class HistoryService:
 
     def run(self) -> None:
         """Until a signal arrives."""
-        with self._signals():
+        with stopping(logger, self._stop):
             for link in self.links:
                 self._add(list(link.recorder.begin(moment())))
             self._notifier.ready()  # without any daemon: they may come later, or leave and return
@@ -146,11 +144,16 @@ class HistoryService:
                 self._apply(operations[middle:])
                 return
             self.counts.refused += 1
-            if (suppressed := self._refusal_limit.admit(time.monotonic_ns())) is not None:
-                what = type(operations[0]).__name__
-                log_event(
-                    logger, logging.ERROR, "history-row-refused", what=what, reason=str(error), suppressed=suppressed
-                )
+            what = type(operations[0]).__name__
+            log_limited(
+                logger,
+                logging.ERROR,
+                "history-row-refused",
+                self._refusal_limit,
+                time.monotonic_ns(),
+                what=what,
+                reason=str(error),
+            )
 
     def _check_space(self) -> None:
         disk = os.statvfs(self._path.parent)
@@ -162,16 +165,16 @@ class HistoryService:
         self.counts.failing = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         self._retry_at_s = time.monotonic() + self._retry_s
         self._retry_s = min(RETRY_CAP_S, self._retry_s * 2)
-        if (suppressed := self._failure_limit.admit(time.monotonic_ns())) is not None:
-            log_event(
-                logger,
-                logging.ERROR,
-                "history-write-failed",
-                reason=self.counts.failing,
-                waiting=len(self._pending),
-                lost=self.counts.lost,
-                suppressed=suppressed,
-            )
+        log_limited(
+            logger,
+            logging.ERROR,
+            "history-write-failed",
+            self._failure_limit,
+            time.monotonic_ns(),
+            reason=self.counts.failing,
+            waiting=len(self._pending),
+            lost=self.counts.lost,
+        )
 
     def _recovered(self) -> None:
         lost = self._pending.written(self.counts.failing, moment().utc_ms)
@@ -198,18 +201,8 @@ class HistoryService:
             self._retention_steps = None
             self._failed(error)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the loop. A second SIGINT has its default action."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            log_event(logger, logging.INFO, "signal-received", name=signal.Signals(number).name)
-            self.should_exit = True
-            if number == signal.SIGINT:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-        with handling(STOP, stop):
-            yield
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def run(directory: Path, store: StoreConfig, daemons: Mapping[str, DaemonConfig], metrics: MetricsConfig) -> int:

@@ -8,19 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from perceiverd.core import logs
 from perceiverd.core.errors import ConfigError, WireError, nearest
 from perceiverd.core.labels import Label, ontology
-from perceiverd.core.logs import LogLimit, log_event
-from perceiverd.core.signals import STOP, handling
+from perceiverd.core.logs import LogLimit, log_event, log_limited
+from perceiverd.core.signals import stopping
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.mqtt.broker import PASSWORD, Address, Broker
 from perceiverd.mqtt.homeassistant import TopicState
@@ -103,7 +100,7 @@ class Bridge:
         self._losses_limit, self._unreadable_limit = LogLimit(), LogLimit()
 
     def run(self) -> None:
-        with self._signals():
+        with stopping(logger, self._stop):
             subscription = self._subscribe()
             try:
                 # Ready without daemon and broker: either may come later, or leave and return.
@@ -135,8 +132,14 @@ class Bridge:
             try:
                 item = subscription.receive(0)
             except WireError as error:  # from a daemon that is newer than this bridge
-                if (suppressed := self._unreadable_limit.admit(time.monotonic_ns())) is not None:
-                    log_event(logger, logging.WARNING, "message-unreadable", error=error, suppressed=suppressed)
+                log_limited(
+                    logger,
+                    logging.WARNING,
+                    "message-unreadable",
+                    self._unreadable_limit,
+                    time.monotonic_ns(),
+                    error=error,
+                )
                 continue
             if item is None:
                 break
@@ -171,15 +174,5 @@ class Bridge:
             self._next_alive_s = now_s + self._watchdog_s / 4
             self._notifier.alive()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the loop. A second SIGINT has its default action."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            log_event(logger, logging.INFO, "signal-received", name=signal.Signals(number).name)
-            self.should_exit = True
-            if number == signal.SIGINT:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-        with handling(STOP, stop):
-            yield
+    def _stop(self) -> None:
+        self.should_exit = True

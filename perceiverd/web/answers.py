@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from perceiverd.corrections import Verdict
-from perceiverd.history.rows import SpanRow
+from perceiverd.history.rows import EventTimeLine, SpanRow
 
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 Media = Literal["picture", "clip", "sound", "spectrogram"]
@@ -274,29 +274,6 @@ class EventPageAnswer(EventAnswer, frozen=True, kw_only=True):
     """The event after it on the same stream."""
 
 
-class TimeLineAnswer(msgspec.Struct, frozen=True):
-    """All events of a day, one entry of each list for each event, in the order of their starts."""
-
-    ids: tuple[int, ...]
-    """Numbers of the events."""
-    streams: tuple[int, ...]
-    """Index into `names`."""
-    labels: tuple[int, ...]
-    """Index into `label_names`."""
-    start_ms: tuple[int, ...]
-    """Milliseconds since 1970."""
-    end_ms: tuple[int, ...]
-    """The same for the ends."""
-    peaks: tuple[float, ...]
-    """The highest scores."""
-    names: tuple[str, ...]
-    """`machine/stream`."""
-    label_names: tuple[str, ...]
-    """Names of the labels."""
-    complete: bool
-    """False if there were too many events; then the last ones are missing."""
-
-
 class DayAnswer(msgspec.Struct, frozen=True):
     """A day of all streams."""
 
@@ -304,7 +281,7 @@ class DayAnswer(msgspec.Struct, frozen=True):
     """Midnight of the zone."""
     end: Utc
     """The next midnight."""
-    time_line: TimeLineAnswer
+    time_line: EventTimeLine
     """The day's events."""
     spans: tuple[SpanRow, ...]
     """States, gaps and restarts that overlap the day."""

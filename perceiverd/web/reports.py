@@ -23,7 +23,6 @@ from perceiverd.web.answers import (
     FoundLabelsAnswer,
     HeatAnswer,
     HeatRowAnswer,
-    TimeLineAnswer,
     TraceAnswer,
 )
 from perceiverd.web.media import MediaFolders
@@ -138,11 +137,10 @@ def day(reader: HistoryReader, question: DayQuestion) -> DayAnswer:
     zone = read_zone(question.zone)
     aware(datetime.combine(question.date, time(), UTC))
     start, end = (_midnight(question, zone, days) for days in (0, 1))
-    line = reader.time_line(start, end, least_peak=question.least_peak)
     return DayAnswer(
         start=start,
         end=end,
-        time_line=TimeLineAnswer(**msgspec.structs.asdict(line)),
+        time_line=reader.time_line(start, end, least_peak=question.least_peak),
         spans=reader.spans(start, end),
         windows_start=start.replace(minute=0, second=0, microsecond=0),
         windows=reader.windows(start, end),

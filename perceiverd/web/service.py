@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import socket
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
@@ -21,7 +19,7 @@ from perceiverd.core import logs
 from perceiverd.core.errors import ConfigError, WireError
 from perceiverd.core.http import Server
 from perceiverd.core.logs import log_event
-from perceiverd.core.signals import STOP, handling
+from perceiverd.core.signals import stopping
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.history.opening import FILE
 from perceiverd.web.api import Api
@@ -136,16 +134,12 @@ class PageServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT end the server, with status 0. A second SIGINT has its default action."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            log_event(logger, logging.INFO, "signal-received", name=signal.Signals(number).name)
-            self.should_exit = True
-            if number == signal.SIGINT:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-        with handling(STOP, stop):
+        """SIGTERM and SIGINT end the server, with status 0; uvicorn's own handlers would not log them."""
+        with stopping(logger, self._stop):
             yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
 
 
 def api_of(config: WebConfig) -> Api:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from perceiverd.core.errors import WireError
-from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.core.logs import LogLimit, log_limited
 from perceiverd.web.answers import EventAnswer, StreamAnswer, StreamsAnswer
 from perceiverd.web.feed import Feed
 from perceiverd.web.live import LiveMachine, instant_of
@@ -128,8 +128,7 @@ class Watcher:
                     await self._unreadable(error)
 
     async def _unreadable(self, error: WireError) -> None:
-        if (suppressed := self._limit.admit(time.monotonic_ns())) is not None:
-            log_event(logger, logging.WARNING, "message-unreadable", error=error, suppressed=suppressed)
+        log_limited(logger, logging.WARNING, "message-unreadable", self._limit, time.monotonic_ns(), error=error)
         await asyncio.sleep(UNREADABLE_S)
 
     async def _tick(self) -> None:

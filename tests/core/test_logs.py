@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perceiverd.core.logs import JournalFormatter, TextFormatter, Value, journaled, log_event
+from perceiverd.core.logs import JournalFormatter, LogLimit, TextFormatter, Value, journaled, log_event, log_limited
 
 
 def record(level: int, message: str, *, error: bool = False) -> logging.LogRecord:
@@ -108,3 +108,14 @@ def test_a_field_is_written_so_that_it_can_be_parsed(
     """A value with spaces, quotes or `=` is quoted; None, bools and lists have one form each."""
     log_event(logging.getLogger("perceiverd.x"), logging.WARNING, "source-lost", stream="a", detail=value)
     assert caplog.messages == [f"source-lost stream=a detail={written}"]
+
+
+def test_a_limited_event_says_how_many_were_held_back(caplog: pytest.LogCaptureFixture) -> None:
+    """A burst is logged; what is held back after it is a count in the next line."""
+    logger, limit = logging.getLogger("perceiverd.x"), LogLimit()
+    minute_ns, burst = LogLimit.EACH_NS, LogLimit.BURST
+    admitted = [log_limited(logger, logging.WARNING, "drops", limit, minute_ns, at=i) for i in range(burst + 3)]
+    assert admitted == [True] * burst + [False] * 3
+    assert log_limited(logger, logging.WARNING, "drops", limit, 2 * minute_ns, at="later")
+    assert caplog.messages[0] == "drops at=0 suppressed=0"
+    assert caplog.messages[burst:] == ["drops at=later suppressed=3"]

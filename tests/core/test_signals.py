@@ -1,12 +1,13 @@
 """Signals as flags of a loop, raised in this process."""
 
+import logging
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from perceiverd.core.signals import STOP, SignalFlags, handling
+from perceiverd.core.signals import STOP, SignalFlags, handling, stopping
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -60,6 +61,19 @@ def test_handlers_are_put_back_after_a_failure() -> None:
     with pytest.raises(KeyError):
         interrupted()
     assert received == [signal.SIGINT, signal.SIGTERM]
+    assert [signal.getsignal(number) for number in STOP] == before
+
+
+def test_a_signal_to_stop_is_logged_and_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    """SIGTERM may come again; after the first SIGINT the second one ends the process at once."""
+    before, stops = [signal.getsignal(number) for number in STOP], list[None]()
+    with caplog.at_level(logging.INFO), stopping(logging.getLogger("perceiverd.x"), lambda: stops.append(None)):
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    assert caplog.messages == [f"signal-received name={name}" for name in ("SIGTERM", "SIGTERM", "SIGINT")]
+    assert len(stops) == 3
     assert [signal.getsignal(number) for number in STOP] == before
 
 

@@ -72,15 +72,17 @@ def test_described_log_events_are_logged() -> None:
 
 
 def test_log_calls_are_read_from_source(tmp_path: Path) -> None:
-    """Room, levels and fields of a call come from its source; a computed name is ignored."""
+    """Room, levels and fields of a call come from its source; a computed name is ignored. A limit adds a field."""
     (tmp_path / "wire").mkdir()
     (tmp_path / "wire" / "keys.py").write_text(
         'log_event(logger, logging.INFO if good else logging.ERROR, "keys-read", folder=folder, count=1)\n'
         "log_event(logger, level, name)\n"
+        'log_limited(logger, logging.ERROR, "keys-lost", limit, now_ns, folder=folder)\n'
     )
-    first, second = log_events.calls(tmp_path)
+    first, second, third = log_events.calls(tmp_path)
     assert first == log_events.Call("wire", "wire/keys.py:1", "keys-read", ("INFO", "ERROR"), ("folder", "count"))
     assert second.event is None and second.levels == ()
+    assert third == log_events.Call("wire", "wire/keys.py:3", "keys-lost", ("ERROR",), ("folder", "suppressed"))
 
 
 def test_cells_of_a_table_are_escaped() -> None:

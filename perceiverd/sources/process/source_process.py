@@ -19,7 +19,7 @@ from secrets import token_hex
 import msgspec
 
 from perceiverd.core.errors import Refused
-from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.core.logs import LogLimit, log_event, log_limited
 from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
 from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Key, Modality, SourceState, StateChange
 from perceiverd.sources.process.protocol import Header, Item, StartRequest
@@ -281,35 +281,33 @@ class SourceProcess:
         self._waiting_for = ""
         self._interrupt()
         self.modalities.clear()  # a try that delivers nothing interrupts nothing
-        suppressed = self._log_limit.admit(now_ns)
-        self._loss_logged = suppressed is not None
-        if suppressed is not None:
-            log_event(
-                logger,
-                logging.WARNING,
-                "source-lost",
-                stream=self.key[0],
-                source=self.name,
-                reason=reason,
-                detail=detail,
-                retry_s=f"{wait_s:.1f}",
-                suppressed=suppressed,
-            )
+        self._loss_logged = log_limited(
+            logger,
+            logging.WARNING,
+            "source-lost",
+            self._log_limit,
+            now_ns,
+            stream=self.key[0],
+            source=self.name,
+            reason=reason,
+            detail=detail,
+            retry_s=f"{wait_s:.1f}",
+        )
 
     def _clock_stepped(self, steps: int, now_ns: int) -> None:
         """The device's clock jumped: what comes now does not continue what came before."""
         self._interrupt()
         new, self._steps.now = steps - self._steps.now, steps
-        if (suppressed := self._log_limit.admit(now_ns)) is not None:
-            log_event(
-                logger,
-                logging.WARNING,
-                "clock-stepped",
-                stream=self.key[0],
-                source=self.name,
-                steps=new,
-                suppressed=suppressed,
-            )
+        log_limited(
+            logger,
+            logging.WARNING,
+            "clock-stepped",
+            self._log_limit,
+            now_ns,
+            stream=self.key[0],
+            source=self.name,
+            steps=new,
+        )
 
     def _snapshot_done(self, fault: str, now_ns: int) -> None:
         """The process reported a snapshot: `fault` is why there is none, or empty."""
@@ -317,16 +315,16 @@ class SourceProcess:
             self._snapshots += 1
             return
         self._snapshots_failed += 1
-        if (suppressed := self._log_limit.admit(now_ns)) is not None:
-            log_event(
-                logger,
-                logging.WARNING,
-                "snapshot-failed",
-                stream=self.key[0],
-                source=self.name,
-                reason=fault,
-                suppressed=suppressed,
-            )
+        log_limited(
+            logger,
+            logging.WARNING,
+            "snapshot-failed",
+            self._log_limit,
+            now_ns,
+            stream=self.key[0],
+            source=self.name,
+            reason=fault,
+        )
 
     def _recent_done(self, header: Header, now_ns: int) -> None:
         """The process reported a stretch of recent sound."""
@@ -334,16 +332,16 @@ class SourceProcess:
         if not header.message:
             return
         self._snapshots_failed += 1
-        if (suppressed := self._log_limit.admit(now_ns)) is not None:
-            log_event(
-                logger,
-                logging.WARNING,
-                "recent-sound-failed",
-                stream=self.key[0],
-                source=self.name,
-                reason=header.message,
-                suppressed=suppressed,
-            )
+        log_limited(
+            logger,
+            logging.WARNING,
+            "recent-sound-failed",
+            self._log_limit,
+            now_ns,
+            stream=self.key[0],
+            source=self.name,
+            reason=header.message,
+        )
 
     def _interrupt(self) -> None:
         if self.modalities:
