@@ -124,7 +124,7 @@ class EventPage(msgspec.Struct, frozen=True):
 
 
 class EventTimeLine(msgspec.Struct, frozen=True):
-    """All events that overlap a stretch of time: one entry of each list for each event, in the order of their starts."""
+    """All events that overlap a stretch of time, by their start: one entry of each list for each event."""
 
     ids: tuple[int, ...]
     """Numbers of the events."""

@@ -32,6 +32,7 @@ class Bars(AbstractContextManager["Bars"]):
             TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True)),
             console=Console(stderr=True),
             transient=True,
+            auto_refresh=False,  # `draw` does it: a thread of its own would miss states between two of its turns
             redirect_stdout=False,
             redirect_stderr=True,
             disable=not sys.stderr.isatty(),
@@ -66,6 +67,7 @@ class Bars(AbstractContextManager["Bars"]):
                 text=_times(worker),
                 visible=True,
             )
+        self._bars.refresh()
 
     def _done(self) -> float:
         return self._tally.size + sum(worker.size_done for worker in self._tally.workers)
