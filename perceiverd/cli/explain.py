@@ -120,7 +120,9 @@ class LabelView:
         if len(message.smoothed) != len(ontology().labels):  # a model with other labels, in its own order
             return cls(message.end, None, None, None, None, "quiet", "not among the model's best labels")
         smoothed, on = message.smoothed[label.index], message.on[label.index]
-        return cls(message.end, None, smoothed, on, None, "quiet", f"{smoothed:.2g} is far below {on:.3g}")
+        return cls(
+            message.end, None, smoothed, on, None, "quiet", f"score {smoothed:.2g} far below the on threshold {on:.3g}"
+        )
 
 
 def _name(mid: str) -> str:

@@ -348,37 +348,43 @@ class EventTracker:
         )
 
     def _reason(self, i: int, state: LabelState) -> str:
-        rules, now_ns = self._rules, self._end_ns or 0
+        """Why the label has this state, for users: what was measured, what is needed, and in brackets the option."""
+        rules, start_ns, end_ns = self._rules, self._start_ns or 0, self._end_ns or 0
         score, on, off = (f"{float(array[i]):.3g}" for array in (self._smoothed, rules.on, rules.off))
         match state:
             case LabelState.QUIET:
-                return f"{score} is below off, {off}"
+                return f"score {score} below the off threshold {off}"
             case LabelState.BELOW_ON if self._smoothed[i] >= rules.on[i]:
-                return f"{score} is at or above on, {on}, but {self._rolled[i]:.3g} in this window is below off, {off}"
+                alone = f"this window alone has {self._rolled[i]:.3g}, below the off threshold {off}"
+                return f"score {score} at or above the on threshold {on}, but {alone}"
             case LabelState.BELOW_ON:
-                return f"{score} is below on, {on}"
+                return f"score {score} below the on threshold {on}"
             case LabelState.COOL_DOWN:
-                ago, needed = _s((self._start_ns or 0) - self._over_ns[i]), _s(rules.cooldown_ns[i])
-                return f"its last event ended {ago} s before this window began; cooldown_s is {needed}"
+                left = _s(self._over_ns[i] + rules.cooldown_ns[i] - start_ns)
+                return f"its last event ended too recently; the next one may begin in {left} s (cooldown_s)"
             case LabelState.SUBSUMED:
                 there = [rules.labels[j].name for j in rules.those_below(i) if self._open[j]]
-                return f"{' and '.join(there)} took its place (subsume)"
+                verb = "has" if len(there) == 1 else "have"
+                return f"the more specific {' and '.join(there)} {verb} an event in its place (subsume)"
             case LabelState.NOT_ALLOWED:
-                return "not in allow"
+                return "not in the configuration's list of allowed labels (allow)"
             case LabelState.DENIED:
-                return "in deny"
+                return "in the configuration's list of denied labels (deny)"
             case LabelState.HOLDING:
-                held, needed = _s(now_ns - self._since_ns[i]), _s(rules.min_duration_ns[i])
+                held, needed = _s(end_ns - self._since_ns[i]), _s(rules.min_duration_ns[i])
                 waits = [rules.labels[j].name for j in rules.those_below(i) if self._holding[j]]
-                also = f"; waits for {' and '.join(waits)}" if waits and rules.subsume[i] else ""
-                return f"at or above on, {on}, for {held} s; min_duration_s is {needed}{also}"
+                also = f"; it waits for the more specific {' and '.join(waits)}" if waits and rules.subsume[i] else ""
+                begins = f"an event begins after {needed} s (min_duration_s)"
+                return f"score at or above the on threshold {on} for {held} s; {begins}{also}"
             case LabelState.OPEN:
-                return f"open for {_s(now_ns - self._from_ns[i])} s"
+                return f"the event has lasted {_s(end_ns - self._from_ns[i])} s"
             case LabelState.FADING:
-                gap, needed = _s((self._start_ns or 0) - self._to_ns[i]), _s(rules.merge_gap_ns[i])
-                back = f"it ends unless it returns within merge_gap_s, {needed}; {gap} s have passed"
-                return f"{score} is below off, {off}; {back}"
+                # A window that shares media with the event's last one tells nothing about the time after it.
+                gone, needed = _s(start_ns - self._to_ns[i]), _s(rules.merge_gap_ns[i])
+                ends = f"the event ends after {needed} s (merge_gap_s)"
+                return f"score {score} below the off threshold {off} for {gone} s; {ends}"
 
 
 def _s(duration_ns: int | np.int64) -> str:
-    return f"{max(0, int(duration_ns)) / NS_PER_S:g}"
+    """Seconds, to a tenth, without needless zeros."""
+    return f"{round(max(0, int(duration_ns)) / NS_PER_S, 1):g}"

@@ -34,7 +34,7 @@ CANDIDATE = Candidate(
     on=0.5,
     off=0.25,
     state="holding",
-    reason="at or above on, 0.5, for 0.4 of 1 s",
+    reason="score at or above the on threshold 0.5 for 0.4 s",
     windows=2,
     event=None,
 )
@@ -98,7 +98,7 @@ def test_a_window_is_a_line() -> None:
         "┊ off, 0.25: an event fades below it",
     ]
     gauge = "█" * 10 + "┊" + "█" * 9 + "┃" + "█" * 4 + "·" * 11 + "◆" + "·" * 3
-    reason = "at or above on, 0.5, for 0.4 of 1 s, 2 windows; scored as Bark"
+    reason = "score at or above the on threshold 0.5 for 0.4 s, 2 windows; scored as Bark"
     assert [line[8:] for line in lines[4:]] == [f" 0.62 {gauge} soon  {reason}"] * 2
 
 
@@ -116,7 +116,10 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines = printed(message(CANDIDATE), width=width)
     assert max(map(len, lines[4:])) <= width
     assert len(lines) > 5
-    assert " ".join(" ".join(lines[5:]).split()) == "at or above on, 0.5, for 0.4 of 1 s, 2 windows; scored as Bark"
+    assert (
+        " ".join(" ".join(lines[5:]).split())
+        == "score at or above the on threshold 0.5 for 0.4 s, 2 windows; scored as Bark"
+    )
 
 
 def test_the_verdict_is_one_word() -> None:
@@ -124,14 +127,14 @@ def test_the_verdict_is_one_word() -> None:
     states = {"open": "event", "fading": "event", "holding": "soon", "denied": "no", "below on": "no", "new": "no"}
     for state, verdict in states.items():
         line = printed(message(msgspec.structs.replace(CANDIDATE, state=state)))[-1]
-        assert line.split(" at or above")[0].split()[-1] == verdict
+        assert line.split(" score at")[0].split()[-1] == verdict
 
 
 def test_a_quiet_label_is_explained_too() -> None:
     """A label that is not among the candidates has its smoothed score and its threshold too."""
     view = LabelView.of(DOG, message())
     assert (view.score, view.smoothed, view.on, view.state) == (None, 0.01, 0.5, "quiet")
-    assert printed(message())[-1].endswith("no    0.01 is far below 0.5")
+    assert printed(message())[-1].endswith("no    score 0.01 far below the on threshold 0.5")
     assert printed(message(), message(CANDIDATE))[-2] == "┊ off, 0.25: an event fades below it"
     few = msgspec.structs.replace(message(), smoothed=(0.1,), on=(0.5,))
     assert printed(few)[-1].endswith("no    not among the model's best labels")
@@ -191,7 +194,7 @@ def test_it_subscribes_to_the_explanations() -> None:
         with explaining(publisher.endpoint, "--stream", "door", "--label", "dog") as process:
             assert process.stdout
             publisher.send(HELLO)
-            read_until(process.stdout.fileno(), [b"Dog (/m/0bt9lr) of stream door\n", b" soon  at or above"], publish)
+            read_until(process.stdout.fileno(), [b"Dog (/m/0bt9lr) of stream door\n", b" soon  score at"], publish)
 
 
 def test_an_unknown_label_needs_no_daemon() -> None:

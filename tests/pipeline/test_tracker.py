@@ -76,7 +76,10 @@ def test_an_event_waits_for_the_minimum_duration() -> None:
     """It begins when the score has held for this time, and its start is that of the first window at or above on."""
     tracker = make(set_to(min_duration_s=1))
     assert play(tracker, Music=[0.9, 0.9]) == []
-    assert state_of(tracker, MUSIC) == ("holding", "at or above on, 0.5, for 0.5 s; min_duration_s is 1")
+    assert state_of(tracker, MUSIC) == (
+        "holding",
+        "score at or above the on threshold 0.5 for 0.5 s; an event begins after 1 s (min_duration_s)",
+    )
     (change,) = tracker.track(
         np.eye(N, dtype=np.float32)[MUSIC], 2 * HOP_NS, 2 * HOP_NS + WINDOW_NS, ("audio", "video")
     )
@@ -108,7 +111,8 @@ def test_a_label_that_comes_back_soon_is_the_same_event() -> None:
     tracker = make(set_to(merge_gap_s=2))
     assert play(tracker, Music=[0.9, *[0] * 5, 0.9]) == [("begin", "Music", "confirmed")]
     assert play(tracker, 7, Music=[0] * 6) == []
-    assert state_of(tracker, MUSIC)[0] == "fading"
+    reason = "score 0 below the off threshold 0.269 for 1.7 s; the event ends after 2 s (merge_gap_s)"
+    assert state_of(tracker, MUSIC) == ("fading", reason)
     (change,) = tracker.track(np.zeros(N, np.float32), 13 * HOP_NS, 13 * HOP_NS + WINDOW_NS, ("audio",))
     assert (change.kind, change.start_ns, change.end_ns) == ("end", 0, 6 * HOP_NS + WINDOW_NS)
     assert change.windows == 2
@@ -119,7 +123,7 @@ def test_between_the_thresholds_an_event_continues() -> None:
     """Between off and on an event continues, and none begins."""
     tracker = make(set_to(on=0.6, off=0.2))
     assert play(tracker, Music=[0.5, 0.5]) == []
-    assert state_of(tracker, MUSIC) == ("below on", "0.5 is below on, 0.6")
+    assert state_of(tracker, MUSIC) == ("below on", "score 0.5 below the on threshold 0.6")
     assert play(tracker, 2, Music=[0.7, 0.3, 0.3, 0.3]) == [("begin", "Music", "confirmed")]
 
 
@@ -127,7 +131,10 @@ def test_a_cool_down_suppresses_events() -> None:
     """After an event its label has no other for this time; other labels have theirs."""
     tracker = make(set_to(cooldown_s=2))
     assert len(play(tracker, Music=[0.9, 0, 0, 0, 0.9, 0.9], Animal=[0, 0, 0, 0, 0.9, 0.9])) == 3
-    assert state_of(tracker, MUSIC)[0] == "cool-down"
+    assert state_of(tracker, MUSIC) == (
+        "cool-down",
+        "its last event ended too recently; the next one may begin in 0.8 s (cooldown_s)",
+    )
     assert tracker.suppressed["cool-down"] == 1
     assert play(tracker, 6, Music=[0.9, 0.9], Animal=[0.9, 0.9]) == [("begin", "Music", "confirmed")]
 
@@ -139,7 +146,8 @@ def test_a_cool_down_that_ends_in_silence_begins_nothing() -> None:
     play(tracker, Music=[1] * 4)
     tracker.change(make_rules(options))
     assert play(tracker, 4, Music=[1, 1, 1, 0, 0]) == []
-    reason = "0.819 is at or above on, 0.5, but 0 in this window is below off, 0.2"
+    alone = "this window alone has 0, below the off threshold 0.2"
+    reason = f"score 0.819 at or above the on threshold 0.5, but {alone}"
     assert state_of(tracker, MUSIC) == ("below on", reason)
     assert play(tracker, 9, Music=[1]) == [("begin", "Music", "confirmed")]
 
@@ -209,7 +217,7 @@ def test_a_specific_event_replaces_a_general_one() -> None:
         ("end", "Dog", "subsumed"),
         ("begin", "Bark", "confirmed"),
     ]
-    assert state_of(tracker, DOG) == ("subsumed", "Bark took its place (subsume)")
+    assert state_of(tracker, DOG) == ("subsumed", "the more specific Bark has an event in its place (subsume)")
     assert tracker.suppressed["subsumed"] == 2  # the animal, and from the bark on the dog
     assert play(tracker, 3, Dog=[0.9] * 5) == [("end", "Bark", "faded"), ("begin", "Dog", "confirmed")]
 
@@ -218,10 +226,8 @@ def test_a_general_label_waits_for_a_specific_one() -> None:
     """A label that reaches on first begins no event that a label below it would replace at once."""
     tracker = make(set_to(subsume=True, min_duration_s=0.5))
     assert play(tracker, Dog=[0.9, 0.9], Bark=[0, 0.9]) == []
-    assert state_of(tracker, DOG) == (
-        "holding",
-        "at or above on, 0.5, for 0.5 s; min_duration_s is 0.5; waits for Bark",
-    )
+    held = "score at or above the on threshold 0.5 for 0.5 s; an event begins after 0.5 s (min_duration_s)"
+    assert state_of(tracker, DOG) == ("holding", f"{held}; it waits for the more specific Bark")
     assert play(tracker, 2, Dog=[0.9], Bark=[0.9]) == [("begin", "Bark", "confirmed")]
     # It waits for its minimum duration again, and no longer.
     tracker = make(
@@ -241,7 +247,7 @@ def test_an_allowed_label_includes_those_below_it() -> None:
     """With Dog alone allowed, barks and howls give one event of Dog."""
     tracker = make(set_to(subsume=True, allow=("Dog",)))
     assert play(tracker, Bark=[0.9, 0], Howl=[0, 0.9], Music=[0.9, 0.9]) == [("begin", "Dog", "confirmed")]
-    assert state_of(tracker, MUSIC) == ("not allowed", "not in allow")
+    assert state_of(tracker, MUSIC) == ("not allowed", "not in the configuration's list of allowed labels (allow)")
     shown = {each.index: each for each in tracker.candidates(N)}
     assert shown[DOG].score == pytest.approx(0.9)
     assert shown[DOG].surest == LABELS[HOWL].mid
@@ -252,7 +258,7 @@ def test_a_denied_label_has_no_event() -> None:
     """It raises no label above it either; a suppression that lasts many windows counts once."""
     tracker = make(set_to(deny=("Bark", "Hinge")))
     assert play(tracker, Bark=[0.9] * 9, Hinge=[0.9] * 9) == []
-    assert state_of(tracker, HINGE) == ("denied", "in deny")
+    assert state_of(tracker, HINGE) == ("denied", "in the configuration's list of denied labels (deny)")
     assert tracker.suppressed["denied"] == 2
 
 
