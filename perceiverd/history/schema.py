@@ -110,7 +110,72 @@ DROP INDEX event_by_label;
 CREATE INDEX event_by_label ON event (label, start_ms, peak_pm, stream, end_ms);
 """
 
-MIGRATIONS = (VERSION_1, VERSION_2)
+VERSION_3 = """
+-- Sums over the events that began on one day of UTC, or in one quarter of an hour, so that statistics of a year do not
+-- read each event. Triggers keep them: they are right after every statement, whoever writes or removes events.
+CREATE TABLE label_day (
+    label INTEGER NOT NULL REFERENCES label,
+    day INTEGER NOT NULL,           -- days since 1970
+    events INTEGER NOT NULL,
+    lasted_ms INTEGER NOT NULL,     -- all their durations together
+    peak_pm INTEGER NOT NULL,       -- the highest score of all
+    last_ms INTEGER NOT NULL,       -- the start of the last one
+    PRIMARY KEY (label, day)
+) WITHOUT ROWID;
+CREATE TABLE stream_day (
+    stream INTEGER NOT NULL REFERENCES stream,
+    day INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    PRIMARY KEY (stream, day)
+) WITHOUT ROWID;
+CREATE TABLE quarter (
+    quarter INTEGER PRIMARY KEY,    -- quarters of an hour since 1970
+    events INTEGER NOT NULL
+);
+-- With the label and the duration, so that sums by stream need nothing but the index.
+DROP INDEX event_by_stream;
+CREATE INDEX event_by_stream ON event (stream, start_ms, peak_pm, label, end_ms);
+INSERT INTO label_day
+    SELECT label, start_ms / 86400000, count(*), sum(end_ms - start_ms), max(peak_pm), max(start_ms)
+    FROM event INDEXED BY event_by_label GROUP BY 1, 2;
+INSERT INTO stream_day
+    SELECT stream, start_ms / 86400000, count(*) FROM event INDEXED BY event_by_stream GROUP BY 1, 2;
+INSERT INTO quarter SELECT start_ms / 900000, count(*) FROM event INDEXED BY event_by_quarter GROUP BY 1;
+CREATE TRIGGER event_added AFTER INSERT ON event BEGIN
+    INSERT INTO label_day
+        VALUES (new.label, new.start_ms / 86400000, 1, new.end_ms - new.start_ms, new.peak_pm, new.start_ms)
+        ON CONFLICT DO UPDATE SET events = events + 1, lasted_ms = lasted_ms + excluded.lasted_ms,
+            peak_pm = max(peak_pm, excluded.peak_pm), last_ms = max(last_ms, excluded.last_ms);
+    INSERT INTO stream_day VALUES (new.stream, new.start_ms / 86400000, 1)
+        ON CONFLICT DO UPDATE SET events = events + 1;
+    INSERT INTO quarter VALUES (new.start_ms / 900000, 1) ON CONFLICT DO UPDATE SET events = events + 1;
+END;
+CREATE TRIGGER event_changed AFTER UPDATE OF end_ms, peak_pm ON event BEGIN
+    UPDATE label_day SET lasted_ms = lasted_ms + new.end_ms - old.end_ms,
+        peak_pm = iif(peak_pm > old.peak_pm, max(peak_pm, new.peak_pm), (
+            SELECT max(peak_pm) FROM event INDEXED BY event_by_label WHERE label = new.label
+                AND start_ms >= day * 86400000 AND start_ms < (day + 1) * 86400000))
+        WHERE label = new.label AND day = new.start_ms / 86400000;
+END;
+-- A highest score and a last start that are gone are searched for again, among the events of the same label and day.
+CREATE TRIGGER event_removed AFTER DELETE ON event BEGIN
+    DELETE FROM label_day WHERE label = old.label AND day = old.start_ms / 86400000 AND events = 1;
+    UPDATE label_day SET events = events - 1, lasted_ms = lasted_ms - (old.end_ms - old.start_ms),
+        peak_pm = iif(peak_pm > old.peak_pm, peak_pm, (
+            SELECT max(peak_pm) FROM event INDEXED BY event_by_label WHERE label = old.label
+                AND start_ms >= day * 86400000 AND start_ms < (day + 1) * 86400000)),
+        last_ms = iif(last_ms > old.start_ms, last_ms, (
+            SELECT max(start_ms) FROM event INDEXED BY event_by_label WHERE label = old.label
+                AND start_ms >= day * 86400000 AND start_ms < (day + 1) * 86400000))
+        WHERE label = old.label AND day = old.start_ms / 86400000;
+    DELETE FROM stream_day WHERE stream = old.stream AND day = old.start_ms / 86400000 AND events = 1;
+    UPDATE stream_day SET events = events - 1 WHERE stream = old.stream AND day = old.start_ms / 86400000;
+    DELETE FROM quarter WHERE quarter = old.start_ms / 900000 AND events = 1;
+    UPDATE quarter SET events = events - 1 WHERE quarter = old.start_ms / 900000;
+END;
+"""
+
+MIGRATIONS = (VERSION_1, VERSION_2, VERSION_3)
 """The script at position N turns version N into version N + 1. A settled script never changes."""
 VERSION = len(MIGRATIONS)
 

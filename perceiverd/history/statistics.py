@@ -5,85 +5,33 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import cache, partial
 
 from perceiverd.core.errors import HistoryError
 from perceiverd.history.filters import EventFilter
 from perceiverd.history.minutes import MINUTE_MS
-from perceiverd.history.queries import STREAMS, ranges
-from perceiverd.history.rows import HeatMap, LabelTally, Statistics, StreamRow, from_ms, to_ms, to_pm
+from perceiverd.history.queries import STREAMS
+from perceiverd.history.rows import HeatMap, LabelTally, Statistics, StreamRow, from_ms, to_ms
+from perceiverd.history.tallies import QUARTER_MS, tallies_of
 
-QUARTER_MS = 15 * MINUTE_MS
-"""Every time zone is ahead of UTC by a multiple of this."""
+EPOCH = date(1970, 1, 1)
+QUARTER_S, HOUR_S, DAY_S = QUARTER_MS // 1000, 3600, 86_400
 HOUR_MINUTES = 60
 MOST_MINUTES = 7 * 24 * 60
 
 
-@dataclass(slots=True)
-class Tallies:
-    """Counts by number of stream and label, and by quarter of an hour since 1970."""
-
-    quarters: Counter[int] = field(default_factory=Counter)
-    streams: Counter[int] = field(default_factory=Counter)
-    labels: dict[int, list[int]] = field(default_factory=dict)
-    """By label: events, milliseconds of all, highest score in thousandths, start of the last one."""
-
-
 def statistics(connection: sqlite3.Connection, wanted: EventFilter, zone: tzinfo) -> Statistics:
     """The counts; see `HistoryReader.statistics`."""
-    if wanted in (EventFilter(), EventFilter(least_peak=wanted.least_peak)):
-        tallies = _of_everything(connection, to_pm(wanted.least_peak))
-    else:
-        tallies = _of_some(connection, wanted)
-    return _named(connection, tallies, zone)
-
-
-def _of_everything(connection: sqlite3.Connection, least_pm: int) -> Tallies:
-    """The tallies of all events: SQLite groups in the order of an index, some times faster than a loop here."""
-
-    def grouped(key: str, rest: str, index: str) -> sqlite3.Cursor:
-        query = f"SELECT {key}, count(*){rest} FROM event INDEXED BY {index} WHERE peak_pm >= ? GROUP BY 1"
-        return connection.execute(query, (least_pm,))
-
-    sums = ", sum(end_ms - start_ms), max(peak_pm), max(start_ms)"
-    return Tallies(
-        quarters=Counter(dict(grouped(f"start_ms / {QUARTER_MS}", "", "event_by_quarter"))),
-        streams=Counter(dict(grouped("stream", "", "event_by_stream"))),
-        labels={label: values for label, *values in grouped("label", sums, "event_by_label")},
-    )
-
-
-def _of_some(connection: sqlite3.Connection, wanted: EventFilter) -> Tallies:
-    """The tallies of what a filter wants, in one pass."""
-    tallies = Tallies()
-    quarters, streams, labels = tallies.quarters, tallies.streams, tallies.labels
-    for part in ranges(connection, wanted):
-        query = f"SELECT start_ms, end_ms, stream, label, peak_pm FROM event INDEXED BY {part.index} WHERE {part.where}"
-        for start_ms, end_ms, stream, label, peak_pm in connection.execute(query, part.values):
-            quarters[start_ms // QUARTER_MS] += 1
-            streams[stream] += 1
-            if (tally := labels.get(label)) is None:
-                tally = labels[label] = [0, 0, 0, 0]
-            tally[0] += 1
-            tally[1] += end_ms - start_ms
-            if peak_pm > tally[2]:
-                tally[2] = peak_pm
-            if start_ms > tally[3]:
-                tally[3] = start_ms
-    return tallies
-
-
-def _named(connection: sqlite3.Connection, tallies: Tallies, zone: tzinfo) -> Statistics:
-    names = {number: (mid, name) for number, mid, name in connection.execute("SELECT id, mid, name FROM label")}
-    full_names = {number: f"{machine}/{name}" for number, machine, name in connection.execute(STREAMS)}
+    connection.execute("BEGIN")
+    try:
+        tallies = tallies_of(connection, wanted)
+        names = {number: (mid, name) for number, mid, name in connection.execute("SELECT id, mid, name FROM label")}
+        full_names = {number: f"{machine}/{name}" for number, machine, name in connection.execute(STREAMS)}
+    finally:
+        connection.execute("COMMIT")
     ordered = sorted(tallies.labels.items(), key=lambda item: -item[1][0])
-    hours, weekdays, days = [0] * 24, [0] * 7, Counter[date]()
-    for quarter, count in tallies.quarters.items():
-        local = from_ms(quarter * QUARTER_MS).astimezone(zone)
-        hours[local.hour] += count
-        weekdays[local.weekday()] += count
-        days[local.date()] += count
+    hours, weekdays, days = _local(tallies.quarters, zone)
     return Statistics(
         events=tallies.quarters.total(),
         by_label=tuple(
@@ -93,8 +41,32 @@ def _named(connection: sqlite3.Connection, tallies: Tallies, zone: tzinfo) -> St
         by_stream={full_names[stream]: count for stream, count in tallies.streams.most_common()},
         by_hour=tuple(hours),
         by_weekday=tuple(weekdays),
-        by_day=dict(sorted(days.items())),
+        by_day=dict(days),
     )
+
+
+def _local(quarters: Counter[int], zone: tzinfo) -> tuple[list[int], list[int], Counter[date]]:
+    """The same counts by hour, weekday and day of a time zone."""
+    hours, weekdays, days = [0] * 24, [0] * 7, Counter[int]()
+    ahead_s = cache(partial(_ahead_s, zone))
+    for quarter, count in quarters.items():
+        day, at_s = divmod(quarter * QUARTER_S, DAY_S)
+        shift_s = ahead_s(day * DAY_S)
+        if shift_s != ahead_s((day + 1) * DAY_S):  # the clocks change on this day
+            shift_s = _ahead_s(zone, day * DAY_S + at_s)
+        days_later, local_s = divmod(at_s + shift_s, DAY_S)
+        hours[local_s // HOUR_S] += count
+        days[day + days_later] += count
+    for day, count in days.items():
+        weekdays[(day + EPOCH.weekday()) % 7] += count
+    return hours, weekdays, Counter({EPOCH + timedelta(days=day): days[day] for day in sorted(days)})
+
+
+def _ahead_s(zone: tzinfo, utc_s: int) -> int:
+    """Seconds that the zone's clocks are ahead of UTC at this time."""
+    offset = datetime.fromtimestamp(utc_s, zone).utcoffset()
+    assert offset is not None
+    return round(offset.total_seconds())
 
 
 def heat_map(

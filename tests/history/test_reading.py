@@ -53,6 +53,8 @@ FILTERS = {
     "label and stream": EventFilter(mids=find_labels(["Animal"]), streams=("hall",)),
     "score": EventFilter(least_peak=0.731),
     "time": EventFilter(after=START + timedelta(hours=20), before=START + timedelta(hours=40)),
+    "days": EventFilter(after=START + timedelta(hours=5), before=START + timedelta(days=2, hours=7)),
+    "label and days": EventFilter(mids=find_labels(["Animal"]), before=START + timedelta(days=2, hours=7)),
     "label, score and time": EventFilter(mids=find_labels(["Cat", "Music"]), least_peak=0.5, after=at(86_400)),
     "open": EventFilter(state="open"),
     "open on a stream": EventFilter(state="open", streams=("door",)),
