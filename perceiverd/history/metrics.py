@@ -35,7 +35,11 @@ class ServiceCounts:
     """Messages of events that could not be written and were dropped."""
     removed: int = 0
     """Events removed by the retention."""
+    waiting: int = 0
+    """Operations that wait to be written."""
     size_bytes: int = 0
+    free_bytes: int = 0
+    """Of the disk with the database."""
     turned_s: float = field(default_factory=time.monotonic)
     """When the loop last turned, on the monotonic clock."""
     failing: str = ""
@@ -81,6 +85,12 @@ class HistoryCollector(Collector):
             yield CounterMetricFamily(f"perceiverd_history_{name}", what, value)
         for name, what, size in (
             ("database_bytes", "Size of the database with its log.", float(counts.size_bytes)),
+            ("disk_free_bytes", "What is free on the disk with the database.", float(counts.free_bytes)),
+            (
+                "rows_waiting",
+                "Rows that wait to be written; the oldest are dropped beyond 20,000.",
+                float(counts.waiting),
+            ),
             ("turn_age_seconds", "Seconds since the loop last turned.", time.monotonic() - counts.turned_s),
             ("failing", "1 if nothing can be stored at present, otherwise 0.", float(bool(counts.failing))),
         ):

@@ -6,6 +6,7 @@ written waits, up to a bound, and is counted beyond it. No daemon waits for this
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -105,6 +106,8 @@ class HistoryService:
         for link in self.links:
             self._add(list(link.recorder.turn(now)))
         self.counts.size_bytes = size_of(self._path)
+        with contextlib.suppress(OSError):  # the next write says what is wrong with the folder
+            self.counts.free_bytes = self._free_bytes()
         silent = [link.recorder.machine for link in self.links if link.recorder.silent]
         heard = len(self.links) - len(silent)
         text = f"{heard} of {len(self.links)} daemons reached; {self.counts.size_bytes / 1e6:.0f} MB"
@@ -114,6 +117,7 @@ class HistoryService:
 
     def _add(self, operations: list[Operation]) -> bool:
         self.counts.lost += self._pending.add(operations, moment().utc_ms)
+        self.counts.waiting = len(self._pending)
         return bool(operations)
 
     def _write(self) -> None:
@@ -156,9 +160,12 @@ class HistoryService:
             )
 
     def _check_space(self) -> None:
-        disk = os.statvfs(self._path.parent)
-        if disk.f_bavail * disk.f_frsize < RESERVE_BYTES:
+        if self._free_bytes() < RESERVE_BYTES:
             raise OSError(errno.ENOSPC, f"less than {RESERVE_BYTES // 1_000_000} MB are free")
+
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
 
     def _failed(self, error: sqlite3.Error | OSError) -> None:
         self.counts.failures += 1

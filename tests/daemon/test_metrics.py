@@ -3,7 +3,6 @@
 import http.client
 import json
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,16 +19,22 @@ from perceiverd import __version__
 from perceiverd.core.media import NS_PER_S
 from perceiverd.daemon.metrics import pages
 from perceiverd.daemon.telemetry import Telemetry
+from tests.support.monitoring import (
+    ALERTS,
+    DASHBOARD,
+    PROMTOOL,
+    ROOT,
+    alerts,
+    check_expressions,
+    check_firing,
+    needs_promtool,
+    panels,
+)
 
-ROOT = Path(__file__).parents[2]
-ALERTS = ROOT / "configs" / "prometheus" / "alerts.yml"
-DASHBOARD = json.loads((ROOT / "configs" / "grafana" / "perceiverd.json").read_text(encoding="utf-8"))
 REFERENCE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8").partition("\n## The history\n")[0]
 DEADLINE_S = 240
 """A busy machine takes minutes to load torch and to start the sources."""
 pytestmark = pytest.mark.timeout(DEADLINE_S + 60)
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool, of the Debian package prometheus")
 
 
 @dataclass
@@ -149,47 +154,11 @@ def families(served: Served) -> dict[str, Metric]:
     return {family.name: family for family in plain(served.get("/metrics")[1])}
 
 
-def exported(served: Served) -> set[str]:
-    """The names that an expression may use."""
-    names = set()
-    for name, family in families(served).items():
-        endings = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}.get(family.type, [""])
-        names |= {name + ending for ending in endings}
-    return names
-
-
-def panels() -> Iterator[Any]:
-    for panel in DASHBOARD["panels"]:
-        if panel["type"] != "row":
-            yield panel
-
-
-def expressions() -> list[str]:
-    """Every expression of the dashboard and of the alerts."""
+def test_dashboard_and_alerts_use_existing_metrics(served: Served) -> None:
+    """A real daemon exports each metric and label that the dashboard and the alerts use for it."""
     shown = [target["expr"] for panel in panels() for target in panel["targets"]]
     asked = [variable["definition"] for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
-    text = re.sub(r">-\n\s+(.*)\n\s+(.*)", r"\1 \2", ALERTS.read_text(encoding="utf-8"))
-    alerts = re.findall(r"^ +expr: (.*)$", text, re.MULTILINE)
-    assert len(alerts) == text.count("alert:")
-    return [*shown, *asked, *alerts]
-
-
-def test_dashboard_and_alerts_use_existing_metrics(served: Served) -> None:
-    """A real daemon exports each metric and label that the dashboard and the alerts use."""
-    names, known = exported(served) | {"up"}, families(served)
-    labels = {label for family in known.values() for sample in family.samples for label in sample.labels}
-    for expression in expressions():
-        bare = re.sub(r'"[^"]*"', "", expression)
-        used = set(re.findall(r"\b(?:perceiverd|process)_\w+|\bup\b", bare))
-        assert used and used <= names, expression
-        named = set(re.findall(r"(\w+)=~?", bare)) | {
-            word for by in re.findall(r"by \(([^)]*)\)", bare) for word in by.split(", ")
-        }
-        assert named <= labels | {"instance", "job"}, expression
-    for panel in panels():
-        for target in panel["targets"]:
-            legend = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            assert legend <= labels | {"instance"}, panel["title"]
+    check_expressions(families(served), [*shown, *asked, *alerts().values()])
 
 
 def test_the_dashboard_is_consistent() -> None:
@@ -208,7 +177,9 @@ def test_the_dashboard_is_consistent() -> None:
         assert not cells & taken, panel["title"]
         assert place["x"] + place["w"] <= 24
         taken |= cells
-    for panel in panels():
+    for panel in DASHBOARD["panels"]:
+        if panel["type"] == "row":
+            continue
         assert panel["targets"] and {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
     variables = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?([a-z]\w*)", json.dumps(DASHBOARD)))
@@ -238,7 +209,7 @@ def test_promtool_finds_no_fault(served: Served, tmp_path: Path) -> None:
     assert PROMTOOL
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=served.get("/metrics")[1], text=True, check=True)
     assert checked.returncode == 0
-    shown = [target["expr"] for panel in panels() for target in panel["targets"]]
+    shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
     filled = [
         expr.replace("$__rate_interval", "1m").replace("$instance", ".*").replace("$stream", ".*") for expr in shown
     ]
@@ -250,7 +221,6 @@ def test_promtool_finds_no_fault(served: Served, tmp_path: Path) -> None:
 @needs_promtool
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     """Over 40 minutes of invented metrics each alert fires for what is wrong, and not for what is well."""
-    assert PROMTOOL
     series = {
         'up{job="perceiverd", instance="a"}': "0x40",
         'up{job="perceiverd", instance="b"}': "1x40",
@@ -297,28 +267,5 @@ def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "PerceiverdClockSteps": 'stream="door"',
         "PerceiverdMessagesMissed": 'instance="a"',
     }
-    assert set(about) == set(re.findall(r"alert: (\w+)", ALERTS.read_text(encoding="utf-8")))
-    at = [
-        {
-            "expr": f'count by (alertname) (ALERTS{{alertname="{name}", alertstate="firing"}})'
-            f' == 1 and on (alertname) ALERTS{{alertname="{name}", alertstate="firing", {which}}}',
-            "eval_time": "39m",
-            "exp_samples": [{"labels": f'{{alertname="{name}"}}', "value": 1}],
-        }
-        for name, which in about.items()
-    ]
-    test = {
-        "rule_files": [str(ALERTS)],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in series.items()],
-                "promql_expr_test": at,
-            }
-        ],
-    }
-    path = tmp_path / "test.yml"
-    path.write_text(json.dumps(test))
-    done = subprocess.run([PROMTOOL, "test", "rules", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(about) == set(alerts())
+    check_firing(tmp_path, series, about)
