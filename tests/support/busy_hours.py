@@ -66,7 +66,7 @@ class Hour:
     def cut(self, samples: int, rng: np.random.Generator) -> Sound:
         """Some place in it, -1..1."""
         at = int(rng.integers(0, len(self.samples) - samples))
-        return self.samples[at : at + samples].astype(np.float32) / 32767
+        return floats(self.samples[at : at + samples])
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ class Bench:
         assert geometry is not None
         step = len(self.taught.samples) // NOISES
         noises = [
-            self.taught.samples[at : at + geometry.samples].astype(np.float32) / 32767
+            floats(self.taught.samples[at : at + geometry.samples])
             for at in range(0, len(self.taught.samples) - step, step)
         ]
         examples = windows.variants(windows.audible(shown), noises, seed)
@@ -162,6 +162,11 @@ def heading(bench: Bench) -> str:
     return f"{bench.card.name}, weights {weights[:8]}, load {os.getloadavg()[0]:.0f}"
 
 
+def floats(samples: NDArray[np.int16]) -> Sound:
+    """The same, -1..1."""
+    return samples.astype(np.float32) / np.float32(32767)
+
+
 def loudness(sound: Sound) -> float:
     """RMS, never 0."""
     return max(1e-6, float(np.sqrt((sound**2).mean())))
@@ -176,7 +181,7 @@ def _windows(sound: Sound, window_ns: int, hop_s: float) -> Iterator[Window]:
 
 def _hour(data: Path, card: Card, embedder: Embedder, which: int) -> Hour:
     samples = _room(data, card, which)
-    found = Run("room", datetime.now(UTC), samples.astype(np.float32) / 32767)
+    found = Run("room", datetime.now(UTC), floats(samples))
     return Hour(samples, embedder.vectors(list(found.windows(card.geometry))))
 
 
