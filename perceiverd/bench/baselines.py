@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from perceiverd.model.geometry import Geometry
 
+COMPILED = "transformers, bf16, fused, compiled"
+"""The fastest form of the peer that a GPU's engine is compared with."""
 ScoreBatch = Callable[[int], Tensor]
 """Scores a batch of this many windows; returns the logits."""
 
@@ -30,6 +32,10 @@ class TimedNetwork:
     score: ScoreBatch
     holds: object
     """The object with all its memory between calls: a module, or one of perceiverd's objects."""
+    counted: ScoreBatch | None = None
+    """The same in plain operators, whose work can be counted; None if `score` is that."""
+    fault: str = ""
+    """Why it cannot be timed, in one line; empty if it can."""
 
 
 def installed_version(package: str) -> str | None:
@@ -91,18 +97,29 @@ def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterat
     yield TimedNetwork("transformers, as shipped", lambda batch: score(batch, own), network)
     yield TimedNetwork("transformers, fused attention", lambda batch: score(batch, fused_attention), network)
     if audio.device.type == "cuda":
-        compiled = torch.compile(network, dynamic=False)
+        yield compiled_network(COMPILED, network, lambda batch, run: score(batch, fused_attention, run))
 
-        def quick(batch: int) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16):
-                return score(batch, fused_attention, compiled)
 
-        try:
-            with _no_warnings():
-                quick(1)
-        except Exception:  # compilers raise what they like
-            return
-        yield TimedNetwork("transformers, bf16, fused, compiled", quick, network)
+def compiled_network(name: str, network: Any, score: Callable[[int, Any], Tensor]) -> TimedNetwork:
+    """A network in bfloat16, compiled; `score` runs it, or its compiled form, on a batch.
+
+    If it cannot be compiled, the result says why.
+    """
+    compiled = torch.compile(network, dynamic=False)
+
+    def run(batch: int, which: Any) -> Tensor:
+        with torch.autocast(next(network.parameters()).device.type, torch.bfloat16):
+            return score(batch, which)
+
+    fault = ""
+    try:
+        with _no_warnings():
+            run(1, compiled)
+    except Exception as error:  # compilers raise what they like
+        fault = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"[:200]
+    return TimedNetwork(
+        name, lambda batch: run(batch, compiled), network, counted=lambda batch: run(batch, network), fault=fault
+    )
 
 
 def fused_attention(

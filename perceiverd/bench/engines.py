@@ -26,7 +26,7 @@ from perceiverd.bench.baselines import installed_version
 from perceiverd.bench.energy import joules
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.model.card import Card
-from perceiverd.model.engine import Engine
+from perceiverd.model.engine import Engine, is_featured
 from perceiverd.model.engine_choice import load_engine
 from perceiverd.model.export import export
 from perceiverd.model.onnx_engine import OnnxEngine
@@ -112,11 +112,11 @@ def _parts(engine: Engine, media: Media) -> Iterator[tuple[str, Callable[[], obj
     samples, frames = media
 
     def window() -> object:
-        video: Any = None if frames is None else [engine.features(frames) if engine.has_features else frames]
+        video: Any = None if frames is None else [engine.features(frames) if is_featured(engine) else frames]
         return engine.logits(samples, video)
 
     yield "window", window
-    if frames is not None and engine.has_features:
+    if frames is not None and is_featured(engine):
         yield "kept", partial(engine.logits, samples, [engine.features(frames)])
     if samples is not None and frames is not None:
         yield "sound", partial(engine.logits, samples, None)

@@ -233,6 +233,9 @@ def table(found: GpuTiming) -> str:
     if found.readers:
         lines += ["", f"{'reading ' + found.readers[0].grid:40}{'median':>10}{'times':>8}{'error':>10}"]
         lines += [
-            f"{each.name:40}{each.median_ms:7.3f} ms{each.times:8.2f}{each.error:10.1e}" for each in found.readers
+            f"{each.name:40}not timed: {each.note}"
+            if each.note
+            else f"{each.name:40}{each.median_ms:7.3f} ms{each.times:8.2f}{each.error:10.1e}"
+            for each in found.readers
         ]
     return "\n".join(lines)

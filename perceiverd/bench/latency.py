@@ -103,6 +103,8 @@ class BenchReport(msgspec.Struct, frozen=True):
     engines: list[EngineTiming] = []
     """On a CPU only."""
     starts: list[StartTiming] = []
+    untimed: dict[str, str] = {}
+    """Networks that cannot be timed here, and why."""
     gpu: GpuTiming | None = None
     """On a GPU only: the engine that runs there. The rows above have its network in float32, without graphs."""
 
@@ -116,7 +118,8 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
     before = os.getloadavg()[0]
     with torch.inference_mode():
         geometry, network, networks = _networks(model, where)
-        rows, matmul, copied = _timings(networks, where, rounds)
+        untimed = {network.name: network.fault for network in networks if network.fault}
+        rows, matmul, copied = _timings([network for network in networks if not network.fault], where, rounds)
         grown = list(_growth(where, max(2, rounds // 4))) if growth else []
     del networks  # their memory is large
     on_gpu: GpuTiming | None = None
@@ -148,6 +151,7 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
         growth=grown,
         engines=timed,
         starts=starts,
+        untimed=untimed,
         gpu=on_gpu,
     )
 
@@ -241,8 +245,9 @@ def _timings(
     del copy, turns["copy"]  # its memory is large
     rows = []
     for index, network in enumerate(networks):
-        seconds, traffic = median(spent[network.name]), profiling.traffic_bytes(partial(network.score, 1))
-        flop = profiling.matmul_flop(partial(network.score, 1))
+        counted = partial(network.counted or network.score, 1)
+        seconds, traffic = median(spent[network.name]), profiling.traffic_bytes(counted)
+        flop = profiling.matmul_flop(counted)
         best = _best_batch(network.score, device) if index == 0 else (None, None)
         rows.append(
             NetworkTiming(
@@ -310,6 +315,7 @@ def table(report: BenchReport) -> str:
             f"{row.name:31}{row.median_ms:7.1f} ms{row.p99_ms:7.1f} ms{row.times:8.2f}{row.gflop:8.1f}"
             f"{row.of_matmul:8.0%}{row.of_copy:6.0%}{memory:>10}"
         )
+    lines += [f"{name:31}not timed: {why}" for name, why in report.untimed.items()]
     lines += [
         f"\n{row.name}: {row.windows_s:g} windows a second in batches of {row.best_batch}"
         for row in report.rows

@@ -43,6 +43,7 @@ EVENTS: Mapping[str, str] = {
     "device-memory-short": "A batch did not fit into the GPU's memory. Smaller ones are used, or the CPU.",
     "device-recovered": "The GPU computes whole batches again.",
     "engine-unusable": "ONNX Runtime is installed but cannot be loaded. PyTorch does its work.",
+    "graphs-unusable": "The GPU cannot record batches as graphs. It runs them operation by operation, which is slower.",
     "kernel-unusable": "The GPU's fastest form of a cross-attend cannot run here. A slower one does its work.",
     # mqtt
     "bridge-losing": "The bridge has dropped events for the broker, or missed messages of the daemon. Totals.",

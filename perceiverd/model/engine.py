@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,6 @@ class Engine(Protocol):
         """`cpu`, `cuda` or `cuda:N`."""
 
     form: Form
-    has_features: bool
-    """Whether `logits` takes the result of `features`, not frames."""
-
-    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
-        """What the stem makes of each frame (H, W, 3). A frame that is in two windows needs it once."""
 
     def logits(
         self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
@@ -44,8 +39,23 @@ class Engine(Protocol):
         """Logits (B, classes) of windows that all have the same modalities; one that they lack is None.
 
         `audio`: samples (B, S), -1..1. `video`: of each window the features of its frames; the frames themselves
-        (H, W, 3) if the engine has no features.
+        (H, W, 3) if the engine has no features; see `is_featured`.
         """
+
+
+class FeatureEngine(Engine, Protocol):
+    """An engine that may compute the stem of each frame by itself."""
+
+    has_features: bool
+    """Whether it does so for this model; then `logits` takes the result of `features`, not frames."""
+
+    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
+        """What the stem makes of each frame (H, W, 3). A frame that is in two windows needs it once."""
+
+
+def is_featured(engine: Engine) -> TypeGuard[FeatureEngine]:
+    """Whether `logits` of this engine takes features of frames, not frames."""
+    return getattr(engine, "has_features", False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,8 +5,10 @@ It knows engines and their errors, but not what they compute.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -21,18 +23,20 @@ from perceiverd.model.engine import (
     Computed,
     DeviceHealth,
     Engine,
-    Feature,
     Form,
     PendingLogits,
     WindowMedia,
+    is_featured,
 )
 
 logger = logging.getLogger("perceiverd.model")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 """How long a smaller batch, or the CPU, is used before more is tried again. Each failure doubles it."""
-ALLOCATION_WORDS = ("out of memory", "ALLOC_FAILED")
-"""In errors of CUDA and its libraries that are no OutOfMemoryError."""
+ALLOCATION_WORDS = ("out of memory", "ALLOC_FAILED", "_STATUS_NOT_INITIALIZED", "CUFFT_INTERNAL_ERROR")
+"""In errors of CUDA and its libraries that are no OutOfMemoryError. The last two are what cuBLAS, cuDNN and cuFFT say
+if there is no memory for what they need themselves."""
+CUDA_WORDS = ("CUDA", "cuDNN", "cuFFT")
 
 Fault = Literal["memory", "lost"]
 
@@ -43,12 +47,16 @@ def fault_of(error: BaseException) -> Fault | None:
         return "memory"
     if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in ALLOCATION_WORDS):
         return "memory" if isinstance(error, RuntimeError) else None
-    is_cuda = isinstance(error, RuntimeError) and ("CUDA" in str(error) or "cuDNN" in str(error))
+    is_cuda = isinstance(error, RuntimeError) and any(word in str(error) for word in CUDA_WORDS)
     return "lost" if isinstance(error, torch.AcceleratorError) or is_cuda else None
 
 
 class PreparedEngine(BatchEngine, Protocol):
     """What is needed of the engine on the GPU."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of batches, ascending; every batch is padded to one of them."""
 
     def prepare(self, limit: int | None = None) -> None:
         """Make ready for each size of a batch up to `limit`; may raise errors of the device."""
@@ -60,13 +68,12 @@ class PreparedEngine(BatchEngine, Protocol):
 class ResilientEngine:
     """A `BatchEngine` that answers the errors of a GPU.
 
-    If memory is short, the largest batch is halved, again and again; if a batch of one does not fit, the CPU computes.
-    After a pause the largest batch is doubled again, up to the whole. If CUDA reports a fault from which a process
+    If memory is short, the largest batch is about halved, again and again; if a batch of one does not fit, the CPU
+    computes. After a pause the largest batch grows again, up to the whole. If CUDA reports a fault from which a process
     cannot recover, the CPU computes until the process is started again.
     """
 
     name = "torch"
-    has_features = False
 
     def __init__(
         self,
@@ -83,6 +90,7 @@ class ResilientEngine:
         self._log_limit = LogLimit()
         self.form: Form = "factorised"
         self.max_batch = 1
+        self._sizes: tuple[int, ...] = (1,)
         self.health = DeviceHealth(batch_limit=1)
         self._build(first=True)
 
@@ -102,12 +110,8 @@ class ResilientEngine:
                 self._answer(error)
         return Computed(self._on_cpu(windows))
 
-    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
-        """Never called: here the stem is a part of the network."""
-        raise NotImplementedError
-
     def logits(
-        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[NDArray[np.uint8]]] | None
     ) -> NDArray[np.float32]:
         """Logits (B, classes); see `engine.Engine.logits`."""
         batch = len(audio) if audio is not None else len(video or ())
@@ -132,6 +136,7 @@ class ResilientEngine:
         """Make do with less. Raises the error if it is none of the device."""
         match fault_of(error):
             case "memory":
+                clear_frames(error)
                 self._shrink(error)
             case "lost":
                 self._lose(error)
@@ -139,7 +144,8 @@ class ResilientEngine:
                 raise error
 
     def _shrink(self, error: RuntimeError) -> None:
-        before, after = self.health.batch_limit, self.health.batch_limit // 2
+        before = self.health.batch_limit
+        after = max((size for size in self._sizes if size <= before // 2), default=0)
         self.health = replace(self.health, batch_limit=after, out_of_memory=self.health.out_of_memory + 1)
         self._wait_longer()
         if self._may_log():
@@ -147,16 +153,25 @@ class ResilientEngine:
             log_event(
                 logger, logging.WARNING, "device-memory-short", device=self._name, batch=before, next=left, error=line
             )
-        if self._gpu:
-            try:
-                self._gpu.release()
-                if not after:
-                    self._gpu = None
-            except RuntimeError as second:
-                self._lose(second)
+        gpu = self._gpu
+        if gpu is None:
+            return
+        try:
+            gpu.release()
+            if not after:
+                self._gpu = None
+                del gpu
+                torch.cuda.empty_cache()  # other programs need it
+        except RuntimeError as second:
+            self._lose(second)
 
     def _lose(self, error: RuntimeError) -> None:
-        self._gpu = None
+        """Leave the GPU alone until the process ends."""
+        if self._gpu is not None:
+            # To free its memory needs CUDA, which would end the process: PyTorch's destructors must not raise, but
+            # that of pinned memory does (pytorch#178154). So it is never freed, not even when Python ends.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gpu))
+            self._gpu = None
         self.health = replace(self.health, batch_limit=0, is_lost=True)
         log_event(logger, logging.ERROR, "device-lost", device=self._name, used="cpu", error=_first_line(error))
 
@@ -173,13 +188,13 @@ class ResilientEngine:
             self._build(first=False)
             return
         self._retry_s = self._clock_s() + self._pause_s
-        self._grow(min(2 * limit, self.max_batch))
+        self._grow(min((size for size in self._sizes if size >= 2 * limit), default=self.max_batch))
 
     def _build(self, *, first: bool) -> None:
         """Load the network on the GPU, with the largest batches that fit at the start, and with one window later."""
         try:
             self._gpu = self._make()
-            self.max_batch, self.form = self._gpu.max_batch, self._gpu.form
+            self.max_batch, self.form, self._sizes = self._gpu.max_batch, self._gpu.form, self._gpu.sizes
         except RuntimeError as error:
             self.health = replace(self.health, batch_limit=1)
             self._answer(error)
@@ -241,11 +256,19 @@ def grouped_logits(engine: Engine, windows: Sequence[WindowMedia]) -> NDArray[np
         rows = [row for row, each in enumerate(kinds) if each == kind]
         audio = [samples for row in rows if (samples := windows[row].audio) is not None]
         frames = [pictures for row in rows if (pictures := windows[row].frames) is not None]
-        video = [engine.features(each) if engine.has_features else each for each in frames]
+        video = [engine.features(each) for each in frames] if is_featured(engine) else frames
         logits = engine.logits(np.stack(audio) if audio else None, video or None)
         for row, one in zip(rows, logits, strict=True):
             found[row] = one
     return np.stack([one for one in found if one is not None])
+
+
+def clear_frames(error: BaseException) -> None:
+    """Forget the variables of the calls that an error ended: they hold what was computed, in the device's memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__context__
 
 
 def _first_line(error: BaseException) -> str:

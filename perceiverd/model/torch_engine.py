@@ -13,7 +13,7 @@ from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.encoding import audio_tokens, video_tokens
-from perceiverd.model.engine import Feature, Form
+from perceiverd.model.engine import Form
 from perceiverd.model.inference import Inference
 
 
@@ -21,7 +21,6 @@ class TorchEngine:
     """See `engine.Engine`."""
 
     name = "torch"
-    has_features = False
 
     def __init__(self, card: Card, device: str = "auto", threads: int = 0, factorised: bool | None = None) -> None:
         """`factorised`: the form of the cross-attends; None takes the cheaper one.
@@ -36,13 +35,9 @@ class TorchEngine:
         self._network = Inference(load_network(card).to(self._device), factorised)
         self.form: Form = "factorised" if self._network.factorised else "plain"
 
-    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
-        """Never called: here the stem is a part of the network."""
-        raise NotImplementedError
-
     @torch.inference_mode()
     def logits(
-        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[NDArray[np.uint8]]] | None
     ) -> NDArray[np.float32]:
         """Logits (B, classes); see `engine.Engine.logits`."""
         contents: dict[str, Tensor] = {}

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.model.card import Card
-from perceiverd.model.engine import Computed, DeviceHealth, EngineName, Feature, PendingLogits, Precision, WindowMedia
+from perceiverd.model.engine import (
+    Computed,
+    DeviceHealth,
+    EngineName,
+    Feature,
+    PendingLogits,
+    Precision,
+    WindowMedia,
+    is_featured,
+)
 from perceiverd.model.engine_choice import load_engine
 from perceiverd.pipeline.windower import Window
 
@@ -110,7 +119,7 @@ class Tagger:
 
     def _see(self, batch: Sequence[Sequence[Pixels]]) -> tuple[int, ...]:
         """Have features of all frames; of each window, how many frames had them before."""
-        if not self._engine.has_features:
+        if not is_featured(self._engine):
             return (0,) * len(batch)
         reused = tuple(sum(frame in self._features for frame in frames) for frames in batch)
         new = list({id(frame): frame for frames in batch for frame in frames if frame not in self._features}.values())
@@ -119,7 +128,7 @@ class Tagger:
         return reused
 
     def _seen(self, frames: Sequence[Pixels]) -> Sequence[Feature]:
-        return [self._features[frame] for frame in frames] if self._engine.has_features else frames
+        return [self._features[frame] for frame in frames] if is_featured(self._engine) else frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,7 @@
 """Other implementations do the same work as the public Perceiver."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -17,3 +19,17 @@ def test_fused_attention_gives_the_same_logits() -> None:
         shipped, fused = (network.score(2) for network in baselines.transformers_networks(perceiver, audio, frames))
     assert shipped.shape == (2, 700)
     torch.testing.assert_close(fused, shipped)
+
+
+def test_a_network_that_cannot_be_compiled_says_why() -> None:
+    """Its row has no time, but the compiler's reason; its plain form can still be run."""
+    layer = torch.nn.Linear(3, 5)
+
+    def score(batch: int, run: Any) -> torch.Tensor:
+        if run is not layer:
+            raise RuntimeError("InductorError: no C++ compiler\nmore lines")
+        return run(torch.zeros(batch, 3))  # type: ignore[no-any-return]
+
+    found = baselines.compiled_network("compiled", layer, score)
+    assert found.fault == "RuntimeError: InductorError: no C++ compiler"
+    assert found.counted is not None and found.counted(2).shape == (2, 5)

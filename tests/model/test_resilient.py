@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from perceiverd.model.card import Card, load_card
+from perceiverd.model.cuda.staging import SlotLogits
 from perceiverd.model.engine import WindowMedia
 from perceiverd.model.resilient import ResilientEngine, fault_of
 from perceiverd.model.torch_engine import TorchEngine
@@ -84,6 +88,50 @@ def test_the_cpu_takes_over_and_gives_back(
     assert events == [*["device-memory-short"] * 4, "device-recovered"]
 
 
+def test_batches_are_as_large_as_a_graph(card: Card) -> None:
+    """With sizes that are no powers of two, the limit is always one of them: others would be padded to a larger one."""
+    small, clock = SmallDevice(6), Clock()
+    engine = ResilientEngine(
+        "cuda:0", partial(SmallEngine, card, small, sizes=(1, 2, 4, 6)), partial(TorchEngine, card, "cpu"), clock
+    )
+    small.free = 3
+    assert_right(engine, card, 6)
+    limits = [engine.health.batch_limit]
+    small.free = 6
+    for _ in range(3):
+        clock.now_s += 400
+        assert_right(engine, card, 6)
+        limits.append(engine.health.batch_limit)
+    assert limits == [2, 4, 6, 6]
+
+
+class HoardingEngine(SmallEngine):
+    """What it has computed is in variables of the call that fails, and `release` looks whether it is free."""
+
+    held: weakref.ref[torch.Tensor] | None = None
+    was_free: bool | None = None
+
+    def submit(self, windows: Sequence[WindowMedia]) -> SlotLogits:
+        if self._small.free < len(windows):
+            layer = torch.zeros(3)
+            HoardingEngine.held = weakref.ref(layer)
+            self._small.check(len(windows))
+        return super().submit(windows)
+
+    def release(self) -> None:
+        HoardingEngine.was_free = self.held is not None and self.held() is None
+        super().release()
+
+
+def test_what_a_failed_batch_computed_is_free_before_memory_is_given_back(card: Card) -> None:
+    """An error refers to the variables of the calls that it ended. They are forgotten before the cache is emptied."""
+    small = SmallDevice(8)
+    engine = resilient(card, small, Clock(), HoardingEngine)
+    small.free = 2
+    assert_right(engine, card, 4)
+    assert HoardingEngine.was_free
+
+
 def test_failed_attempts_become_rare(card: Card) -> None:
     """While memory stays short, the pauses between attempts double, up to five minutes."""
     small, clock = SmallDevice(8), Clock()
@@ -102,8 +150,10 @@ def test_a_lost_device_leaves_the_work_to_the_cpu(card: Card, kind: type[SmallEn
     """After a fault from which CUDA cannot recover, labels go on, and the device is not touched again."""
     small, clock = SmallDevice(8), Clock()
     engine = resilient(card, small, clock, kind)
-    small.is_broken = True
+    small.is_broken, there = True, weakref.ref(engine._gpu)
     assert_right(engine, card, 3)
+    gc.collect()
+    assert there() is not None  # to free its memory would end the process
     small.is_broken = False
     clock.now_s += 10_000
     assert_right(engine, card, 3)
@@ -150,6 +200,9 @@ def test_an_error_after_short_memory_is_short_memory() -> None:
         (torch.cuda.OutOfMemoryError("CUDA out of memory."), "memory"),
         (torch.AcceleratorError("CUDA error: out of memory"), "memory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"), "memory"),
+        (RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"), "memory"),
+        (RuntimeError("cuFFT error: CUFFT_EXEC_FAILED"), "lost"),
         (torch.AcceleratorError("CUDA error: unspecified launch failure"), "lost"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "lost"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),

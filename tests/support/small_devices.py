@@ -32,9 +32,9 @@ class SmallDevice:
 class SmallEngine(CudaEngine):
     """The real engine, on the CPU, as if its device had little memory."""
 
-    def __init__(self, card: Card, small: SmallDevice) -> None:
+    def __init__(self, card: Card, small: SmallDevice, sizes: Sequence[int] = (1, 2, 4, 8)) -> None:
         small.check(1)
-        super().__init__(card, torch.device("cpu"), sizes=(1, 2, 4, 8))
+        super().__init__(card, torch.device("cpu"), sizes=sizes)
         self._small, self.taken = small, [0]
 
     def prepare(self, limit: int | None = None) -> None:

@@ -6,9 +6,10 @@ Media go through pinned memory on a stream of their own, so that one batch is co
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -19,19 +20,18 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import gpu_of
+from perceiverd.model.cuda.graphs import Graphs
 from perceiverd.model.cuda.lanes import lanes_of
 from perceiverd.model.cuda.network import DeviceNetwork
 from perceiverd.model.cuda.precision import HALF_TYPES
-from perceiverd.model.cuda.readers import reader_for
+from perceiverd.model.cuda.readers import read_shapes, reader_for
 from perceiverd.model.cuda.staging import MediaBuffers, Slot, SlotLogits
-from perceiverd.model.engine import Feature, Form, Precision, WindowMedia
+from perceiverd.model.engine import Form, Precision, WindowMedia
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Windows of a batch after padding. Padding costs at most half of a batch, and each size some seconds at the start."""
 SLOTS = 2
 """Batches under way: one is computed while the next is copied. More would only make labels later."""
-WARM_UPS = 2
-"""Passes before a graph is recorded: kernels are compiled, and libraries choose their algorithms."""
 
 
 class CudaEngine:
@@ -39,7 +39,6 @@ class CudaEngine:
 
     name = "torch"
     form: Form = "factorised"
-    has_features = False
 
     def __init__(
         self, card: Card, device: torch.device, precision: Precision = "auto", sizes: Sequence[int] = SIZES
@@ -53,13 +52,16 @@ class CudaEngine:
         if precision == "auto":
             precision = gpu_of(device).precision if device.type == "cuda" else "float32"
         self.precision = checked(precision, device)
-        reader, self.reader = reader_for(device, HALF_TYPES[precision])
+        reader, self.reader = reader_for(device, HALF_TYPES[precision], read_shapes(card.geometry))
         self._network = DeviceNetwork(load_network(card), card.geometry, device, HALF_TYPES[precision], reader)
         self._lanes, self._sizes = lanes_of(device), tuple(sizes)
         self._slots = [Slot(card.geometry, self.max_batch, self._lanes, device) for _ in range(SLOTS)]
         self._inputs = MediaBuffers.on_device(self._slots[0].host, device)
         self._next, self._graphs = 0, Graphs(self._network, self._inputs, device)
         self._synchronize()  # the two queues do not wait for the default stream, on which all of this was made
+        if device.type == "cuda":
+            # Our memory is that of the default stream, which would give it to others while the last batch still runs.
+            weakref.finalize(self, _finish, device).atexit = False
 
     def prepare(self, limit: int | None = None) -> None:
         """Make ready for each size of a batch up to `limit`, largest first. Raises torch.OutOfMemoryError."""
@@ -111,12 +113,8 @@ class CudaEngine:
             raise ValueError(f"{count} windows do not fit into a batch of {self.max_batch}")
         return self._sizes[bisect_left(self._sizes, count)]
 
-    def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
-        """Never called: here the stem is a part of the network."""
-        raise NotImplementedError
-
     def logits(
-        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[Feature]] | None
+        self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[NDArray[np.uint8]]] | None
     ) -> NDArray[np.float32]:
         """Logits (B, classes); see `engine.Engine.logits`."""
         batch = len(audio) if audio is not None else len(video or ())
@@ -128,49 +126,10 @@ class CudaEngine:
         return np.concatenate([self.submit(part).logits() for part in parts])
 
 
-class Graphs:
-    """Runs the network on the first windows of its inputs: as a CUDA graph for each size, or plainly on a CPU."""
-
-    def __init__(self, network: DeviceNetwork, inputs: MediaBuffers, device: torch.device) -> None:
-        self._network, self._inputs, self._where = network, inputs, device
-        self._recorded: dict[int, tuple[Any, Tensor]] = {}
-        self._pool: Any = None
-
-    def run(self, size: int) -> Tensor:
-        """Logits (size, classes) of the first windows, in the current stream; valid until the next call.
-
-        The first call for a size records its graph. Raises torch.OutOfMemoryError; then nothing is recorded.
-        """
-        if self._where.type != "cuda":
-            return self._network(self._inputs.first(size))
-        if size not in self._recorded:
-            self._recorded[size] = self._record(size)
-        graph, logits = self._recorded[size]
-        graph.replay()
-        return logits
-
-    def clear(self) -> None:
-        """Forget all graphs and free their memory."""
-        self._recorded.clear()
-        self._pool = None
-        if self._where.type == "cuda":
-            torch.cuda.synchronize(self._where)
-            torch.cuda.empty_cache()
-
-    def _record(self, size: int) -> tuple[Any, Tensor]:
-        media, stream = self._inputs.first(size), torch.cuda.current_stream(self._where)
-        # The libraries choose among their algorithms in the warm-up; the graph then has the fastest. TF32 would make
-        # convolutions in float32 as rough as in half precision.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-            for _ in range(WARM_UPS):
-                self._network(media)
-            stream.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            # Graphs share their memory, because only one of them runs at a time.
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream):
-                logits = self._network(media)
-        return graph, logits
+def _finish(device: torch.device) -> None:
+    """Wait for the device. One that failed has nothing to wait for."""
+    with suppress(RuntimeError):
+        torch.cuda.synchronize(device)
 
 
 def checked(precision: Precision, device: torch.device) -> Precision:

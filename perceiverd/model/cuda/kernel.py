@@ -45,7 +45,8 @@ class Tile:
         return cls(rows=64, warps=8) if capability >= (9, 0) else cls(rows=32, warps=4)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# The number of splits differs with the size of a batch, which must not compile the kernel again.
+@triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator]
 def _read(  # type: ignore[no-untyped-def]
     values,  # (B, window_size), any type
     token_places,  # (M,), int32
@@ -64,6 +65,7 @@ def _read(  # type: ignore[no-untyped-def]
     line_maxima,  # (B, N0 * N1, R), out: largest score when the line was read
     line_sums,  # (B, N0 * N1, R), out: sum of weights / sigma in the line
     window_size,
+    splits,
     scale,
     pooled,
     eps,
@@ -74,7 +76,6 @@ def _read(  # type: ignore[no-untyped-def]
     X: tl.constexpr,
     K: tl.constexpr,
     FIXED: tl.constexpr,
-    SPLITS: tl.constexpr,
     TILE: tl.constexpr,
     BLOCK_X: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -91,7 +92,8 @@ def _read(  # type: ignore[no-untyped-def]
     at_xk = in_x[:, None] & in_k[None, :]
 
     query = tl.load(content_queries + (query_window * ROWS + r[:, None]) * K + k[None, :], mask=at_rk, other=0.0)
-    query = (query * scale).to(TYPE)
+    # Not times `scale`: with pixels, whose scale is 1 / 255, it would be too small for float16.
+    query = query.to(TYPE)
     inner_table = tl.load(inner + (query_window * ROWS + r[:, None]) * X + x[None, :], mask=at_rx, other=0.0)
     channels = tl.load(channel_places + k, mask=in_k, other=0)
 
@@ -101,8 +103,8 @@ def _read(  # type: ignore[no-untyped-def]
     inner_sum = tl.zeros([TILE, BLOCK_X], tl.float32)
 
     lines: tl.constexpr = N0 * N1
-    first = split * lines // SPLITS
-    last = (split + 1) * lines // SPLITS
+    first = split * lines // splits
+    last = (split + 1) * lines // splits
     # Without the modality no line is read, but all outputs are written.
     stop = tl.where(tl.load(present + window) != 0, last, first)
     for line in range(first, stop):
@@ -123,7 +125,7 @@ def _read(  # type: ignore[no-untyped-def]
         outer = tl.load(outer0 + (query_window * N0 + line // N1) * ROWS + r, mask=in_r, other=0.0)
         outer += tl.load(outer1 + (query_window * N1 + line % N1) * ROWS + r, mask=in_r, other=0.0)
         score = tl.dot(query, tl.trans(narrow), input_precision="ieee")
-        score = (score + inner_table + outer[:, None]) * (inverse * 1.4426950408889634)[None, :]
+        score = (score * scale + inner_table + outer[:, None]) * (inverse * 1.4426950408889634)[None, :]
         score = tl.where(in_x[None, :], score, float("-inf"))
 
         new = tl.maximum(largest, tl.max(score, 1))
@@ -141,7 +143,7 @@ def _read(  # type: ignore[no-untyped-def]
         at = (window * lines + line) * ROWS + r
         tl.store(line_maxima + at, tl.full([TILE], float("-inf"), tl.float32), mask=in_r)
         tl.store(line_sums + at, tl.zeros([TILE], tl.float32), mask=in_r)
-    row = (window * SPLITS + split) * ROWS + r
+    row = (window * splits + split) * ROWS + r
     tl.store(maxima + row, largest, mask=in_r)
     tl.store(sums + row, total, mask=in_r)
     tl.store(contents + row[:, None] * K + k[None, :], content_sum * scale, mask=at_rk)
@@ -198,6 +200,7 @@ class KernelReader:
             tables.fixed_deviation,
             *(maxima, sums, contents, inners, line_maxima, line_sums),
             values.shape[1],
+            splits,
             content.layout.scale,
             tables.pooled,
             tables.eps,
@@ -208,7 +211,6 @@ class KernelReader:
             X=x,
             K=channels,
             FIXED=tables.fixed,
-            SPLITS=splits,
             TILE=self._tile.rows,
             BLOCK_X=max(16, triton.next_power_of_2(x)),
             BLOCK_K=max(16, triton.next_power_of_2(channels)),

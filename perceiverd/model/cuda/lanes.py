@@ -68,7 +68,8 @@ class CpuLanes:
 
 class _Event:
     def __init__(self) -> None:
-        self.event = torch.cuda.Event()
+        # Whoever waits sleeps: a host that spins would take a core from those who decode.
+        self.event = torch.cuda.Event(blocking=True)
         self.event.record()
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -49,3 +52,19 @@ def halve(module: nn.Module, half: torch.dtype | None) -> None:
             setattr(module, name, HalfLinear.of(child, half))
         else:
             halve(child, half)
+
+
+@contextmanager
+def exact_float32(*, benchmark: bool = False) -> Iterator[None]:
+    """Within it, products and convolutions in float32 are not rounded to TF32, which has the 10 bits of float16.
+
+    PyTorch rounds convolutions if nobody says otherwise, and products too if TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set,
+    as in NVIDIA's containers. `benchmark`: let cuDNN time its algorithms.
+    """
+    before = torch.backends.cuda.matmul.allow_tf32
+    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
+        torch.backends.cuda.matmul.allow_tf32 = False
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before

@@ -108,8 +108,8 @@ def test_memory_is_flat_and_nothing_is_recorded_again(card: Card) -> None:
     engine = CudaEngine(card, torch.device("cuda"), sizes=(1, 2, 4, 8))
     engine.prepare()
     rng = np.random.default_rng(0)
-    graphs = dict(engine._graphs._recorded)
+    graphs = engine._graphs.sizes
     before = torch.cuda.memory_reserved()
     for _ in range(300):
         engine.submit(windows(card, "".join(rng.choice(list("abv"), rng.integers(1, 9))))).logits()
-    assert torch.cuda.memory_reserved() == before and engine._graphs._recorded == graphs
+    assert torch.cuda.memory_reserved() == before and engine._graphs.sizes == graphs

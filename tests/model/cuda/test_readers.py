@@ -11,16 +11,51 @@ from pathlib import Path
 import pytest
 import torch
 
+from perceiverd.model.card import DEFAULT, load_card
 from perceiverd.model.cuda import readers
-from perceiverd.model.cuda.readers import reader_for, trial
-from perceiverd.model.cuda.reading import Content, GridQueries, GridRead, GridTables, read_plainly
+from perceiverd.model.cuda.readers import ReadShape, read_shapes, reader_for, trial, tried_kernel
+from perceiverd.model.cuda.reading import Content, GridQueries, GridRead, GridTables, Reader, read_plainly
 
 CPU = torch.device("cpu")
+SHAPES = (
+    ReadShape((2, 3, 17), 5, fixed=19, rows=37, is_pixels=True, own_queries=False),
+    ReadShape((3, 11), 7, fixed=8, rows=21, is_pixels=False, own_queries=True),
+)
 
 
 def test_the_cpu_reads_plainly() -> None:
     """The kernel is for GPUs."""
-    assert reader_for(CPU, None) == (read_plainly, "plain")
+    assert reader_for(CPU, None, SHAPES) == (read_plainly, "plain")
+
+
+def test_the_shapes_of_a_model_are_tried() -> None:
+    """Each grid of the bundled model has a shape, with the rows and channels of its first cross-attend."""
+    geometry = load_card(DEFAULT).geometry
+    shapes = read_shapes(geometry)
+    assert {shape.grid for shape in shapes} == {modality.grid for modality in geometry.modalities}
+    assert all(shape.rows == geometry.trunk.latents * geometry.trunk.cross_heads for shape in shapes)
+
+
+def test_a_tile_that_does_not_fit_makes_room_for_a_smaller_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a card's shared memory is too small for a tile, the next smaller one is tried; in the end, none is used."""
+    kernel = pytest.importorskip("perceiverd.model.cuda.kernel", reason="needs Triton")
+    from triton.runtime.errors import OutOfResources
+
+    tried: list[int] = []
+    fits = 32
+
+    def limited(reader: Reader, device: torch.device, shape: ReadShape) -> float:
+        tried.append(reader._tile.rows)  # type: ignore[attr-defined]
+        if tried[-1] > fits:
+            raise OutOfResources(131_072, 101_376, "shared memory")
+        return 0.0
+
+    monkeypatch.setattr(readers, "trial", limited)
+    found, fault = tried_kernel(CPU, torch.bfloat16, (9, 0), SHAPES)
+    assert isinstance(found, kernel.KernelReader) and not fault and tried == [64, 32, 32]
+    fits = 0
+    found, fault = tried_kernel(CPU, torch.bfloat16, (9, 0), SHAPES)
+    assert found is None and "shared memory" in fault
 
 
 def test_the_trial_measures_the_distance() -> None:
@@ -30,17 +65,17 @@ def test_the_trial_measures_the_distance() -> None:
         read = read_plainly(queries, tables, content)
         return replace(read, values=1.1 * read.values)
 
-    assert trial(read_plainly, CPU) == 0
-    assert trial(wrong, CPU) == pytest.approx(0.1, rel=1e-3)
+    for shape in SHAPES:
+        assert trial(read_plainly, CPU, shape) == 0
+        assert trial(wrong, CPU, shape) == pytest.approx(0.1, rel=1e-3)
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="the kernel is compiled here")
 def test_the_kernel_passes_the_trial() -> None:
     """In the interpreter, with products in float32 and float16."""
-    kernel = pytest.importorskip("perceiverd.model.cuda.kernel", reason="needs Triton")
+    pytest.importorskip("perceiverd.model.cuda.kernel", reason="needs Triton")
     for half in (None, torch.float16):
-        reader = kernel.KernelReader(half, kernel.Tile.of(half, (9, 0)))
-        assert trial(reader, CPU) < readers.TOLERANCE[half or torch.float32]
+        assert tried_kernel(CPU, half, (9, 0), SHAPES)[0] is not None
 
 
 COMPILE = """
@@ -48,8 +83,8 @@ import json, torch, triton, triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from perceiverd.model.cuda import kernel
-sizes = dict(ROWS=784, N0=16, N1=56, X=56, K=48, FIXED=656, SPLITS=20, BLOCK_X=64, BLOCK_K=64, query_windows=0)
-types = dict(values="*u8", token_places="*i32", channel_places="*i32", present="*i8", window_size="i32",
+sizes = dict(ROWS=784, N0=16, N1=56, X=56, K=48, FIXED=656, BLOCK_X=64, BLOCK_K=64, query_windows=0)
+types = dict(values="*u8", token_places="*i32", channel_places="*i32", present="*i8", window_size="i32", splits="i32",
              scale="fp32", pooled="fp32", eps="fp32")
 names = kernel._read.arg_names
 for capability, half in ((90, torch.bfloat16), (80, torch.bfloat16)):

@@ -1,0 +1,105 @@
+"""Runs the network for each size of a batch: as a CUDA graph, plainly if a graph cannot be recorded, or on a CPU.
+
+A graph holds all kernels of a batch, so the host starts one thing, not hundreds.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from perceiverd.core.logs import log_event
+from perceiverd.model.cuda.network import DeviceNetwork
+from perceiverd.model.cuda.precision import exact_float32
+from perceiverd.model.cuda.staging import MediaBuffers
+
+logger = logging.getLogger("perceiverd.model")
+
+WARM_UPS = 2
+"""Passes before a graph is recorded: kernels are compiled, and libraries choose their algorithms."""
+CAPTURE_WORDS = ("captur", "cudaErrorStreamCapture")
+"""In CUDA's errors about what a graph cannot hold. They leave the device as it was."""
+
+
+class Graphs:
+    """Runs the network on the first windows of its inputs."""
+
+    def __init__(self, network: DeviceNetwork, inputs: MediaBuffers, device: torch.device) -> None:
+        self._network, self._inputs, self._where = network, inputs, device
+        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pool: tuple[int, int] | None = None
+        self._failed: torch.cuda.CUDAGraph | None = None
+        """A graph that could not be recorded. PyTorch's memory may still refer to it, so it is not deleted."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The sizes that have a graph now."""
+        return tuple(self._recorded)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network runs without graphs."""
+        return self._where.type != "cuda" or self._failed is not None
+
+    def run(self, size: int) -> Tensor:
+        """Logits (size, classes) of the first windows, in the current stream; valid until the next call.
+
+        The first call for a size records its graph. Raises torch.OutOfMemoryError; then nothing is recorded.
+        """
+        if not self.is_plain and size not in self._recorded:
+            self._record(size)
+        if self.is_plain:
+            with exact_float32():
+                return self._network(self._inputs.first(size))
+        graph, logits = self._recorded[size]
+        graph.replay()
+        return logits
+
+    def clear(self) -> None:
+        """Forget all graphs and free their memory. Raises errors of the device."""
+        if self._where.type == "cuda":
+            torch.cuda.synchronize(self._where)  # a batch may be running in one of them
+        self._recorded.clear()
+        self._pool = None
+        if self._where.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _record(self, size: int) -> None:
+        media, stream = self._inputs.first(size), torch.cuda.current_stream(self._where)
+        # The libraries choose among their algorithms in the warm-up; the graph then has the fastest.
+        with exact_float32(benchmark=True):
+            for _ in range(WARM_UPS):
+                self._network(media)
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            try:
+                # Graphs share their memory, because only one of them runs at a time. Other threads may call CUDA
+                # meanwhile, to ask for the state of their own work: with the mode "global" this would be an error here.
+                with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                    logits = self._network(media)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if not is_capture_error(error):
+                    raise
+                self._failed = graph
+                self._recorded.clear()
+                first = str(error).splitlines()[0]
+                log_event(logger, logging.WARNING, "graphs-unusable", device=str(self._where), error=first)
+                return
+        self._recorded[size] = graph, logits
+
+
+def is_capture_error(error: BaseException) -> bool:
+    """Whether a graph cannot hold what was called, and not that memory was short or the device failed."""
+    seen: BaseException | None = error
+    messages = []
+    while seen is not None:
+        if isinstance(seen, torch.OutOfMemoryError):
+            return False
+        messages.append(str(seen))
+        seen = seen.__context__
+    return any(word in message for message in messages for word in CAPTURE_WORDS)
