@@ -105,7 +105,8 @@ def compiled_network(name: str, network: Any, score: Callable[[int, Any], Tensor
 
     If it cannot be compiled, the result says why.
     """
-    compiled = torch.compile(network, dynamic=False)
+    with _no_warnings():
+        compiled = torch.compile(network, dynamic=False)
 
     def run(batch: int, which: Any) -> Tensor:
         with torch.autocast(next(network.parameters()).device.type, torch.bfloat16):

@@ -77,6 +77,16 @@ def evaluate(
     device: Annotated[str, DEVICE] = "auto",
     engine: Annotated[Literal["auto", "torch", "onnxruntime"], ENGINE] = "auto",
     batch: Annotated[int, typer.Option(min=1, help="Windows that the network scores together.", metavar="N")] = 16,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Read N files at the same time. Default: 1; on a GPU as many as there are cores, whose windows share "
+            "batches.",
+            metavar="N",
+        ),
+    ] = None,
 ) -> None:
     """Measure one or two models on labelled files: quality of scores, false alarms, time to alert, calibration."""
     from perceiverd.cli.evaluate import EvalCommand, run
@@ -93,6 +103,7 @@ def evaluate(
         device=device,
         engine=engine,
         batch=batch,
+        jobs=jobs,
         rounds=draws,
         skip=skip,
         json=json,

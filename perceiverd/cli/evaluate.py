@@ -39,6 +39,8 @@ class EvalCommand:
     device: str
     engine: EngineName
     batch: int
+    jobs: int | None
+    """Files that are read at the same time; None: as many as are useful."""
     rounds: int
     skip: float
     """The share of the rows that may fail."""
@@ -68,6 +70,7 @@ def run(command: EvalCommand) -> int:
         round(settings.window.conceal_s * NS_PER_S),
         settings.events,
         command.rounds,
+        command.jobs,
     )
     manifest = read_manifest(options, [card.labels for card in cards])
     _check_writable(command)

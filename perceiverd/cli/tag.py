@@ -26,6 +26,7 @@ from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.folders.run import FolderOptions, tag_into
 from perceiverd.offline.folders.walk import Selection
+from perceiverd.offline.joint import jobs_for
 from perceiverd.offline.writers.formats import Format, chosen
 from perceiverd.offline.writers.writer import RecordKind, WriterOptions
 from perceiverd.pipeline.rules import Rules, resolve
@@ -35,7 +36,8 @@ from perceiverd.sources.specs import MediaOptions, RawFormat
 AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of the units of `--since`."""
 JOB_CORES = 3
-"""Cores for each job, unless the user chooses. One job decodes while the network works for another; more jobs wait."""
+"""Cores for each job on a CPU, unless the user chooses. One job decodes while the network works for another; more
+jobs wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +128,17 @@ def _into_folder(
     formats: Sequence[Format],
     checksum: str,
 ) -> int:
+    tagger, sorting = Tagger(card, command.device, engine=command.engine), replace(options, sorts=True)
     how = FolderOptions(
         formats=formats,
         settings=checksum,
         kinds=command.kinds,
         selection=folder.selection,
-        jobs=folder.jobs or max(1, len(os.sched_getaffinity(0)) // JOB_CORES),
+        jobs=folder.jobs or jobs_for(tagger, max(1, len(os.sched_getaffinity(0)) // JOB_CORES)),
         skip_done=folder.skip_done,
         embed_bytes=command.embed_bytes,
         raw=_raw(command.raw),
     )
-    tagger, sorting = Tagger(card, command.device, engine=command.engine), replace(options, sorts=True)
     try:
         report = tag_into(folder.out, command.files, tagger, sorting, how)
     except KeyboardInterrupt:

@@ -62,8 +62,8 @@ def tag(
         typer.Option(
             min=1,
             max=64,
-            help="With --out: tag N files at the same time. Default: a third of the cores; with --ray all cores, or "
-            "all GPUs.",
+            help="With --out: tag N files at the same time. Default: a third of the cores; on a GPU as many as there "
+            "are cores, whose windows share batches; with --ray all cores, or all GPUs.",
             metavar="N",
         ),
     ] = None,

@@ -45,6 +45,8 @@ class EvaluationOptions:
     events: EventOptions = field(default_factory=EventOptions)
     rounds: int = ROUNDS
     """Draws of the bootstrap."""
+    jobs: int | None = None
+    """Files that are read at the same time; None: as many as are useful."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ def evaluate(
         raise ConfigError(f"{found.path}: no label in it is one of the model's; `perceiverd models info` lists those")
     thresholds: tuple[Threshold, ...] = (None, *options.thresholds)
     scoring = ScoringOptions(
-        options.truth, options.hop_ns, options.batch, options.conceal_ns, thresholds, options.events
+        options.truth, options.hop_ns, options.batch, options.conceal_ns, thresholds, options.events, options.jobs
     )
     scored = score(stretches(found, options.truth, labels), labels, [each.tagger for each in models], scoring, progress)
     if not scored.by_model[0]:

@@ -6,10 +6,15 @@ for: a clip, whose score is the mean over its windows, or a single window. It kn
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +26,8 @@ from perceiverd.evaluation.metrics import Facts
 from perceiverd.evaluation.truth import MeasuredLabels, Stretch, TruthKind, clip_facts, window_facts
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
+from perceiverd.offline.joint import jobs_for, shared
+from perceiverd.offline.tag import Scorer
 from perceiverd.pipeline.rules import EventOptions, Rules
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
@@ -43,6 +50,8 @@ class ScoringOptions:
     conceal_ns: int
     thresholds: tuple[Threshold, ...]
     events: EventOptions
+    jobs: int | None = None
+    """Files that are read at the same time; None: as many as there are cores if a GPU scores, otherwise one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +110,71 @@ def score(
     """
     found = ScoredManifest([[] for _ in taggers])
     with ExitStack() as stack:
-        decoders = [stack.enter_context(Decoder(each.card.geometry.media_format)) for each in taggers]
-        scorers = [_Scorer(labels, tagger, decoder, options) for tagger, decoder in zip(taggers, decoders, strict=True)]
-        for file, own in files.items():
-            try:
-                results = [scorer.score(file, own) for scorer in scorers]
-            except MediaError as error:
-                found.failures += [Failure(each.line, file, str(error)) for each in own]
+        scorers = [stack.enter_context(shared(tagger)) for tagger in taggers]
+        jobs = min(options.jobs or jobs_for(taggers[0], on_cpu=1), max(1, len(files)))
+        reader = stack.enter_context(_Readers(labels, scorers, options, jobs))
+        for file, own, results in reader.read(files):
+            if isinstance(results, MediaError):
+                found.failures += [Failure(each.line, file, str(results)) for each in own]
             else:
                 _add(found, own, results)
             progress(file, len(found.failures))
     return found
+
+
+Results = list[list[ScoredStretch | None]]
+"""Of each model, the stretches of a file."""
+
+
+class _Readers:
+    """A context manager: reads files, several at the same time, and gives their results in order."""
+
+    def __init__(self, labels: MeasuredLabels, scorers: Sequence[Scorer], options: ScoringOptions, jobs: int) -> None:
+        self._decoders = [
+            [Decoder(scorer.card.geometry.media_format, jobs=jobs) for scorer in scorers] for _ in range(jobs)
+        ]
+        self._free: SimpleQueue[list[_Scorer]] = SimpleQueue()
+        for decoders in self._decoders:
+            self._free.put([_Scorer(labels, *pair, options) for pair in zip(scorers, decoders, strict=True)])
+        self._jobs = jobs
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="eval")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Also after Ctrl-C: nobody waits for the rest of a file."""
+        decoders = [decoder for each in self._decoders for decoder in each]
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for decoder in decoders:
+            decoder.interrupt()
+        self._threads.shutdown()
+        for decoder in decoders:
+            decoder.__exit__(None, None, None)
+
+    def read(
+        self, files: Mapping[Path, Sequence[Stretch]]
+    ) -> Iterator[tuple[Path, Sequence[Stretch], Results | MediaError]]:
+        """Each file with its stretches, and their results or why it cannot be read."""
+        under_way: deque[tuple[Path, Sequence[Stretch], Future[Results]]] = deque()
+        left = iter(files.items())
+        while True:
+            for file, own in islice(left, self._jobs + 1 - len(under_way)):
+                under_way.append((file, own, self._threads.submit(self._one, file, own)))
+            if not under_way:
+                return
+            file, own, future = under_way.popleft()
+            try:
+                yield file, own, future.result()
+            except MediaError as error:
+                yield file, own, error
+
+    def _one(self, file: Path, own: Sequence[Stretch]) -> Results:
+        scorers = self._free.get()
+        try:
+            return [scorer.score(file, own) for scorer in scorers]
+        finally:
+            self._free.put(scorers)
 
 
 def _add(found: ScoredManifest, own: Sequence[Stretch], results: Sequence[Sequence[ScoredStretch | None]]) -> None:
@@ -130,7 +193,7 @@ def _add(found: ScoredManifest, own: Sequence[Stretch], results: Sequence[Sequen
 class _Scorer:
     """One model with its decoder."""
 
-    def __init__(self, labels: MeasuredLabels, tagger: Tagger, decoder: Decoder, options: ScoringOptions) -> None:
+    def __init__(self, labels: MeasuredLabels, tagger: Scorer, decoder: Decoder, options: ScoringOptions) -> None:
         card = tagger.card
         index = {label.mid: label.index for label in card.labels}
         self._columns = np.array([index[label.mid] for label in labels.labels], np.intp)

@@ -12,11 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from perceiverd.core.errors import MediaError
-from perceiverd.model.card import Card
 from perceiverd.offline.decoding import Decoder, shown_name
 from perceiverd.offline.folders.bars import Bars
 from perceiverd.offline.folders.file_warnings import FileWarnings
@@ -27,10 +23,10 @@ from perceiverd.offline.folders.report import Report, write_report
 from perceiverd.offline.folders.spool import Spool
 from perceiverd.offline.folders.tally import Current, Tally
 from perceiverd.offline.folders.walk import Found, Selection
+from perceiverd.offline.joint import shared
 from perceiverd.offline.tag import Scorer, TagOptions, pieces
 from perceiverd.offline.writers.formats import Format
 from perceiverd.offline.writers.writer import RecordKind
-from perceiverd.pipeline.windower import Window
 from perceiverd.sources.specs import RawFormat
 from perceiverd.wire.records import FileSummary
 
@@ -71,8 +67,8 @@ def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOption
         with Journal(hidden, how.settings) as journal:
             for part in hidden.glob("part-*"):  # of a run that was killed
                 part.unlink()
-            with Spool(hidden) as spool, FileWarnings() as warnings:
-                run = _Run(out, tagger, options, how, journal, spool, warnings)
+            with Spool(hidden) as spool, FileWarnings() as warnings, shared(tagger) as scorer:
+                run = _Run(out, scorer, options, how, journal, spool, warnings)
                 spool.fill(files)
                 run.work()
             journal.finish()
@@ -86,23 +82,6 @@ def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOption
         raise OutputError(out, error) from error
 
 
-class SharedScorer:
-    """One model for several threads: one batch at a time, which keeps all cores or the GPU busy."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer, self._lock = scorer, threading.Lock()
-
-    @property
-    def card(self) -> Card:
-        """The model."""
-        return self._scorer.card
-
-    def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
-        """As `Tagger.tag`."""
-        with self._lock:
-            return self._scorer.tag(windows)
-
-
 class _InterruptedError(Exception):
     """The run ends early: another thread has failed, or the user wants it."""
 
@@ -113,7 +92,7 @@ class _Run:
     def __init__(
         self,
         out: Path,
-        tagger: Scorer,
+        scorer: Scorer,
         options: TagOptions,
         how: FolderOptions,
         journal: Journal,
@@ -121,8 +100,7 @@ class _Run:
         warnings: FileWarnings,
     ) -> None:
         self.out, self.options, self.how, self.journal, self.spool = out, options, how, journal, spool
-        self.warnings = warnings
-        self.scorer = SharedScorer(tagger)
+        self.warnings, self.scorer = warnings, scorer
         self.tally = Tally([Current() for _ in range(how.jobs)])
         self.stopping = threading.Event()
         self._fault: BaseException | None = None
