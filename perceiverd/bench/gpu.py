@@ -16,6 +16,7 @@ import torch
 
 from perceiverd.bench import profiling
 from perceiverd.bench.readers import ReaderTiming, reader_timings
+from perceiverd.bench.roofline import limit_s
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import gpu_of
@@ -48,6 +49,8 @@ class BatchRate(msgspec.Struct, frozen=True):
     """From arrays on the host to logits on the host, two batches at once."""
     of_matmul: float
     """Products of the network alone, as a share of what a plain matrix product reaches, 0..1."""
+    of_limit: float = 0.0
+    """The least time that its operations could take here, as a share of the time that they take; see `roofline`."""
 
 
 class KernelShare(msgspec.Struct, frozen=True):
@@ -102,7 +105,13 @@ def measure(
     one = windows[:1]
     window_s = median(profiling.seconds_of(lambda: engine.submit(one).logits(), device) for _ in range(rounds))
     network_s = median(profiling.seconds_of(lambda: engine.compute(1), device) for _ in range(rounds))
-    rates = list(_rates(engine, windows, device, flop / matmul))
+    rates = [
+        msgspec.structs.replace(
+            rate,
+            of_limit=round(limit_s(card, rate.batch, half, matmul, copied) * rate.network_windows_s / rate.batch, 3),
+        )
+        for rate in _rates(engine, windows, device, flop / matmul)
+    ]
     best = max(rates, key=lambda rate: rate.network_windows_s)
     return GpuTiming(
         gpu=str(gpu_of(device)) if device.type == "cuda" else profiling.machine_name(device),
@@ -222,10 +231,10 @@ def table(found: GpuTiming) -> str:
         f"one window {found.network_ms:g} ms, with upload {found.window_ms:g} ms, {found.gflop:g} GFLOP",
         f"{found.streams} streams at {HOPS_S} hops a second, {found.streams_with_upload} with upload",
         "",
-        f"{'batch':>8}{'network':>14}{'with upload':>14}{'matmul':>8}",
+        f"{'batch':>8}{'network':>14}{'with upload':>14}{'matmul':>8}{'limit':>8}",
     ]
     lines += [
-        f"{rate.batch:8}{rate.network_windows_s:12.0f}/s{rate.upload_windows_s:12.0f}/s{rate.of_matmul:8.1%}"
+        f"{rate.batch:8}{rate.network_windows_s:12.0f}/s{rate.upload_windows_s:12.0f}/s{rate.of_matmul:8.1%}{rate.of_limit:8.1%}"
         for rate in found.rates
     ]
     lines += ["", f"where the time of a batch of {found.best_batch} goes"]

@@ -175,7 +175,8 @@ def _networks(model: str, device: torch.device) -> tuple[Geometry, Perceiver, li
         card = load_card(model)
         geometry, network = card.geometry, load_network(card)
     elif baselines.installed_version("transformers"):
-        theirs = baselines.public_checkpoint(num_frames=16)
+        with torch.inference_mode(False):  # `torch.compile` refuses weights that were made in inference mode
+            theirs = baselines.public_checkpoint(num_frames=16)
         config = msgspec.json.decode(theirs.config.to_json_string(), type=HubConfig)
         geometry, network = convert(config, theirs.state_dict())
     else:
@@ -185,7 +186,9 @@ def _networks(model: str, device: torch.device) -> tuple[Geometry, Perceiver, li
     networks = [_our_network("perceiverd", network, geometry, samples, frames, None)]
     networks.append(_our_network("perceiverd, plain attention", network, geometry, samples, frames, False))
     if theirs is not None:
-        networks += baselines.transformers_networks(theirs.to(device), samples, frames)
+        with torch.inference_mode(False):
+            theirs.to(device)
+        networks += baselines.transformers_networks(theirs, samples, frames)
     if model == PUBLIC and baselines.installed_version("perceiver-pytorch"):
         contents = network.bytes.convolve(_tokens(geometry, samples, frames))
         networks.append(baselines.perceiver_pytorch_network(geometry, network.bytes(contents)))

@@ -1,45 +1,63 @@
 """Checks and measures everything that needs a GPU, in ten minutes: `make gpu-check`, or `python -m tests.gpu_check`.
 
-Writes report.json and report.md to the folder `--out`, after each part, so that a run that is cut short leaves what it
-found. The exit status is 1 if a part failed or was not as it should be.
+Each part is a process of its own with a time limit: one that hangs or crashes costs only itself. report.json and
+report.md are written to the folder `--out` after each part, so that a run that is cut short leaves what it found. The
+exit status is 1 if something is not as it should be.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import contextlib
+import os
+import signal
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
+import msgspec
 
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.model.card import DEFAULT
 from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.cuda.engine import SIZES
-from tests.gpu_check.parts import PARTS, Result, Setup
+from tests.gpu_check.parts import PARTS, SECONDS
+from tests.gpu_check.report import write
+from tests.gpu_check.result import Result, Setup
+
+SHORTEST_S = 8.0
+"""A part with less time than this could not even load its libraries."""
+TAIL = 30
+"""Lines of a part's output that are kept if it fails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
     try:
-        device = device_of(options.device)
+        device_of(options.device)
     except PerceiverdError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 1
-    sizes = tuple(size for size in SIZES if size <= options.max_batch)
-    setup = Setup(device, options.model, options.soak_seconds, options.rounds, sizes)
+    if options.result:
+        msgspec_write(options.result, run_part(options.parts[0], _setup(options)))
+        return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
-    for name in options.parts or PARTS:
-        print(f"{name} ...", flush=True)
-        results.append(run_part(name, setup))
+    names, results = options.parts or list(PARTS), list[Result]()
+    ends_s = time.monotonic() + 60 * options.minutes
+    for number, name in enumerate(names):
+        # The time that earlier parts did not need is for this one; that of later parts is kept for them.
+        limit_s = ends_s - time.monotonic() - sum(SECONDS[other] for other in names[number + 1 :])
+        print(f"{name} ... (at most {limit_s:.0f} s)", flush=True)
+        if options.in_process:
+            results.append(run_part(name, _setup(options)))
+        else:
+            results.append(run_apart(name, given, limit_s))
         write(options.out, results)
         last = results[-1]
         print(f"  {'ok' if last.ok else 'NOT OK'} ({last.seconds:.0f} s): {last.summary}", flush=True)
@@ -47,54 +65,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not all(result.ok for result in results))
 
 
+def run_apart(name: str, given: Sequence[str], limit_s: float, module: str = "tests.gpu_check") -> Result:
+    """One part in a process of its own, which is killed with its children when its time is over."""
+    if limit_s < SHORTEST_S:
+        return Result.failed(name, "no time was left", [])
+    own = [word for word in given if word not in PARTS]
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="perceiverd-gpu-") as folder:
+        file, log = Path(folder) / "result.json", Path(folder) / "log"
+        command = [sys.executable, "-m", module, *own, "--limit", f"{limit_s:.0f}", "--result", str(file), name]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+            try:
+                status: int | None = process.wait(limit_s)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with contextlib.suppress(ProcessLookupError):  # also what a part has left behind
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        lines = log.read_text(errors="replace").splitlines()[-TAIL:]
+        if status is None:
+            result = Result.failed(name, f"not done after {limit_s:.0f} s", lines)
+        elif status or not file.exists():
+            why = f"its process ended with status {status}" if status >= 0 else f"killed by signal {-status}"
+            result = Result.failed(name, why, lines)
+        else:
+            result = msgspec.json.decode(file.read_bytes(), type=Result)
+    result.seconds = round(time.monotonic() - began_s, 1)
+    return result
+
+
 def run_part(name: str, setup: Setup) -> Result:
-    """One part; its exception is its result."""
+    """One part in this process; its exception is its result."""
     began_s = time.monotonic()
     try:
         result = PARTS[name](setup)
     except Exception as error:  # the other parts still run
         lines = traceback.format_exc().splitlines()
-        result = Result(name, False, f"{type(error).__name__}: {error}", {"traceback": lines[-30:]})
+        result = Result.failed(name, f"{type(error).__name__}: {error}".splitlines()[0], lines[-TAIL:])
     result.seconds = round(time.monotonic() - began_s, 1)
-    if setup.is_gpu:
-        torch.cuda.empty_cache()
     return result
 
 
-def write(folder: Path, results: Sequence[Result]) -> None:
-    """Write both reports."""
-    found = [dataclasses.asdict(result) for result in results]
-    text = json.dumps(found, indent=1, default=str)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    lines = [
-        "# GPU check",
-        "",
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        "",
-        "| part | as it should be | time | found |",
-    ]
-    lines += ["|---|---|--:|---|"]
-    lines += [
-        f"| {each.name} | {'yes' if each.ok else '**no**'} | {each.seconds:.0f} s | {each.summary.replace('|', '/')} |"
-        for each in results
-    ]
-    for each in results:
-        if "text" in each.numbers:
-            lines += ["", f"## {each.name}", "", "```", str(each.numbers["text"]), "```"]
-        if "traceback" in each.numbers:
-            lines += ["", f"## {each.name}", "", "```", *each.numbers["traceback"], "```"]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+def msgspec_write(file: Path, result: Result) -> None:
+    """Hand a result to the process that started this one."""
+    file.write_bytes(msgspec.json.encode(result, enc_hook=str))
+
+
+def _setup(options: argparse.Namespace) -> Setup:
+    sizes = tuple(size for size in SIZES if size <= options.max_batch)
+    device = device_of(options.device)
+    return Setup(device, options.model, options.soak_seconds, options.rounds, sizes, options.limit, options.manifest)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gpu-check", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu shows that the check works")
+    parser = argparse.ArgumentParser(prog="gpu-check", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu rehearses the check")
     parser.add_argument("--out", type=Path, default=Path("build/gpu-check"), help="the folder of the report")
     parser.add_argument("--model", default=DEFAULT, help="a model's name or folder")
-    parser.add_argument("--soak-seconds", type=float, default=180.0)
+    parser.add_argument("--manifest", default="", help="labelled recordings for `perceiverd eval`, as a CSV")
+    parser.add_argument("--minutes", type=float, default=9.5, help="all parts together take at most so long")
+    parser.add_argument("--soak-seconds", type=float, default=180.0, help="at most; 600 with --minutes 12 soak")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--max-batch", type=int, default=max(SIZES))
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"some of {', '.join(PARTS)}; all if none is given")
+    parser.add_argument("--in-process", action="store_true", help="run the parts in this process, without limits")
+    parser.add_argument("--limit", type=float, default=600.0, help=argparse.SUPPRESS)
+    parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"some of {', '.join(PARTS)}; all if none"
+    )
     return parser
 
 

@@ -6,6 +6,7 @@ A graph holds all kernels of a batch, so the host starts one thing, not hundreds
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class Graphs:
     def __init__(self, network: DeviceNetwork, inputs: MediaBuffers, device: torch.device) -> None:
         self._network, self._inputs, self._where = network, inputs, device
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._failed: torch.cuda.CUDAGraph | None = None
         """A graph that could not be recorded. PyTorch's memory may still refer to it, so it is not deleted."""
 

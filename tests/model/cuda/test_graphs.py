@@ -66,11 +66,16 @@ def test_what_a_graph_cannot_hold_is_told_from_faults() -> None:
 
 def test_float32_is_not_rounded_and_the_settings_come_back() -> None:
     """Within `exact_float32` neither products nor convolutions use TF32; afterwards both are as they were."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    products.allow_tf32 = True  # as in a container that sets TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
+    torch.backends.cuda.matmul.allow_tf32 = True  # as in a container that sets TORCH_ALLOW_TF32_CUBLAS_OVERRIDE
     try:
         with exact_float32(benchmark=True):
-            assert not products.allow_tf32 and not convolutions.allow_tf32 and convolutions.benchmark
-        assert products.allow_tf32 and convolutions.allow_tf32 and not convolutions.benchmark
+            assert settings() == (False, False, True)
+        assert settings() == (True, True, False)
     finally:
-        products.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def settings() -> tuple[bool, bool, bool]:
+    """Whether products and convolutions are rounded, and whether cuDNN times its algorithms."""
+    cudnn = torch.backends.cudnn
+    return bool(torch.backends.cuda.matmul.allow_tf32), bool(cudnn.allow_tf32), bool(cudnn.benchmark)
