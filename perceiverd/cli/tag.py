@@ -24,6 +24,7 @@ from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.model.engine import DEVICE_PATTERN, EngineName
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
+from perceiverd.offline.decoding_protocol import VideoDecoderName
 from perceiverd.offline.folders.run import FolderOptions, tag_into
 from perceiverd.offline.folders.walk import Selection
 from perceiverd.offline.joint import jobs_for
@@ -79,6 +80,8 @@ class TagCommand:
     """FORMAT,RATE,CHANNELS of audio without a container."""
     embed_bytes: int = 0
     """The largest media file that is put into an HTML page."""
+    video: VideoDecoderName = "cpu"
+    """Who decodes video."""
 
 
 def run(command: TagCommand) -> int:
@@ -99,7 +102,7 @@ def run(command: TagCommand) -> int:
             command, command.folder, card, options, formats, _checksum(command, card, settings, options, raw)
         )
     form = formats[0]
-    with Decoder(card.geometry.media_format, raw) as decoder:
+    with Decoder(card.geometry.media_format, raw, video=command.video) as decoder:
         decoder.start()
         tagger = Tagger(card, command.device, engine=command.engine)
         writing = WriterOptions(kinds, command.output, command.embed_bytes)
@@ -138,6 +141,7 @@ def _into_folder(
         skip_done=folder.skip_done,
         embed_bytes=command.embed_bytes,
         raw=_raw(command.raw),
+        video=command.video,
     )
     try:
         report = tag_into(folder.out, command.files, tagger, sorting, how)

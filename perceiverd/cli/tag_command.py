@@ -147,6 +147,13 @@ def tag(
             metavar="FORMAT,RATE,CHANNELS",
         ),
     ] = None,
+    decoder: Annotated[
+        Literal["cpu", "gpu", "auto"],
+        typer.Option(
+            help="Who decodes video. gpu: an NVIDIA GPU, if it has the codec; otherwise the CPU. auto: gpu for 1080p "
+            "and above."
+        ),
+    ] = "cpu",
 ) -> None:
     """Label the audio and video of files."""
     # A hop below a millisecond would give thousands of windows a second; it is certainly a mistake.
@@ -166,6 +173,7 @@ def tag(
         raise typer.BadParameter("cannot be combined with --output", param_hint="'--out'")
     if ray is not None:
         refused = {"--raw": raw, "--config": config, "--events": events, "--summary": summary, **folder, "--jobs": None}
+        refused["--decoder"] = decoder != "cpu"
         if given := next((name for name, value in refused.items() if value), None):
             raise typer.BadParameter("cannot be combined with --ray", param_hint=f"'{given}'")
         if out is None:
@@ -197,6 +205,7 @@ def tag(
         conceal_s=conceal,
         raw=raw,
         embed_bytes=round(embed * 1e6),
+        video=decoder,
     )
     if ray is not None and out is not None:
         from perceiverd.cli.tag_cluster import run as run_on_cluster

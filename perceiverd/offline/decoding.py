@@ -24,7 +24,17 @@ import msgspec
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Media, MediaFormat
-from perceiverd.offline.decoding_protocol import LENGTHS, MEDIA, Ended, Job, Length, LogLine, Notice, Tracks
+from perceiverd.offline.decoding_protocol import (
+    LENGTHS,
+    MEDIA,
+    Ended,
+    Job,
+    Length,
+    LogLine,
+    Notice,
+    Tracks,
+    VideoDecoderName,
+)
 from perceiverd.sources.process.protocol import unpacked
 from perceiverd.sources.specs import MediaOptions, RawFormat, shown
 
@@ -51,10 +61,18 @@ class Decoder:
     """A context manager. The worker starts with `start` or the first job, and is gone when it exits."""
 
     def __init__(
-        self, wanted: MediaFormat, raw: RawFormat | None = None, hang_s: float = HANG_S, jobs: int = 1
+        self,
+        wanted: MediaFormat,
+        raw: RawFormat | None = None,
+        hang_s: float = HANG_S,
+        jobs: int = 1,
+        video: VideoDecoderName = "cpu",
     ) -> None:
-        """`raw` is the format of all files if they hold audio without a container; `jobs` decoders share the cores."""
-        self._wanted, self._raw, self._hang_s = wanted, raw, hang_s
+        """`raw` is the format of all files if they hold audio without a container; `jobs` decoders share the cores.
+
+        `video`: who decodes the video of files. Without a GPU that can, the CPU does.
+        """
+        self._wanted, self._raw, self._hang_s, self._video = wanted, raw, hang_s, video
         cores = len(os.sched_getaffinity(0))
         self._threads = max(1, min(MOST_THREADS, cores // (NETWORK_SHARE * jobs)))
         self._process: subprocess.Popen[bytes] | None = None
@@ -142,7 +160,7 @@ class Decoder:
         """Raises MediaError if standard input is a terminal."""
         if file == "-" and os.isatty(0):
             raise MediaError("standard input: is a terminal; write media into it, as in `cat FILE | perceiverd tag -`")
-        return Job(_kind(file), os.fsencode(file), self._wanted, use, self._raw, self._threads)
+        return Job(_kind(file), os.fsencode(file), self._wanted, use, self._raw, self._threads, self._video)
 
     def _message(self, job: Job) -> tuple[bytes, bytes, bytes]:
         """The next message: its kind and its two parts. Raises MediaError if the worker has died or hangs."""

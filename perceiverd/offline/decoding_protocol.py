@@ -19,6 +19,11 @@ LENGTHS = struct.Struct("<cII")
 MEDIA, NOTICE = b"M", b"N"
 
 
+VideoDecoderName = Literal["cpu", "gpu", "auto"]
+"""Who decodes video; `auto`: an NVIDIA GPU from `GPU_LINES` lines on."""
+GPU_LINES = 1080
+
+
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file to decode."""
 
@@ -31,6 +36,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw: RawFormat | None = None
     threads: int = 0
     """That decode video; 0 for as many as there are cores."""
+    decoder: VideoDecoderName = "cpu"
+    """Of a file's video."""
 
 
 class Length(msgspec.Struct, frozen=True, tag=True):

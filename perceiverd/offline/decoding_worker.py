@@ -22,6 +22,7 @@ import msgspec
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Media
 from perceiverd.offline.decoding_protocol import (
+    GPU_LINES,
     LENGTHS,
     MEDIA,
     NOTICE,
@@ -144,15 +145,19 @@ def _media(job: Job, results: Results, counts: DecodeCounts) -> Iterator[Media]:
                         raise
                     raise MediaError(f"{pipe.name}: {INDEX_LAST}") from None
         case "file":
-            _send_length(job, results)
-            yield from read(Path(address))
+            lines = _send_length(job, results)
+            hardware = job.decoder == "gpu" or (job.decoder == "auto" and lines >= GPU_LINES)
+            yield from read(Path(address), hardware=hardware)
 
 
-def _send_length(job: Job, results: Results) -> None:
+def _send_length(job: Job, results: Results) -> int:
+    """Say how long the file is; the lines of its pictures, 0 if it has none."""
     with contextlib.suppress(MediaError):  # reported when the file is read
-        length_s = container.inspect(Path(os.fsdecode(job.address)), job.raw).duration_s
-        if length_s:
-            results.notify(Length(length_s))
+        found = container.inspect(Path(os.fsdecode(job.address)), job.raw)
+        if found.duration_s:
+            results.notify(Length(found.duration_s))
+        return found.lines
+    return 0
 
 
 def _opened(path: str, waiting: Callable[[], None]) -> PipeReader:

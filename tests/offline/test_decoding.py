@@ -14,6 +14,7 @@ import pytest
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Chunk, Frame, Media, MediaFormat, VideoFormat
 from perceiverd.offline.decoding import Decoder
+from perceiverd.offline.decoding_protocol import VideoDecoderName
 from perceiverd.offline.decoding_worker import BLOCK_S
 from perceiverd.sources.decode import container
 from perceiverd.sources.specs import RawFormat
@@ -66,6 +67,17 @@ def test_a_worker_decodes_the_same(tmp_path: Path) -> None:
             clip = write_clip(tmp_path / name, video_s=3, audio_s=3)
             here = [values(item) for item in container.read(clip, WANTED, block_s=BLOCK_S)]
             assert [values(item) for item in decoder.read(str(clip))] == here
+
+
+@pytest.mark.parametrize("video", ["gpu", "auto"])
+def test_a_gpu_that_is_not_there_leaves_the_video_to_the_cpu(tmp_path: Path, video: VideoDecoderName) -> None:
+    """The frames are those of the CPU's decoder; with a GPU they may differ by rounding."""
+    clip = write_clip(tmp_path / "a.mp4", audio_s=2, video_s=2)
+    with Decoder(WANTED) as by_cpu, Decoder(WANTED, video=video) as decoder:
+        for wanted, found in zip(by_cpu.read(str(clip)), decoder.read(str(clip)), strict=True):
+            assert found.start_ns == wanted.start_ns
+            if isinstance(found, Frame) and isinstance(wanted, Frame):
+                assert np.abs(found.pixels.astype(int) - wanted.pixels.astype(int)).max() <= 3
 
 
 def test_the_length_of_a_file_is_reported(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,9 +79,9 @@ def window(number: int, samples: int = 16_000) -> Window:
     return Window(number * NS_PER_S, (number + 1) * NS_PER_S, rng.uniform(-1, 1, samples).astype(np.float32), None)
 
 
-def in_threads(scorer: JointScorer, tagger: Watched, calls: Sequence[Sequence[Window]]) -> list[object]:
+def in_threads(scorer: JointScorer, tagger: Watched, calls: Sequence[Sequence[Window]]) -> list[Any]:
     """The results of calls that all wait before the first batch begins: scores, or the exception."""
-    found: list[object] = [None] * len(calls)
+    found: list[Any] = [None] * len(calls)
 
     def call(number: int) -> None:
         try:
@@ -206,5 +208,5 @@ def test_files_of_a_manifest_are_measured_together(
 
 def test_the_number_of_jobs_has_a_bound(gpu: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each job is a process that decodes, so a machine with many cores does not start hundreds."""
-    monkeypatch.setattr(joint.os, "sched_getaffinity", lambda _: set(range(256)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(256)))
     assert jobs_for(gpu, 1) == joint.MOST_JOBS

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from perceiverd.core.errors import MediaError
 from perceiverd.offline.decoding import Decoder, shown_name
+from perceiverd.offline.decoding_protocol import VideoDecoderName
 from perceiverd.offline.folders.bars import Bars
 from perceiverd.offline.folders.file_warnings import FileWarnings
 from perceiverd.offline.folders.journal import FileDone, Journal
@@ -52,6 +53,8 @@ class FolderOptions:
     """The format of all files if they hold audio without a container."""
     embed_bytes: int = 0
     """As in `WriterOptions`."""
+    video: VideoDecoderName = "cpu"
+    """Who decodes video."""
 
 
 def tag_into(out: Path, named: Sequence[str], tagger: Scorer, options: TagOptions, how: FolderOptions) -> Report:
@@ -155,7 +158,9 @@ class _Worker:
         self._current = run.tally.workers[number]
         self._outputs = Outputs(run.out, run.how.formats, run.how.kinds, f"part-{number}", run.how.embed_bytes)
         self.ended = threading.Event()
-        self.decoder = Decoder(run.scorer.card.geometry.media_format, run.how.raw, jobs=run.how.jobs)
+        self.decoder = Decoder(
+            run.scorer.card.geometry.media_format, run.how.raw, jobs=run.how.jobs, video=run.how.video
+        )
         self.decoder.on_length = self._current.state_length
 
     def work(self) -> None:

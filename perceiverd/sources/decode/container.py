@@ -61,6 +61,8 @@ class MediaInfo:
     has_audio: bool
     has_video: bool
     """Whether it has video or, under audio, a picture on its cover."""
+    lines: int = 0
+    """Of its pictures; 0 without video."""
 
 
 def inspect(path: Path, raw: RawFormat | None = None) -> MediaInfo:
@@ -69,7 +71,13 @@ def inspect(path: Path, raw: RawFormat | None = None) -> MediaInfo:
         tracks = choose(container, name_of(path), MediaOptions())
         estimate_s = container.duration / av.time_base if container.duration else None
         exact_s = duration_s(container, path)
-        return MediaInfo(exact_s, estimate_s, has_audio=tracks.audio is not None, has_video=tracks.video is not None)
+        return MediaInfo(
+            exact_s,
+            estimate_s,
+            has_audio=tracks.audio is not None,
+            has_video=tracks.video is not None,
+            lines=tracks.video.height if tracks.video is not None else 0,
+        )
 
 
 def read(
@@ -87,6 +95,7 @@ def read(
     raw: RawFormat | None = None,
     threads: int = 0,
     block_s: float = 0.0,
+    hardware: bool = False,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path), URL (str) or pipe in the container's order, from time 0 on.
 
@@ -95,13 +104,14 @@ def read(
     `why` explains why a URL could not be opened. `use` names the tracks and says what to do with audio; with
     `log_track`, the choice is logged. `raw` is the format of audio without a container. `threads` decode the video of a
     file; 0 for as many as there are cores. Its audio is mixed and resampled in blocks of at least `block_s`.
+    `hardware`: an NVIDIA GPU decodes the video, if there is one that can.
 
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
     """
     programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
     programme.is_raw, programme.threads, programme.block_s = raw is not None, threads, block_s
-    with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw) as container:
+    with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw, hardware=hardware) as container:
         ranges = programme.ranges(container)
         if len(ranges) < 2:
             yield from programme.media(container, log_track=log_track)

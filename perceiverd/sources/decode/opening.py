@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 from collections.abc import Callable, Mapping
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from perceiverd.core.clock import Clock, now_ns
 from perceiverd.core.errors import MediaError, Refused
+from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.files import check_file
 from perceiverd.sources.decode.pipes import MP4_BOXES, PipeReader
 from perceiverd.sources.specs import RawFormat, shown
+
+logger = logging.getLogger("perceiverd.sources")
 
 NOT_MEDIA = frozenset({"tty"})
 """Formats as which FFmpeg renders plain text to video."""
@@ -52,8 +57,12 @@ def open_container(
     read_timeout_s: float | None,
     why: Why | None = None,
     raw: RawFormat | None = None,
+    *,
+    hardware: bool = False,
 ) -> InputContainer:
     """Open a file (Path), URL (str) or pipe; `raw` says what it holds if it has no container. Raises MediaError.
+
+    `hardware`: an NVIDIA GPU decodes the video, if there is one that can.
 
     All of opening takes at most `open_timeout_s`: connecting, the header, and the search for streams.
     """
@@ -71,7 +80,7 @@ def open_container(
         form, options = raw.format, {**options, "sample_rate": str(raw.rate_hz), "ch_layout": raw.layout}
     began_ns = now_ns()
     try:
-        container = _opened(address, options, (open_timeout_s, read_timeout_s), form)
+        container = _opened(address, options, (open_timeout_s, read_timeout_s), form, hardware=hardware)
     except av.FFmpegError as error:
         # For RTSP, FFmpeg reports an interruption as damaged data, so the time decides what it was.
         lasted_ns = now_ns() - began_ns
@@ -114,12 +123,31 @@ def _opened(
     options: Mapping[str, str],
     timeout: tuple[float | None, float | None],
     form: str | None = None,
+    *,
+    hardware: bool = False,
 ) -> InputContainer:
     open_s, read_s = timeout
-    both = (None if open_s is None else cast(float, Rest(open_s)), read_s)
-    with ffmpeg_errors():
-        # Titles and languages may be any bytes.
-        return av.open(address, "r", format=form, options=dict(options), timeout=both, metadata_errors="replace")
+
+    def opened(hwaccel: HWAccel | None) -> InputContainer:
+        both = (None if open_s is None else cast(float, Rest(open_s)), read_s)
+        with ffmpeg_errors():
+            # Titles and languages may be any bytes.
+            return av.open(
+                address,
+                "r",
+                format=form,
+                options=dict(options),
+                timeout=both,
+                metadata_errors="replace",
+                hwaccel=hwaccel,
+            )
+
+    if hardware:
+        try:
+            return opened(HWAccel("cuda", allow_software_fallback=True))
+        except (av.FFmpegError, NotImplementedError, RuntimeError) as error:  # no driver, or a codec that it lacks
+            log_event(logger, logging.DEBUG, "gpu-decoder-unusable", reason=str(error))
+    return opened(None)
 
 
 def name_of(what: Path | str | PipeReader) -> str:
