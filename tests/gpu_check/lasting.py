@@ -124,7 +124,7 @@ def faults(setup: Setup) -> Result:
     said = [each for each in lines.found if each.startswith("graphs-unusable")]
     command = [sys.executable, "-m", "tests.gpu_check.lost", setup.model, str(setup.device)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=setup.limit_s)
-    last = ((done.stdout + done.stderr).strip().splitlines() or ["no output"])[-1]
+    last = ((done.stdout.strip() or done.stderr.strip()).splitlines() or ["no output"])[-1]
     checks = [
         setup.check("a network that no graph can hold runs without, with a line in the log", len(said) == 1, str(said)),
         Check("its logits are right", max(off) < 10 * EXACT, f"within {max(off):.1e}"),
