@@ -57,7 +57,7 @@ EVENTS: Mapping[str, str] = {
     "signal-received": "A signal asked the program to end. `name` is its name.",
     # sources
     "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",
-    "file-damaged": "A media file is cut short, or has packets that cannot be decoded; the rest of it was read.",
+    "file-damaged": "A media file is cut short, has damaged packets, or ends with other data; the rest was read.",
     "gpu-decoder-unusable": "No GPU here decodes this file's video; the CPU does. Logged at debug level.",
     "media-joined": "Time stamps go back or jump at `at_s`: another part begins there, without a gap.",
     "media-refused": "Of a file, so much overlaps what was read before, or cannot be decoded and was ignored.",

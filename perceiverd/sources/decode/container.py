@@ -27,7 +27,7 @@ from perceiverd.sources.decode.decoders import (
     StreamDecoder,
     VideoDecoder,
 )
-from perceiverd.sources.decode.lengths import duration_s, is_cut_short
+from perceiverd.sources.decode.lengths import duration_s, has_foreign_end, is_cut_short
 from perceiverd.sources.decode.merge import merged
 from perceiverd.sources.decode.opening import Why, name_of, open_container, open_part
 from perceiverd.sources.decode.order import in_order
@@ -257,19 +257,22 @@ class _Programme:
         """The next file that was joined into this one, if FFmpeg did not reach it."""
         if self._live or self.is_raw or not isinstance(self._what, Path):
             return None
-        before, self._demuxed = self._demuxed, Demuxed()
+        before = self._demuxed
         after = max(before.first_byte, before.end_byte)
         at = after if before.tracks_changed else next_part(self._what, after + 1)
         if at is None or at <= before.first_byte:
             return None
-        self._demuxed.first_byte = at
         try:
-            return open_part(self._what, at)
+            part = open_part(self._what, at)
         except MediaError:  # it only looks like a file
             return None
+        self._demuxed = Demuxed(at)
+        return part
 
-    def _is_cut_short(self) -> bool:
-        return isinstance(self._what, Path) and not self.is_raw and is_cut_short(self._what)
+    def _has_unread_rest(self) -> bool:
+        if not isinstance(self._what, Path) or self.is_raw:
+            return False
+        return is_cut_short(self._what) or has_foreign_end(self._what, self._demuxed.end_byte)
 
     def end(self) -> None:
         """Log what is missing. Raises MediaError if nothing could be decoded."""
@@ -279,7 +282,7 @@ class _Programme:
             hint = "check the device" if self._live else "copy or record it again"
             raise MediaError(f"{self._name}: nothing in it can be decoded; {hint}")
         counts = self._counts
-        if not self._live and (counts.corrupt_packets or self._is_cut_short()):
+        if not self._live and (counts.corrupt_packets or self._has_unread_rest()):
             log_event(
                 logger,
                 logging.WARNING,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +16,10 @@ EXACT = frozenset({"mov", "matroska", "avi", "wav", "flac", "asf", "aiff", "au",
 UNKNOWN_SIZES = frozenset({0, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFFFFFFFFFF})
 """What programs write for the size of a recording that they cannot complete."""
 XING_BYTES = 256
+FOREIGN_BYTES = 65_536
+"""Less than this at the end of a file is not worth a word: half a second of video."""
+TS_PACKETS = re.compile(rb"(?:\x47.{187}){3}\x47", re.DOTALL)
+"""Packets of MPEG-TS, of 188 bytes each, begin with this byte."""
 
 
 def is_exact(container: InputContainer, path: Path) -> bool:
@@ -55,6 +61,21 @@ def is_cut_short(path: Path) -> bool:
             xing = _xing(file)
             return xing is not None and xing[1] > size
     except (OSError, struct.error, IndexError):
+        return False
+
+
+def has_foreign_end(path: Path, after: int) -> bool:
+    """Whether an MPEG-TS goes on behind byte `after`, its last packet, with much that is no MPEG-TS.
+
+    FFmpeg looks for the next packet to the file's end and reports nothing, so the rest of such a file would go unread
+    in silence: it was damaged, or a file of another kind was joined to it.
+    """
+    try:
+        if path.stat().st_size - after < FOREIGN_BYTES:
+            return False
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return TS_PACKETS.match(data) is not None and TS_PACKETS.search(data, after + FOREIGN_BYTES // 2) is None
+    except (OSError, ValueError):
         return False
 
 

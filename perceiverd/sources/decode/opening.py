@@ -182,7 +182,7 @@ def _explained(what: Path | str | PipeReader, name: str, error: av.FFmpegError) 
         if head[4:8] in MP4_BOXES:
             return MediaError(f"{name}: breaks off before its index (moov), so nothing can be read; record it again")
         return MediaError(f"{name}: is neither audio nor video that FFmpeg knows; name a media file")
-    return MediaError(f"{name}: cannot be opened ({message_of(error)}); check that it is a media file")
+    return MediaError(f"{name}: cannot be opened ({message_of(error)}); it is damaged, or no media file")
 
 
 def _is_encrypted(path: Path, head: bytes) -> bool:

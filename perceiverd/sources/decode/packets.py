@@ -58,7 +58,11 @@ def demux(
                 demuxed.end_byte = max(demuxed.end_byte, demuxed.first_byte + (packet.pos or 0))
                 yield cast(Packet, packet)
                 asked_ns = now_ns()
-        except av.error.InvalidDataError as error:
+        except (av.error.InvalidDataError, av.error.BlockingIOError) as error:
+            # The second one in a file: an MPEG-TS without a packet for 64 KiB. The next read continues behind that.
+            if live and isinstance(error, av.error.BlockingIOError):
+                _check_silence(name, asked_ns, read_timeout_s)
+                raise MediaError(_unreadable(name, error, live=live)) from None
             if isinstance(error.__cause__, IndexError):  # PyAV does not know streams that begin later
                 counts.ignored_packets += 1
                 foreign += 1
@@ -77,8 +81,12 @@ def demux(
             if isinstance(error, av.error.ExitError):
                 asked_ns = 0
             _check_silence(name, asked_ns, read_timeout_s)
-            hint = "the device and the network" if live else "the disk"
-            raise MediaError(f"{name}: cannot be read further ({message_of(error)}); check {hint}") from None
+            raise MediaError(_unreadable(name, error, live=live)) from None
+
+
+def _unreadable(name: str, error: av.FFmpegError, *, live: bool) -> str:
+    hint = "the device and the network" if live else "the disk"
+    return f"{name}: cannot be read further ({message_of(error)}); check {hint}"
 
 
 def on_time_line(

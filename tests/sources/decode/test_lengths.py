@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from perceiverd.core.media import MediaFormat, VideoFormat
+from perceiverd.core.media import NS_PER_S, MediaFormat, VideoFormat
 from perceiverd.sources.decode.container import inspect, read
 
 Clip = Callable[..., Path]
@@ -125,3 +125,25 @@ def test_a_file_that_is_cut_short(
     path = clip(name, sound=hum, seconds=8.0, **what)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     assert is_called_damaged(path, caplog)
+
+
+def test_a_transport_stream_that_ends_with_other_data(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    """A file of another kind behind it, or noise, is reported; a few bytes and a second transport stream are not."""
+    path = clip("a.ts", sound=hum, picture=grey, seconds=6.0, rate_hz=48_000)
+    other = clip("b.wav", sound=hum, seconds=6.0, audio_codec="pcm_s16le").read_bytes()
+    whole = path.read_bytes()
+    for tail, called in ((other, True), (other[:40_000], False), (whole, False)):
+        path.write_bytes(whole + tail)
+        assert is_called_damaged(path, caplog) == called
+
+
+def test_a_transport_stream_with_a_long_hole_is_read_to_its_end(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
+    """After 128 KiB without a packet FFmpeg gives up for a moment; what follows is read, and the file is damaged."""
+    path = clip("a.ts", sound=hum, picture=grey, seconds=6.0, rate_hz=48_000)
+    whole = path.read_bytes()
+    half = len(whole) // 376 * 188
+    path.write_bytes(whole[:half] + bytes(131_072) + whole[half:])
+    with caplog.at_level(logging.WARNING):
+        last = max(each.start_ns for each in read(path, BOTH))
+    assert last > 5 * NS_PER_S
+    assert "file-damaged" in caplog.text
