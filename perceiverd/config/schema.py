@@ -232,7 +232,7 @@ class SnapshotsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """false: keep no picture and no clip if people may be speaking in the time of the clip: if Speech, a label below
     it in the ontology, Whispering, Chatter or Hubbub has a score of speech_score or more in any window of that time.
     The event's messages say that nothing is kept."""
-    speech_score: Annotated[float, Meta(gt=0, le=1)] = 0.1
+    speech_score: Annotated[float, Meta(gt=0, le=1)] = 0.02
     """With keep_speech = false, nothing is kept if speech has this score or more. A lower value keeps less speech,
     and fewer clips."""
     max_age_days: Annotated[float, Meta(gt=0, le=3650)] = 7.0

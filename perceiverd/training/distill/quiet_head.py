@@ -39,7 +39,7 @@ BATCH = 32
 STEPS = 60  # of L-BFGS; after that the gain is small beside the differences between windows
 QUIET_WEIGHT = 5.0
 """Weight of a window of quiet; a window of the training material has 1."""
-KEEP_WEIGHT = 0.1
+KEEP_WEIGHT = 0.3
 """Weight of the squared change of a logit, summed over labels, mean over the material. Cross-entropy to the old scores
 would let low scores drift: they cost little, but they decide the ranks of labels."""
 STAY_WEIGHT = 1e-3

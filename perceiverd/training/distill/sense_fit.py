@@ -24,6 +24,7 @@ from perceiverd.model.perceiver import Perceiver
 from perceiverd.model.senses import Sense, SensesHead
 from perceiverd.training.distill.audio_shards import AudioShards
 from perceiverd.training.distill.batches import audio_targets, video_targets
+from perceiverd.training.distill.sense_levels import FairShare, lower
 from perceiverd.training.distill.video_shards import VideoShards
 from perceiverd.training.fitting.optim import rate_factor
 from perceiverd.training.teachers.transfer import transfer
@@ -38,6 +39,10 @@ STAYS, STAYS_IF_KNOWN, STAYS_OF_VIDEO = 0.2, 0.1, 0.3
 """How much of the classifier as it was stays: for audio, in a label's part, by whether the label is well known; for
 video. The weights are averaged (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Sounds and pictures
 of unseen collections need the teacher more than held-out ones of the collections that were learnt from."""
+TOP, FAIR = {"audio": 10, "video": 5}, {"audio": 0.005, "video": 0.02}
+LOWERED, LOWERED_IF_KNOWN, LOWERED_OF_VIDEO = 1.0, 0.35, 0.75
+"""How strongly labels are lowered that come up too often, as `sense_levels.FairShare` says; for audio by whether the
+label is well known. Chosen by the labels of whole collections that a fit lacked, and by everyday sounds."""
 PROGRESS = 500
 """Steps between two log lines."""
 
@@ -106,6 +111,13 @@ def kept_shares(name: str, known: Tensor) -> Tensor:
     return torch.where(known > KNOWN, STAYS_IF_KNOWN, STAYS)
 
 
+def fair_share(name: str, known: Tensor) -> FairShare:
+    """How often a label may come up in vain. `known` is as in `SenseWindows`."""
+    if name == "video":
+        return FairShare(TOP[name], FAIR[name], torch.full_like(known, LOWERED_OF_VIDEO))
+    return FairShare(TOP[name], FAIR[name], torch.where(known > KNOWN, LOWERED_IF_KNOWN, LOWERED))
+
+
 def draw_back(sense: Sense, start: Sense, shares: Tensor) -> None:
     """Average a classifier, in place, with the one that it began as; `shares` (classes,) is that one's part.
 
@@ -165,6 +177,7 @@ def fit_all(network: Perceiver, pools: Sequence[Path], views: Path, how: SenseSt
             start = deepcopy(sense)
             first, last = fit(sense, windows, how)
             draw_back(sense, start, kept_shares(name, windows.known))
+            lowered = lower(sense, windows.pooled, windows.targets == 1, fair_share(name, windows.known))
             log_event(
                 logger,
                 logging.INFO,
@@ -173,4 +186,5 @@ def fit_all(network: Perceiver, pools: Sequence[Path], views: Path, how: SenseSt
                 windows=len(windows.pooled),
                 loss_before=f"{first:.3f}",
                 loss_after=f"{last:.3f}",
+                lowered=int((lowered > 0).sum()),
             )

@@ -42,6 +42,9 @@ SLOPE = 0.25
 STEPS = 30
 """The most steps of Newton's method; five are usually enough."""
 
+UNTAUGHT = -20.0
+"""Logit of a label that the teacher lacks."""
+
 Logits = NDArray[np.float32]
 
 
@@ -245,13 +248,16 @@ def calibrate(
     log_event(logger, logging.INFO, "calibration-fitted", classes=len(classes), width=f"{width:g}", losses=shown_losses)
     fitted = FittedCalibration(PlattScaling(1.0, 0.0), {}, 0.0) if keep else fit(evidence, classes, width)
     crossed = sigmoid(evidence.logits) if keep else cross_fitted(evidence, classes, width)
-    values, facts = by_recording(clip_levels(held, crossed[:windows]), held.facts, np.asarray(held.recordings))
+    recordings = np.asarray(held.recordings)
+    values, facts = by_recording(clip_levels(held, crossed[:windows]), held.facts, recordings)
+    teacher = sigmoid(np.nan_to_num(held.teacher, nan=UNTAUGHT))
+    taught, _ = by_recording(clip_levels(held, teacher), held.facts, recordings)
     if pictures is not None:
         levels, known = _picture_levels(crossed[windows:], pictures)
         values, facts = np.concatenate([values, levels]), np.concatenate([facts, known])
     scalings = [fitted.scaling(label.index) for label in card.labels]
     calibrated = replace(card, calibration=tuple(Calibration(one.scale, one.shift) for one in scalings))
-    return fitted, choose(values, facts, stream_levels(Tagger(calibrated), ambient))
+    return fitted, choose(values, facts, stream_levels(Tagger(calibrated), ambient), taught)
 
 
 def _picture_levels(scores: NDArray[np.float32], pictures: HeldOutPictures) -> tuple[Levels, Facts]:

@@ -67,6 +67,14 @@ def test_a_part_of_the_start_stays(classes: int) -> None:
     assert sense_fit.kept_shares("video", shares).tolist() == [pytest.approx(0.3)] * LABELS
 
 
+def test_well_known_labels_are_lowered_less() -> None:
+    """A label of which many windows tell needs less; the classifier of video has one strength."""
+    known = torch.tensor([0, 0, 0.14, 0.16, 1, 1, 1])
+    strengths = sense_fit.fair_share("audio", known).strength
+    assert strengths.tolist() == pytest.approx([1, 1, 1, 0.35, 0.35, 0.35, 0.35])
+    assert sense_fit.fair_share("video", known).strength.tolist() == [0.75] * LABELS
+
+
 def test_pools_become_windows(noises: Path) -> None:
     """A window's vector is the mean of its tokens, and its targets are the teacher's scores."""
     found = sense_fit.audible([noises])

@@ -51,6 +51,23 @@ def test_a_class_without_recordings_starts_higher() -> None:
     assert one.threshold == UNMEASURED > FLOOR
 
 
+def test_a_class_without_recordings_has_as_many_events_as_its_teacher() -> None:
+    """If its scores are lower than the teacher's, its threshold is lower too: between FLOOR and UNMEASURED."""
+    values, facts = np.array([[0.5, 0.9, 0.2], [0.4, 0.8, 0.1], [0.2, 0.1, 0.1]]), np.full((3, 3), -1, np.int8)
+    taught = np.array([[0.9, 0.9, 0.9], [0.8, 0.1, 0.9]])  # of the first two recordings alone
+    low, same, lowest = choose(values, facts, np.zeros((1, 3)), taught)
+    assert (low.threshold, same.threshold, lowest.threshold) == (0.4, UNMEASURED, FLOOR)
+
+
+def test_a_class_that_only_pictures_have_starts_higher() -> None:
+    """Pictures tell nothing about sounds that are taken for the label, so its threshold is at least UNMEASURED."""
+    values = np.array([[0.1, 0.1], [0.2, 0.9], [0.2, 0.8], [0.1, 0.8], *[[0.9, 0.9]] * 3, [0.1, 0.1]])
+    facts = np.array([[-1, 0], *[[-1, 1]] * 3, *[[1, 1]] * 3, [0, 0]], np.int8)
+    shown, heard = choose(values, facts, np.zeros((1, 2)), np.zeros((4, 2)))
+    assert (shown.threshold, shown.recordings, shown.found) == (UNMEASURED, 3, 3)
+    assert heard.threshold == FLOOR
+
+
 def test_clips_of_a_recording_count_as_one() -> None:
     """A recording's level is the highest of its clips; a fact that differs between them is unknown."""
     values = np.array([[0.2, 0.1], [0.6, 0.3], [0.5, 0.4]])
