@@ -143,7 +143,7 @@ class Reason {
     this.sign.className = `state ${tone}`;
     write(/** @type {Element} */ (this.sign.querySelector("b")), words);
     write(this.value, candidate ? `${score(candidate.smoothed)} of ${score(this.on)}` : `below ${score(this.off)}`);
-    write(this.why, candidate ? candidate.reason : "Its score is below the lower threshold.");
+    write(this.why, candidate ? candidate.reason : "score below the off threshold");
     const place = (/** @type {string} */ part, /** @type {number} */ at) => /** @type {HTMLElement} */ (this.bar.querySelector(part)).style.setProperty("--at", `${at * 100}%`);
     place(".fill", this.smoothed);
     place(".raw", candidate ? candidate.score : 0);
