@@ -72,7 +72,7 @@ fuzz-check: $(VENV)/.dev
 
 # GPU_PYTHON: another Python, which has torch with CUDA, and the packages of perceiverd.
 gpu-check: $(if $(GPU_PYTHON),,$(VENV)/.dev)
-	@$(or $(GPU_PYTHON),$(BIN)/python) -m tests.gpu_check $(GPU_CHECK)
+	@PYTHONPATH="$(CURDIR)" $(or $(GPU_PYTHON),$(BIN)/python) -m tests.gpu_check $(GPU_CHECK)
 
 # Installs the wheel into an empty folder and runs it from /, so that Python cannot find this checkout.
 wheel: $(VENV)/.dev

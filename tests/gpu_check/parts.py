@@ -65,7 +65,7 @@ def tests(setup: Setup) -> Result:
     wanted, where = ("gpu", TESTS) if setup.is_gpu else ("not gpu", REHEARSED)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", wanted, *where]
     done = subprocess.run(command, capture_output=True, text=True, timeout=setup.limit_s - LEAVE_S)
-    last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+    last = ((done.stdout.strip() or done.stderr.strip()).splitlines() or ["no output"])[-1]
     failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     check = Check("the tests for GPUs pass", done.returncode == 0, "; ".join([last, *failed]))
     return Result("tests", last, [check], {"failed": failed, "text": done.stdout[-4000:]})
