@@ -153,15 +153,12 @@ class ResilientEngine:
             log_event(
                 logger, logging.WARNING, "device-memory-short", device=self._name, batch=before, next=left, error=line
             )
-        gpu = self._gpu
-        if gpu is None:
-            return
         try:
-            gpu.release()
+            if self._gpu is not None:
+                self._gpu.release()
             if not after:
                 self._gpu = None
-                del gpu
-                torch.cuda.empty_cache()  # other programs need it
+                torch.cuda.empty_cache()  # other programs need what it leaves, also if it was loaded in part
         except RuntimeError as second:
             self._lose(second)
 
