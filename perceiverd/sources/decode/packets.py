@@ -19,6 +19,8 @@ from perceiverd.sources.decode.timeline import Stamp, TimeLine
 
 FOREIGN_RUN = 50
 """After this many packets in a row of tracks that were not there at first, the programme has other tracks."""
+HOLE_RUN = 16_384
+"""So many reads in a row without a packet end an MPEG-TS: 1 GiB of damage, because each of them searches 64 KiB."""
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ def demux(
     live: bool,
 ) -> Iterator[Packet]:
     """The packets of these streams and, at the end, the decoders' flush. Raises MediaError."""
-    damaged, foreign, asked_ns = 0, 0, now_ns()
+    damaged, holes, foreign, asked_ns = 0, 0, 0, now_ns()
     while True:
         try:
             packets = container.demux(indices)
@@ -54,7 +56,7 @@ def demux(
                 if packet is None:
                     return
                 _check_silence(name, asked_ns, read_timeout_s)
-                foreign = 0 if packet.size else foreign
+                holes, foreign = 0, 0 if packet.size else foreign
                 demuxed.end_byte = max(demuxed.end_byte, demuxed.first_byte + (packet.pos or 0))
                 yield cast(Packet, packet)
                 asked_ns = now_ns()
@@ -71,8 +73,9 @@ def demux(
                 demuxed.tracks_changed = True
                 return
             counts.corrupt_packets += 1
-            damaged += 1
-            if live or damaged >= CORRUPT_RUN:
+            is_hole = isinstance(error, av.error.BlockingIOError)
+            damaged, holes = damaged + (not is_hole), holes + is_hole
+            if live or damaged >= CORRUPT_RUN or holes >= HOLE_RUN:
                 hint = "check the network" if live else "copy or record it again"
                 raise MediaError(
                     f"{name}: is damaged and cannot be read further ({message_of(error)}); {hint}"

@@ -137,12 +137,15 @@ def test_a_transport_stream_that_ends_with_other_data(clip: Clip, caplog: pytest
         assert is_called_damaged(path, caplog) == called
 
 
-def test_a_transport_stream_with_a_long_hole_is_read_to_its_end(clip: Clip, caplog: pytest.LogCaptureFixture) -> None:
-    """After 128 KiB without a packet FFmpeg gives up for a moment; what follows is read, and the file is damaged."""
+@pytest.mark.parametrize("hole_bytes", [131_072, 8_000_000])
+def test_a_transport_stream_with_a_long_hole_is_read_to_its_end(
+    clip: Clip, caplog: pytest.LogCaptureFixture, hole_bytes: int
+) -> None:
+    """After 64 KiB without a packet FFmpeg gives up for a moment; what follows is read, and the file is damaged."""
     path = clip("a.ts", sound=hum, picture=grey, seconds=6.0, rate_hz=48_000)
     whole = path.read_bytes()
     half = len(whole) // 376 * 188
-    path.write_bytes(whole[:half] + bytes(131_072) + whole[half:])
+    path.write_bytes(whole[:half] + bytes(hole_bytes) + whole[half:])
     with caplog.at_level(logging.WARNING):
         last = max(each.start_ns for each in read(path, BOTH))
     assert last > 5 * NS_PER_S
