@@ -89,7 +89,8 @@ def _readable(address: str) -> sqlite3.Connection:
             raise HistoryError("has no tables yet: `perceiverd history run` is about to make them; try again")
         if version < VERSION:
             raise HistoryError(
-                f"has schema {version}, and this version reads {VERSION}; start `perceiverd history run` to update it"
+                f"has schema {version}, and this version reads {VERSION}; "
+                "start or restart `perceiverd history run`, which updates it"
             )
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA cache_size = -16000")

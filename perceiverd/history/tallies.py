@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from datetime import date
 
 from perceiverd.history.filters import EventFilter
 from perceiverd.history.queries import Range, label_ids, ranges
@@ -14,8 +15,8 @@ QUARTER_MS = 900_000
 """Every time zone is ahead of UTC by a multiple of a quarter of an hour. The schema has the same number."""
 DAY_MS = 86_400_000
 DAY_QUARTERS = DAY_MS // QUARTER_MS  # 96
-LAST_DAY = 1 << 31
-"""Later than the day of every event."""
+LAST_DAY = (date.max - date(1970, 1, 1)).days
+"""The last day that a time can name, later than that of every event."""
 ROWS = 10_000
 """Rows in memory at a time."""
 
@@ -55,7 +56,7 @@ def tallies_of(connection: sqlite3.Connection, wanted: EventFilter) -> Tallies:
 def _add_time(connection: sqlite3.Connection, wanted: EventFilter, tallies: Tallies) -> None:
     """All events of a stretch of time, or of some labels in it: whole days by their sums, the ends event by event."""
     first = 0 if wanted.after is None else -(-to_ms(wanted.after) // DAY_MS)
-    last = LAST_DAY if wanted.before is None else to_ms(wanted.before) // DAY_MS
+    last = LAST_DAY if wanted.before is None else min(LAST_DAY, to_ms(wanted.before) // DAY_MS)
     if first >= last:
         _add_some(connection, wanted, tallies)
         return

@@ -4,7 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -162,6 +162,16 @@ def test_tallies_count_the_events_that_a_filter_wants(
             act(connection, number, ("add", each))
         found, due = tallies_of(connection, wanted), counted(rows_of(connection), wants)
     assert (found.quarters, found.streams, found.labels) == (due.quarters, due.streams, due.labels)
+
+
+def test_the_last_day_that_a_time_can_name_has_no_events() -> None:
+    """The day after it has no date."""
+    latest = datetime.max.replace(tzinfo=UTC)
+    with history() as connection:
+        act(connection, 1, ("add", (1, 1, 5, 5, 5)))
+        for noon in (latest, latest.replace(hour=12, minute=0)):
+            assert not tallies_of(connection, EventFilter(after=noon)).labels
+            assert tallies_of(connection, EventFilter(before=noon)).labels == {1: (1, 5, 5, FIRST_MS + 5)}
 
 
 def test_statistics_of_days_read_no_event() -> None:
