@@ -81,6 +81,7 @@ def transformers_networks(network: Any, audio: Tensor, frames: Tensor) -> Iterat
     samples, label, one = audio[:, :, None], audio.new_zeros(1, 700), torch.tensor([0], device=audio.device)
     points = {"image": one, "audio": one, "label": None}  # it must decode at least one point of each
     own = PerceiverSelfAttention.forward
+    network.requires_grad_(False)  # the counter of operations looks for gradients, which inference mode has not
 
     def score(batch: int, forward: Callable[..., object], run: Any = network) -> Tensor:
         PerceiverSelfAttention.forward = forward

@@ -1,11 +1,12 @@
 """Other implementations do the same work as the public Perceiver."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from perceiverd.bench import baselines
+from perceiverd.bench import baselines, profiling
 
 
 def test_fused_attention_gives_the_same_logits() -> None:
@@ -16,9 +17,12 @@ def test_fused_attention_gives_the_same_logits() -> None:
     perceiver = published(**SMALL)
     audio, frames = torch.rand(1, 5760) * 2 - 1, torch.randint(0, 256, (1, 3, 20, 20, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        shipped, fused = (network.score(2) for network in baselines.transformers_networks(perceiver, audio, frames))
+        both = list(baselines.transformers_networks(perceiver, audio, frames))
+        shipped, fused = (network.score(2) for network in both)
+        operations = [profiling.matmul_flop(partial(network.score, 1)) for network in both]
     assert shipped.shape == (2, 700)
     torch.testing.assert_close(fused, shipped)
+    assert operations[0] == pytest.approx(operations[1], rel=0.1)
 
 
 def test_a_network_that_cannot_be_compiled_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
