@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import typer
 
-from perceiverd.config import Config, load
 from perceiverd.core.errors import ConfigError, PerceiverdError
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
@@ -25,14 +24,15 @@ from perceiverd.model.engine import DEVICE_PATTERN, EngineName
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
 from perceiverd.offline.decoding_protocol import VideoDecoderName
-from perceiverd.offline.folders.run import FolderOptions, tag_into
-from perceiverd.offline.folders.walk import Selection
-from perceiverd.offline.joint import jobs_for
 from perceiverd.offline.writers.formats import Format, chosen
 from perceiverd.offline.writers.writer import RecordKind, WriterOptions
 from perceiverd.pipeline.rules import Rules, resolve
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.sources.specs import MediaOptions, RawFormat
+
+if TYPE_CHECKING:  # they are loaded when they are needed: the configuration alone takes 60 ms
+    from perceiverd.config import Config
+    from perceiverd.offline.folders.walk import Selection
 
 AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of the units of `--since`."""
@@ -95,7 +95,7 @@ def run(command: TagCommand) -> int:
     raw = _raw(command.raw)
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     card = load_card(command.model or DEFAULT)
-    settings = load(command.config) if command.config else Config()
+    settings = _settings(command, kinds)
     options = tag_options(command, card, settings, kinds)
     if command.folder:
         return _into_folder(
@@ -109,16 +109,30 @@ def run(command: TagCommand) -> int:
         return tag.tag(command.files, tagger, options, form, writing, decoder)
 
 
-def tag_options(command: TagCommand, card: Card, settings: Config, kinds: frozenset[RecordKind]) -> tag.TagOptions:
-    """How files are tagged. Raises ConfigError for rules that do not fit the model."""
-    conceal_s = settings.window.conceal_s if command.conceal_s is None else command.conceal_s
-    usual_ns = round(settings.window.hop_s * NS_PER_S) if "event" in kinds else card.geometry.window_ns
+def _settings(command: TagCommand, kinds: frozenset[RecordKind]) -> Config | None:
+    """The configuration for events; None if none are made."""
+    if "event" not in kinds:
+        return None
+    from perceiverd.config import Config, load
+
+    return load(command.config) if command.config else Config()
+
+
+def tag_options(
+    command: TagCommand, card: Card, settings: Config | None, kinds: frozenset[RecordKind]
+) -> tag.TagOptions:
+    """How files are tagged; `settings` is needed for events. Raises ConfigError for rules that do not fit the model."""
+    with_events = settings if "event" in kinds else None
+    usual_ns, conceal_ns = card.geometry.window_ns, tag.TOLERANCE.conceal_ns
+    if with_events:
+        usual_ns = round(with_events.window.hop_s * NS_PER_S)
+        conceal_ns = round(with_events.window.conceal_s * NS_PER_S)
     return tag.TagOptions(
         top=command.top,
         hop_ns=usual_ns if command.hop_s is None else round(command.hop_s * NS_PER_S),
         batch=command.batch,
-        conceal_ns=round(conceal_s * NS_PER_S),
-        rules=_rules(card, settings, command.config) if "event" in kinds else None,
+        conceal_ns=conceal_ns if command.conceal_s is None else round(command.conceal_s * NS_PER_S),
+        rules=_rules(card, with_events, command.config) if with_events else None,
         use=command.use,
     )
 
@@ -131,6 +145,9 @@ def _into_folder(
     formats: Sequence[Format],
     checksum: str,
 ) -> int:
+    from perceiverd.offline.folders.run import FolderOptions, tag_into
+    from perceiverd.offline.joint import jobs_for
+
     tagger, sorting = Tagger(card, command.device, engine=command.engine), replace(options, sorts=True)
     how = FolderOptions(
         formats=formats,
@@ -154,14 +171,16 @@ def _into_folder(
     return 1 if report.failed else 0
 
 
-def _checksum(command: TagCommand, card: Card, settings: Config, options: tag.TagOptions, raw: RawFormat | None) -> str:
+def _checksum(
+    command: TagCommand, card: Card, settings: Config | None, options: tag.TagOptions, raw: RawFormat | None
+) -> str:
     """Of all that decides what outputs contain."""
     parts = (
         sorted(form.name for form in _formats(command)),
         sorted(command.kinds),
         (options.top, options.hop_ns, options.conceal_ns),
         card.sha256,
-        settings.events if options.rules else None,
+        settings.events if settings and options.rules else None,
         options.use,
         raw,
         command.embed_bytes,

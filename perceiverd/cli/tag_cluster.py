@@ -12,7 +12,6 @@ import typer
 
 from perceiverd.cli.bars import file_bar
 from perceiverd.cli.tag import TagCommand, tag_options
-from perceiverd.config import Config
 from perceiverd.core.errors import PerceiverdError
 from perceiverd.model.card import DEFAULT, load_card
 from perceiverd.model.engine import DEVICE_PATTERN
@@ -37,7 +36,7 @@ def run(command: TagCommand, address: str, out: str, workers: int | None) -> int
         raise PerceiverdError(f"--ray needs an extra: pip install 'perceiverd[ray]' ({error})") from error
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
     model = command.model or DEFAULT
-    options = tag_options(command, load_card(model), Config(), frozenset({"scores"}))
+    options = tag_options(command, load_card(model), None, frozenset({"scores"}))
     files = expanded(command.files)
     job = ClusterJob(out, model, command.device, command.engine, 1, options)
     started_s = time.monotonic()

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiverd.core.errors import ModelError
-from perceiverd.model.blocks import is_factorised_cheaper
+from perceiverd.model.blocks import is_factorised_cheaper, token_width
 from perceiverd.model.card import Card
 from perceiverd.model.engine import Feature, Form
+from perceiverd.model.geometry import Geometry
 from perceiverd.model.graph import network
 from perceiverd.model.graph.builder import GraphBuilder
 from perceiverd.model.graph.weights import WeightsIndex, read_index
@@ -26,6 +27,10 @@ MAX_WINDOWS, MAX_FRAMES = 8, 2
 """Windows and frames that go through the network, and through the stem, together. With the bundled sizes a window of 8
 takes three fifths of the CPU time of one alone. A frame of 2 takes as long as one of 4, with half the memory. One of 8
 takes twice as long: their first layers no longer fit into a cache."""
+ARENA_BYTES = 16 << 20
+"""If the tokens of a window take more, ONNX Runtime keeps its memory from one window to the next, and takes one window
+at a time. Else the C library gives blocks of 32 MB and more back to the kernel, which clears them again: with the
+public sizes this was a quarter of the CPU time. An arena holds the memory of its largest batch for ever."""
 ERROR = 3
 """Of ONNX Runtime's log levels. Its warnings are about graphs, which users cannot change."""
 
@@ -44,8 +49,9 @@ class OnnxEngine:
             is_factorised_cheaper(card.geometry.modalities, card.geometry.trunk) if factorised is None else factorised
         )
         self.form: Form = "factorised" if self._factorised else "plain"
-        self._options = _options(card, threads or len(os.sched_getaffinity(0)))
-        self._windows = max(1, min(MAX_WINDOWS, MAX_LATENTS // card.geometry.trunk.latents))
+        keeps = _token_bytes(card.geometry) > ARENA_BYTES
+        self._options = _options(card, threads or len(os.sched_getaffinity(0)), keeps_memory=keeps)
+        self._windows = 1 if keeps else max(1, min(MAX_WINDOWS, MAX_LATENTS // card.geometry.trunk.latents))
         self._check()
         video = card.geometry.video
         self.has_features = bool(video and video.stem)
@@ -107,12 +113,17 @@ class OnnxEngine:
         self._weights.check_all_used(g.used)
 
 
-def _options(card: Card, threads: int) -> onnxruntime.SessionOptions:
+def _token_bytes(geometry: Geometry) -> int:
+    """What the tokens of one window take in float32, in the width of the byte array."""
+    tokens = sum(modality.tokens for modality in geometry.modalities)
+    return 4 * tokens * token_width(geometry.modalities, geometry.trunk)
+
+
+def _options(card: Card, threads: int, *, keeps_memory: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERROR
-    # An arena would keep the memory of the largest batch for ever.
-    options.enable_cpu_mem_arena = False
+    options.enable_cpu_mem_arena = keeps_memory
     # Threads that spin while they wait take the cores from others; see docs/decisions/0011.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(card.folder))

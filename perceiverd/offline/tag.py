@@ -9,14 +9,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from perceiverd import __version__
 from perceiverd.core.errors import MediaError, PerceiverdError
@@ -25,6 +22,7 @@ from perceiverd.model.card import Card
 from perceiverd.model.geometry import Geometry
 from perceiverd.offline.decoding import Decoder, is_url, shown_name
 from perceiverd.offline.events import FileEvents, seconds
+from perceiverd.offline.file_bars import FileBars
 from perceiverd.offline.losses import log_losses
 from perceiverd.offline.writers.formats import Format
 from perceiverd.offline.writers.lines import record_of
@@ -94,22 +92,22 @@ def tag(
     with (
         decoder or Decoder(tagger.card.geometry.media_format) as decoding,
         _opened(writing.target, files, is_binary=form.is_binary) as out,
-        _bars(out) as bars,
+        FileBars(out) as bars,
     ):
         writer = form.make(out, writing)
         for file in files:
-            bar = bars.add_task(shown_name(file), total=None)
-            if not bars.disable:
-                decoding.on_length = partial(_set_length, bars, bar)
+            bars.begin(file)
+            if bars.is_shown:
+                decoding.on_length = bars.set_length
             try:
                 if not is_url(file) and Path(file).is_dir():
                     raise MediaError(f"{shown_name(file)}: is a folder; --out FOLDER tags the files in folders")
-                for piece in pieces(file, tagger, options, partial(_advance, bars, bar), decoding):
+                for piece in pieces(file, tagger, options, bars.advance, decoding):
                     writer.write(piece)
             except MediaError as error:
                 failed += 1
                 print(f"perceiverd: {error}", file=sys.stderr)
-            bars.remove_task(bar)
+            bars.end()
         writer.close()
     return 1 if failed else 0
 
@@ -250,25 +248,3 @@ def _opened(output: Path | None, files: Sequence[str], *, is_binary: bool) -> It
         ) from error
     with out:
         yield out
-
-
-def _bars(out: IO[Any]) -> Progress:
-    """Progress bars on standard error, if it is a terminal and the records go elsewhere."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-        disable=not sys.stderr.isatty() or out.isatty(),
-    )
-
-
-def _advance(bars: Progress, bar: TaskID, done_ns: int) -> None:
-    bars.update(bar, completed=done_ns / NS_PER_S)
-
-
-def _set_length(bars: Progress, bar: TaskID, length_s: float) -> None:
-    bars.update(bar, total=length_s)
