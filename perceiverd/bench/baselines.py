@@ -20,7 +20,7 @@ from perceiverd.model.geometry import Geometry
 
 COMPILED = "transformers, bf16, fused, compiled"
 """The fastest form of the peer that a GPU's engine is compared with."""
-ScoreBatch = Callable[[int], Tensor]
+ScoreBatch = Callable[[int], Any]
 """Scores a batch of this many windows; returns the logits."""
 
 
@@ -31,9 +31,10 @@ class TimedNetwork:
     name: str
     score: ScoreBatch
     holds: object
-    """The object with all its memory between calls: a module, or one of perceiverd's objects."""
+    """The object with all its memory between calls: a module, or one of perceiverd's objects; None if that memory is not
+    PyTorch's, so that it cannot be counted."""
     counted: ScoreBatch | None = None
-    """The same in plain operators, whose work can be counted; None if `score` is that."""
+    """The same in plain operators of PyTorch, whose work can be counted; None if `score` is that."""
     fault: str = ""
     """Why it cannot be timed, in one line; empty if it can."""
 

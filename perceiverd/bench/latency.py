@@ -33,6 +33,8 @@ from perceiverd.model.checkpoint import load_network, save_model
 from perceiverd.model.convert import HubConfig, convert
 from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.encoding import audio_tokens, video_tokens
+from perceiverd.model.engine import Form
+from perceiverd.model.engine_choice import load_engine
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.inference import Inference
 from perceiverd.model.perceiver import Perceiver
@@ -41,6 +43,7 @@ PUBLIC = "public"
 """The public checkpoint's sizes, with random weights: to measure the time needs no download."""
 BATCHES = (1, 2, 4, 8, 16, 32)
 """Windows at once that are tried for the best throughput."""
+FORMS: tuple[Form, ...] = ("factorised", "plain")
 FRAMES, STREAMS = (8, 16, 32, 64), (1, 4, 16, 64)
 """Frames of a window, and windows at once, that `--growth` times."""
 MB = 1_000_000
@@ -57,11 +60,11 @@ class NetworkTiming(msgspec.Struct, frozen=True):
     """Operations of matrix products in one window, counted, in 1e9."""
     of_matmul: float
     """Their rate as a share of what the machine reaches in a plain matrix product, 0..1."""
-    of_copy: float
+    of_copy: float | None
     """Bytes that operations read and wrote per second, as a share of the machine's rate in a plain copy. Caches can
-    make it larger than 1."""
+    make it larger than 1. None if it does not run in PyTorch, so that nobody counts them."""
     peak_mb: float | None
-    """Weights, tables and the memory allocated during a call; None if the system does not report it."""
+    """Weights, tables and the memory allocated during a call; None if nobody counts it."""
     times: float
     """Its median divided by the median of the first row."""
     best_batch: int | None = None
@@ -118,6 +121,9 @@ def run(model: str, device: str, threads: int, rounds: int, growth: bool) -> Ben
     before = os.getloadavg()[0]
     with torch.inference_mode():
         geometry, network, networks = _networks(model, where)
+        if where.type == "cpu":
+            with _card_of(model, geometry, network) as card:
+                networks.insert(0, _as_used(card, networks))
         untimed = {network.name: network.fault for network in networks if network.fault}
         rows, matmul, copied = _timings([network for network in networks if not network.fault], where, rounds)
         grown = list(_growth(where, max(2, rounds // 4))) if growth else []
@@ -169,7 +175,7 @@ def _card_of(model: str, geometry: Geometry, network: Perceiver) -> Iterator[Car
 
 
 def _networks(model: str, device: torch.device) -> tuple[Geometry, Perceiver, list[TimedNetwork]]:
-    """Sizes and network, and what to time. Our network comes first. The others exist only in the public sizes."""
+    """Sizes and network, and what to time. Our forms come first. The others exist only in the public sizes."""
     theirs: Any = None
     if model != PUBLIC:
         card = load_card(model)
@@ -183,8 +189,10 @@ def _networks(model: str, device: torch.device) -> tuple[Geometry, Perceiver, li
         geometry, network = _public_network(16)
     network.to(device)
     samples, frames = _noise_window(geometry, device)
-    networks = [_our_network("perceiverd", network, geometry, samples, frames, None)]
-    networks.append(_our_network("perceiverd, plain attention", network, geometry, samples, frames, False))
+    networks = [
+        _our_network(f"perceiverd, PyTorch, {form}", network, geometry, samples, frames, form == "factorised")
+        for form in FORMS
+    ]
     if theirs is not None:
         with torch.inference_mode(False):
             theirs.to(device)
@@ -218,6 +226,22 @@ def _our_network(
     return TimedNetwork(name, score, ready)
 
 
+def _as_used(card: Card, torch_forms: Sequence[TimedNetwork]) -> TimedNetwork:
+    """The engine and form that `auto` takes on a CPU. `torch_forms`: our network in PyTorch, in the order of FORMS."""
+    engine = load_engine(card, "auto", "cpu", torch.get_num_threads())
+    samples, frames = by_engine.noise(card)
+
+    def score(batch: int) -> object:
+        wide = None if samples is None else np.repeat(samples, batch, axis=0)
+        video: Any = None
+        if frames is not None:
+            each = engine.features(frames * batch) if engine.has_features else frames * batch
+            video = [each[first : first + len(frames)] for first in range(0, len(each), len(frames))]
+        return engine.logits(wide, video)
+
+    return TimedNetwork("perceiverd", score, None, torch_forms[FORMS.index(engine.form)].score)
+
+
 def _noise_window(geometry: Geometry, device: torch.device) -> tuple[Tensor, Tensor]:
     """One window of noise: audio (1, samples), frames (1, T, H, W, 3); empty if the model does not use them."""
     audio, video = geometry.audio, geometry.video
@@ -249,8 +273,8 @@ def _timings(
     rows = []
     for index, network in enumerate(networks):
         counted = partial(network.counted or network.score, 1)
-        seconds, traffic = median(spent[network.name]), profiling.traffic_bytes(counted)
-        flop = profiling.matmul_flop(counted)
+        seconds, flop = median(spent[network.name]), profiling.matmul_flop(counted)
+        traffic = None if network.holds is None else profiling.traffic_bytes(counted)
         best = _best_batch(network.score, device) if index == 0 else (None, None)
         rows.append(
             NetworkTiming(
@@ -259,7 +283,7 @@ def _timings(
                 p99_ms=round(float(np.percentile(spent[network.name], 99, method="higher")) * 1e3, 2),
                 gflop=round(flop / 1e9, 6),
                 of_matmul=round(flop / seconds / matmul, 3),
-                of_copy=round(traffic / seconds / bandwidth, 3),
+                of_copy=None if traffic is None else round(traffic / seconds / bandwidth, 3),
                 peak_mb=_peak_mb(network, device),
                 times=round(seconds / median(spent[networks[0].name]), 2),
                 best_batch=best[0],
@@ -282,6 +306,8 @@ def _best_batch(score: ScoreBatch, device: torch.device) -> tuple[int, float]:
 
 
 def _peak_mb(network: TimedNetwork, device: torch.device) -> float | None:
+    if network.holds is None:
+        return None
     beside = profiling.peak_bytes(partial(network.score, 1), device)
     return None if beside is None else round((profiling.held_bytes(network.holds) + beside) / MB, 1)
 
@@ -313,10 +339,11 @@ def table(report: BenchReport) -> str:
         f"{'one window':31}{'median':>10}{'p99':>10}{'times':>8}{'GFLOP':>8}{'matmul':>8}{'copy':>6}{'memory':>10}",
     ]
     for row in report.rows:
-        memory = "unknown" if row.peak_mb is None else f"{row.peak_mb:.0f} MB"
+        memory = "-" if row.peak_mb is None else f"{row.peak_mb:.0f} MB"
+        copied = "-" if row.of_copy is None else f"{row.of_copy:.0%}"
         lines.append(
             f"{row.name:31}{row.median_ms:7.1f} ms{row.p99_ms:7.1f} ms{row.times:8.2f}{row.gflop:8.1f}"
-            f"{row.of_matmul:8.0%}{row.of_copy:6.0%}{memory:>10}"
+            f"{row.of_matmul:8.0%}{copied:>6}{memory:>10}"
         )
     lines += [f"{name:31}not timed: {why}" for name, why in report.untimed.items()]
     lines += [

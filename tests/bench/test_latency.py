@@ -25,13 +25,16 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alone")
 @pytest.mark.quiet
 def test_a_report_is_printed_and_written(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
-    """The table has our network and its plain form; the JSON has the same numbers and the machine's name."""
+    """The table begins with the engine that users get, then has PyTorch; the JSON has the same numbers."""
     into = tmp_path / "bench.json"
     status, out, err = perceiverd("bench", tiny_model, "--rounds", "2", "--json", into)
     assert (status, err) == (0, "")
     (report,) = msgspec.json.decode(into.read_bytes(), type=list[latency.BenchReport])
-    ours, plain, *_ = report.rows
-    assert (ours.name, plain.name) == ("perceiverd", "perceiverd, plain attention")
+    ours, *in_torch = report.rows
+    assert ours.name == "perceiverd"
+    assert [row.name for row in in_torch] == ["perceiverd, PyTorch, factorised", "perceiverd, PyTorch, plain"]
+    used = next(row for row in report.engines if row.used)
+    assert used.name.startswith("onnxruntime") and ours.gflop in [row.gflop for row in in_torch]
     assert ours.times == 1 and ours.gflop > 0 and ours.p99_ms >= ours.median_ms > 0
     assert ours.best_batch in latency.BATCHES
     assert [start.engine for start in report.starts] == ["onnxruntime", "torch"] and report.starts[0].cpu_s > 0
