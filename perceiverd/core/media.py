@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 NS_PER_S = 1_000_000_000
+NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,13 +18,18 @@ class Frame:
     start_ns: int
     """Capture time: CLOCK_MONOTONIC of a live source, otherwise the time within the file."""
     pixels: NDArray[np.uint8] = field(repr=False)
-    """(height, width, 3), RGB, 0..255."""
+    """(height, width, 3), RGB, 0..255; (0, 0, 3) if no window needs it."""
     still: bytes | None = field(default=None, repr=False)
     """The same image as a JPEG in a size for people; only some frames have it, and only if snapshots are on."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3:
             raise ValueError(f"pixels must be uint8 (H, W, 3), not {self.pixels.dtype} {self.pixels.shape}")
+
+    @classmethod
+    def without_pixels(cls, start_ns: int) -> Frame:
+        """A frame of which only the time matters: it shows that nothing is missing."""
+        return cls(start_ns, NO_PIXELS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +61,16 @@ Media = Frame | Chunk
 def end_of(item: Media) -> int:
     """The time up to which an item brings its modality: the end of a chunk. A frame is a point in time."""
     return item.end_ns if isinstance(item, Chunk) else item.start_ns
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """The windows that are cut from a file: one every `hop_ns`, the first one where the media begin."""
+
+    window_ns: int
+    hop_ns: int
+    ticks_ns: tuple[int, ...]
+    """For when a window needs frames, from its start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,12 @@ from typing import Literal, Self
 import msgspec
 
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import Media, MediaFormat
+from perceiverd.core.media import Frame, Media, MediaFormat, WindowGrid
 from perceiverd.offline.decoding_protocol import (
     LENGTHS,
     MEDIA,
+    START,
+    TIME,
     Ended,
     Job,
     Length,
@@ -120,12 +122,18 @@ class Decoder:
         if self._process is not None:
             self._process.kill()
 
-    def read(self, file: str, use: MediaOptions = MediaOptions()) -> Iterator[Media]:  # noqa: B008 - frozen
+    def read(
+        self,
+        file: str,
+        use: MediaOptions = MediaOptions(),  # noqa: B008 - frozen
+        grid: WindowGrid | None = None,
+    ) -> Iterator[Media]:
         """The frames and chunks of a file, URL, FIFO or of standard input (`-`), in the container's order.
 
+        Frames that no window of `grid` needs come without pixels; without one, all have them.
         Raises MediaError, after the media that could be read.
         """
-        job = self._job(file, use)
+        job = self._job(file, use, grid)
         self.start()
         self.length_s = None
         ended: Ended | None = None
@@ -138,6 +146,9 @@ class Decoder:
                     item = unpacked((head, data))[1]
                     assert isinstance(item, Media)
                     yield item
+                    continue
+                if kind == TIME:
+                    yield Frame.without_pixels(*START.unpack(head))
                     continue
                 match msgspec.json.decode(head, type=Notice):
                     case Length(seconds=seconds):
@@ -156,11 +167,12 @@ class Decoder:
         if ended.error:
             raise MediaError(ended.error)
 
-    def _job(self, file: str, use: MediaOptions) -> Job:
+    def _job(self, file: str, use: MediaOptions, grid: WindowGrid | None) -> Job:
         """Raises MediaError if standard input is a terminal."""
         if file == "-" and os.isatty(0):
             raise MediaError("standard input: is a terminal; write media into it, as in `cat FILE | perceiverd tag -`")
-        return Job(_kind(file), os.fsencode(file), self._wanted, use, self._raw, self._threads, self._video)
+        address = os.fsencode(file)
+        return Job(_kind(file), address, self._wanted, use, self._raw, self._threads, self._video, grid)
 
     def _message(self, job: Job) -> tuple[bytes, bytes, bytes]:
         """The next message: its kind and its two parts. Raises MediaError if the worker has died or hangs."""
@@ -187,7 +199,8 @@ class Decoder:
         if ready.poll(0):  # as nearly always; then nobody needs to know what the worker does
             return
         # We count steps of waiting, not time: while Ctrl-Z stops us, time passes, and the worker is not to blame.
-        idle_ms, silent_ms, seen = 0, 0, _activity(self._process.pid)
+        # The first step only looks: most waits are shorter, and looking costs as much as a frame.
+        idle_ms, silent_ms, seen = 0, 0, object()
         most_s = URL_SILENT_S if job.kind == "url" else SILENT_S
         while not ready.poll(STEP_MS):
             silent_ms += STEP_MS

@@ -11,12 +11,15 @@ from typing import Literal
 
 import msgspec
 
-from perceiverd.core.media import MediaFormat
+from perceiverd.core.media import MediaFormat, WindowGrid
 from perceiverd.sources.specs import MediaOptions, RawFormat
 
 LENGTHS = struct.Struct("<cII")
 """Kind of the message, bytes of its first part, bytes of its second part."""
-MEDIA, NOTICE = b"M", b"N"
+MEDIA, NOTICE, TIME = b"M", b"N", b"T"
+"""Kinds of messages. `TIME` is a frame without pixels: its only part is START."""
+START = struct.Struct("<q")
+"""When the frame was captured, in nanoseconds."""
 
 
 VideoDecoderName = Literal["cpu", "gpu", "auto"]
@@ -38,6 +41,8 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """That decode video; 0 for as many as there are cores."""
     decoder: VideoDecoderName = "cpu"
     """Of a file's video."""
+    grid: WindowGrid | None = None
+    """The windows that will be cut. Frames that none of them needs come without pixels; None if all are needed."""
 
 
 class Length(msgspec.Struct, frozen=True, tag=True):

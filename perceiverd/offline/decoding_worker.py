@@ -15,17 +15,20 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import msgspec
 
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import Media
+from perceiverd.core.media import Frame, Media
 from perceiverd.offline.decoding_protocol import (
     GPU_LINES,
     LENGTHS,
     MEDIA,
     NOTICE,
+    START,
+    TIME,
     Alive,
     Ended,
     Job,
@@ -36,6 +39,7 @@ from perceiverd.offline.decoding_protocol import (
 )
 from perceiverd.sources.decode import container
 from perceiverd.sources.decode.decoders import DecodeCounts
+from perceiverd.sources.decode.needed import needed
 from perceiverd.sources.decode.opening import INDEX_LAST
 from perceiverd.sources.decode.pipes import PipeReader
 from perceiverd.sources.process.protocol import media_parts
@@ -60,6 +64,9 @@ class Results:
 
     def send(self, item: Media) -> None:
         """Send a frame or chunk."""
+        if isinstance(item, Frame) and not item.pixels.size:
+            self._write(TIME, START.pack(item.start_ns), b"")
+            return
         self._write(MEDIA, *media_parts(item))
 
     def notify(self, notice: Notice) -> None:
@@ -106,9 +113,11 @@ def _done(job: Job, results: Results) -> str:
     """Do the job; why not all could be read, or an empty string."""
     try:
         counts = DecodeCounts()
-        for number, item in enumerate(_media(job, results, counts)):
-            if not number:
-                results.notify(Tracks(tuple(sorted(counts.modalities))))
+        media = _media(job, results, counts)
+        first = next(media, None)
+        results.notify(Tracks(tuple(sorted(counts.modalities))))
+        media = chain(() if first is None else (first,), media)
+        for item in needed(media, job.grid, counts.modalities) if job.grid else media:
             results.send(item)
     except MediaError as error:
         return str(error)
@@ -129,6 +138,7 @@ def _media(job: Job, results: Results, counts: DecodeCounts) -> Iterator[Media]:
         raw=job.raw,
         threads=job.threads,
         block_s=BLOCK_S,
+        lazy=job.grid is not None,
     )
     match job.kind:
         case "url":

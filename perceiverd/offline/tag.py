@@ -224,7 +224,7 @@ def scored(
 
 def _windows(file: str, geometry: Geometry, options: TagOptions, decoder: Decoder) -> Iterator[Window]:
     windower = Windower(geometry, options.hop_ns, replace(TOLERANCE, conceal_ns=options.conceal_ns))
-    for number, item in enumerate(decoder.read(file, options.use)):
+    for number, item in enumerate(decoder.read(file, options.use, windower.grid)):
         if not number:
             for modality in {"audio", "video"} - decoder.modalities:
                 windower.end(modality)

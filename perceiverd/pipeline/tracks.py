@@ -216,7 +216,7 @@ class FrameTrack(_Track[Frame]):
         self._half_tick_ns = self.ticks_ns[0]
 
     def add(self, item: Frame) -> bool:
-        if item.pixels.shape != self._shape:
+        if item.pixels.size and item.pixels.shape != self._shape:
             raise ValueError(f"a frame of {item.pixels.shape}; the model needs {self._shape}")
         return super().add(item)
 
@@ -227,8 +227,9 @@ class FrameTrack(_Track[Frame]):
     def cut(self, start_ns: int) -> CutFrames | None:
         """The frame nearest to each tick of the window; None if too many ticks lack one, or if there is a gap."""
         for runs, bounds in self._sections():
-            if self._suffices(*self._coverage(runs, bounds, start_ns)):
-                frames = [frame for run in runs for frame in run]
+            frames = [frame for run in runs for frame in run]
+            has_pixels = any(frame.pixels.size for frame in frames)
+            if has_pixels and self._suffices(*self._coverage(runs, bounds, start_ns)):
                 return CutFrames(self._nearest(frames, start_ns), self._holes_ns(frames, start_ns))
         return None
 
@@ -284,9 +285,12 @@ class FrameTrack(_Track[Frame]):
     def padded(self, start_ns: int) -> list[Frame] | None:
         """The newest run, its last frame repeated to the window's end; None if the run ends before the window."""
         run = self.last_run()
-        return self._nearest(run, start_ns) if run and run[-1].start_ns >= start_ns - self.gap_ns else None
+        if not any(frame.pixels.size for frame in run) or run[-1].start_ns < start_ns - self.gap_ns:
+            return None
+        return self._nearest(run, start_ns)
 
     def _nearest(self, frames: Sequence[Frame], start_ns: int) -> list[Frame]:
+        frames = [frame for frame in frames if frame.pixels.size]
         times_ns = np.array([frame.start_ns for frame in frames], dtype=np.int64)
         ticks_ns = np.array([start_ns + tick_ns for tick_ns in self.ticks_ns], dtype=np.int64)
         after = np.searchsorted(times_ns, ticks_ns).clip(0, len(frames) - 1)

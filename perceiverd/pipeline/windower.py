@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, end_of
+from perceiverd.core.media import NS_PER_S, Chunk, Frame, Media, WindowGrid, end_of
 from perceiverd.model.geometry import Geometry
 from perceiverd.pipeline.conceal import Span
 from perceiverd.pipeline.joined import JoinedChunks
@@ -153,6 +153,11 @@ class Windower:
     def hop_ns(self) -> int:
         """From the start of one window to the start of the next."""
         return self._hop_ns
+
+    @property
+    def grid(self) -> WindowGrid:
+        """Where windows begin and which frames they need, as long as `tune` changes nothing."""
+        return WindowGrid(self._window_ns, self._hop_ns, tuple(self._video.ticks_ns) if self._video else ())
 
     def tune(self, hop_ns: int, tolerance: Tolerance) -> None:
         """Change hop and tolerance. The next window starts where it would have started; the new hop counts from it."""

@@ -96,6 +96,7 @@ def read(
     threads: int = 0,
     block_s: float = 0.0,
     hardware: bool = False,
+    lazy: bool = False,
 ) -> Iterator[Media]:
     """Yield what the model wants of a file (Path), URL (str) or pipe in the container's order, from time 0 on.
 
@@ -105,12 +106,14 @@ def read(
     `log_track`, the choice is logged. `raw` is the format of audio without a container. `threads` decode the video of a
     file; 0 for as many as there are cores. Its audio is mixed and resampled in blocks of at least `block_s`.
     `hardware`: an NVIDIA GPU decodes the video, if there is one that can.
+    With `lazy`, its frames are sized when somebody looks at their pixels.
 
     Of a damaged file it yields what can be read. It raises MediaError, one line, if nothing can be read, if it cannot
     be opened, or if it has nothing that the model wants; and if a live one fails or is silent for `read_timeout_s`.
     """
     programme = _Programme(what, wanted, counts or DecodeCounts(), use or MediaOptions(), read_timeout_s, live=live)
     programme.is_raw, programme.threads, programme.block_s = raw is not None, threads, block_s
+    programme.lazy = lazy and not hardware  # a GPU has few surfaces for frames that wait
     with open_container(what, options or {}, open_timeout_s, read_timeout_s, why, raw, hardware=hardware) as container:
         ranges = programme.ranges(container)
         if len(ranges) < 2:
@@ -148,7 +151,7 @@ class _Programme:
         """Why the first part that was left out cannot be read."""
         self.is_raw = False
         """Whether it has no container, so its bytes say nothing of parts and lengths."""
-        self.threads, self.block_s = 0, 0.0
+        self.threads, self.block_s, self.lazy = 0, 0.0, False
 
     def media(self, container: InputContainer, *, log_track: bool = False) -> Iterator[Media]:
         """The media of one part, behind those of the parts before it."""
@@ -233,7 +236,9 @@ class _Programme:
             if not self._live:
                 video.codec_context.thread_count = self.threads
             stills = JpegEncoder(wanted.stills) if wanted.stills else None
-            decoders[video.index] = VideoDecoder(video, origin_ns, counts, wanted.video, stills, start_ns)
+            decoders[video.index] = VideoDecoder(
+                video, origin_ns, counts, wanted.video, stills, start_ns, lazy=self.lazy
+            )
         if decoders:
             return decoders
         only = self._use.only

@@ -20,6 +20,7 @@ from perceiverd.core.media import NS_PER_S, Frame, Media, VideoFormat
 from perceiverd.sources.decode.blocks import AudioBlock, BlockJoiner
 from perceiverd.sources.decode.boundary import ffmpeg_errors
 from perceiverd.sources.decode.decimate import Decimator
+from perceiverd.sources.decode.lazy import LazyFrame
 from perceiverd.sources.decode.mono import MonoResampler
 from perceiverd.sources.decode.reservoir import BitReservoir
 from perceiverd.sources.decode.skipping import SkipPlan
@@ -235,9 +236,12 @@ class VideoDecoder(StreamDecoder):
         wanted: VideoFormat,
         stills: JpegEncoder | None,
         start_ns: int = 0,
+        *,
+        lazy: bool = False,
     ) -> None:
         """`start_ns` is the time of a first frame that has none, as the picture on a cover.
 
+        `lazy`: frames are sized when somebody looks at their pixels, except the first ones of each kind.
         Frames that no tick needs are not decoded if no other frame needs them.
         """
         super().__init__(stream, origin_ns, counts)
@@ -251,6 +255,8 @@ class VideoDecoder(StreamDecoder):
         self.lasts_ns = 0
         """How long the newest frame is shown; 0 if the container does not say."""
         self._next_ns = start_ns
+        self._lazy, self._known = lazy, set[tuple[object, ...]]()
+        """Kinds of frames that could be sized: others of such a kind can be sized later."""
 
     def foresee(self, packet: Packet, ahead: Sequence[Packet]) -> None:
         """Tell FFmpeg whether to decode the next packet's frame. `ahead` has packets behind it, if they are known."""
@@ -280,7 +286,12 @@ class VideoDecoder(StreamDecoder):
             return
         self.lasts_ns = self._nanoseconds(item, item.duration or 0)
         still = self._stills.of(start_ns, item, self._aspect) if self._stills else None
+        kind = (item.format.name, item.width, item.height, item.colorspace, item.rotation)
+        if self._lazy and still is None and kind in self._known:
+            yield LazyFrame(start_ns, item, self._aspect, self._sizer)
+            return
         yield Frame(start_ns, self._sizer.fit(item, self._aspect), still)
+        self._known.add(kind)
 
 
 def _decodes(name: str, packet: Packet) -> bool:
