@@ -231,7 +231,7 @@ def _as_used(card: Card, torch_forms: Sequence[TimedNetwork]) -> TimedNetwork:
     engine = load_engine(card, "auto", "cpu", torch.get_num_threads())
     samples, frames = by_engine.noise(card)
 
-    def score(batch: int) -> object:
+    def score(batch: int) -> Any:
         wide = None if samples is None else np.repeat(samples, batch, axis=0)
         video: Any = None
         if frames is not None:

@@ -16,6 +16,10 @@ class LazyFrame(Frame):
     """As `Frame`. It holds the decoded frame until its pixels are asked for."""
 
     __slots__ = ("_decoded", "_found", "_pixel_aspect", "_sizer")
+    _decoded: VideoFrame | None
+    _found: NDArray[np.uint8] | None
+    _pixel_aspect: Fraction | None
+    _sizer: Sizer
 
     def __init__(self, start_ns: int, decoded: VideoFrame, pixel_aspect: Fraction | None, sizer: Sizer) -> None:
         """Arguments of `Sizer.fit`, which must be able to size this frame."""
@@ -27,12 +31,14 @@ class LazyFrame(Frame):
         object.__setattr__(self, "_sizer", sizer)
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:  # type: ignore[override]  # both are read only
+    def pixels(self) -> NDArray[np.uint8]:
         """(height, width, 3), RGB, 0..255."""
-        if self._found is None:
-            object.__setattr__(self, "_found", self._sizer.fit(self._decoded, self._pixel_aspect))
-            object.__setattr__(self, "_decoded", None)
-        found: NDArray[np.uint8] = self._found
+        if self._found is not None:
+            return self._found
+        assert self._decoded
+        found = self._sizer.fit(self._decoded, self._pixel_aspect)
+        object.__setattr__(self, "_found", found)
+        object.__setattr__(self, "_decoded", None)
         return found
 
     @property

@@ -22,8 +22,20 @@ from perceiverd.sources.specs import Source
 
 WORKER_QUEUED, SUPERVISOR_QUEUED = 192, 64
 """Messages of one source that may wait on either side. At 50 a second this is 5 s, longer than a batch takes to tag.
-The worker has the larger share, because the first seconds of a network camera come in a burst. Frames of 224 x 224
-then need at most 39 MB."""
+The worker has the larger share, because the first seconds of a network camera come in a burst."""
+QUEUED_BYTES = 40_000_000
+"""What the messages of one source may take in memory on both sides. Frames of up to 228 x 228 pixels fit."""
+LEAST_QUEUED = 4
+"""So many messages wait in any case: audio and video take turns."""
+
+
+def most_queued(wanted: MediaFormat, messages: int) -> int:
+    """How many messages may wait on a side that has so many of them if frames are small."""
+    if wanted.video is None:
+        return messages
+    frame_bytes = 3 * wanted.video.height * wanted.video.width
+    share = QUEUED_BYTES * messages // (WORKER_QUEUED + SUPERVISOR_QUEUED)
+    return max(LEAST_QUEUED, min(messages, share // frame_bytes))
 
 
 class StartRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

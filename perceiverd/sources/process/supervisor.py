@@ -25,7 +25,7 @@ from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S, MediaFormat
 from perceiverd.core.paths import SOCKET_PATH_BYTES
 from perceiverd.sources.process.arrivals import Arrival, Key, Modality, SourceState
-from perceiverd.sources.process.protocol import SUPERVISOR_QUEUED, unpacked
+from perceiverd.sources.process.protocol import SUPERVISOR_QUEUED, most_queued, unpacked
 from perceiverd.sources.process.restart import Action, Reason, Timeouts
 from perceiverd.sources.process.source_process import SourceProcess
 from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SoundRequest
@@ -84,7 +84,7 @@ class Supervisor:
         self._endpoint = f"ipc://{path}"
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PULL)
-        self._socket.setsockopt(zmq.RCVHWM, SUPERVISOR_QUEUED)
+        self._socket.setsockopt(zmq.RCVHWM, most_queued(self._wanted, SUPERVISOR_QUEUED))
         self._socket.setsockopt(zmq.LINGER, 0)
         try:
             if len(os.fsencode(path)) > SOCKET_PATH_BYTES:

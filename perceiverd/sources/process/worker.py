@@ -27,7 +27,7 @@ from perceiverd.core.errors import MediaError, Refused
 from perceiverd.core.media import Chunk, Media, MediaFormat, Timing, Waiting
 from perceiverd.core.secrets import redacted
 from perceiverd.core.signals import die_with_parent
-from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, packed
+from perceiverd.sources.process.protocol import WORKER_QUEUED, Header, Item, StartRequest, most_queued, packed
 from perceiverd.sources.snapshots.requests import MediaRequest, SnapshotOptions, SnapshotRequest
 from perceiverd.sources.specs import Pipe, Source, Url, name_of
 
@@ -47,7 +47,7 @@ class Sender:
         self._request, self._dropped, self._steps = request, 0, 0
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(zmq.PUSH)
-        self._socket.setsockopt(zmq.SNDHWM, WORKER_QUEUED)
+        self._socket.setsockopt(zmq.SNDHWM, most_queued(request.wanted, WORKER_QUEUED))
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # do not queue without a connection: that would hide its absence
 

@@ -8,7 +8,16 @@ import pytest
 
 from perceiverd.core.errors import WireError
 from perceiverd.core.media import Chunk, Frame, MediaFormat, Timing, VideoFormat
-from perceiverd.sources.process.protocol import Header, StartRequest, packed, unpacked
+from perceiverd.sources.process.protocol import (
+    QUEUED_BYTES,
+    SUPERVISOR_QUEUED,
+    WORKER_QUEUED,
+    Header,
+    StartRequest,
+    most_queued,
+    packed,
+    unpacked,
+)
 from perceiverd.sources.specs import File, Source, Synthetic, Url, name_of, shown
 
 REQUEST = StartRequest(Synthetic(), MediaFormat(16000, VideoFormat(3, 5, 6.25)), "ipc:///x", "token", 7)
@@ -16,6 +25,17 @@ REQUEST = StartRequest(Synthetic(), MediaFormat(16000, VideoFormat(3, 5, 6.25)),
 
 def sent(item: Frame | Chunk | None, dropped: int = 0) -> list[bytes]:
     return [bytes(part) for part in packed(REQUEST, dropped, item)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(192, 192), (224, 224), (640, 360), (1080, 1920), (2160, 3840)])
+def test_what_waits_is_bounded_by_its_bytes(height: int, width: int) -> None:
+    """Small frames may wait for seconds, large ones until both sides hold the limit, or four messages each."""
+    wanted, each = MediaFormat(16_000, VideoFormat(height, width, 1.5)), 3 * height * width
+    counts = [most_queued(wanted, most) for most in (WORKER_QUEUED, SUPERVISOR_QUEUED)]
+    assert all(4 <= count <= most for count, most in zip(counts, (WORKER_QUEUED, SUPERVISOR_QUEUED), strict=True))
+    assert sum(counts) * each <= QUEUED_BYTES or counts[1] == 4
+    assert counts == [WORKER_QUEUED, SUPERVISOR_QUEUED] or height > 224
+    assert most_queued(MediaFormat(16_000), WORKER_QUEUED) == WORKER_QUEUED
 
 
 def test_a_frame_comes_through() -> None:
