@@ -31,8 +31,8 @@ class TimedNetwork:
     name: str
     score: ScoreBatch
     holds: object
-    """The object with all its memory between calls: a module, or one of perceiverd's objects; None if that memory is not
-    PyTorch's, so that it cannot be counted."""
+    """The object with all its memory between calls: a module, or one of perceiverd's objects; None if that memory is
+    not PyTorch's, so that it cannot be counted."""
     counted: ScoreBatch | None = None
     """The same in plain operators of PyTorch, whose work can be counted; None if `score` is that."""
     fault: str = ""

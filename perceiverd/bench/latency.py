@@ -33,7 +33,7 @@ from perceiverd.model.checkpoint import load_network, save_model
 from perceiverd.model.convert import HubConfig, convert
 from perceiverd.model.cuda.devices import device_of
 from perceiverd.model.encoding import audio_tokens, video_tokens
-from perceiverd.model.engine import Form
+from perceiverd.model.engine import Form, is_featured
 from perceiverd.model.engine_choice import load_engine
 from perceiverd.model.geometry import Geometry
 from perceiverd.model.inference import Inference
@@ -235,7 +235,7 @@ def _as_used(card: Card, torch_forms: Sequence[TimedNetwork]) -> TimedNetwork:
         wide = None if samples is None else np.repeat(samples, batch, axis=0)
         video: Any = None
         if frames is not None:
-            each = engine.features(frames * batch) if engine.has_features else frames * batch
+            each = engine.features(frames * batch) if is_featured(engine) else frames * batch
             video = [each[first : first + len(frames)] for first in range(0, len(each), len(frames))]
         return engine.logits(wide, video)
 
