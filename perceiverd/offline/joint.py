@@ -28,6 +28,8 @@ UNDER_WAY = 2
 MOST_WINDOWS = 64
 """Windows of a joint batch, if the tagger has no limit."""
 MOST_JOBS = 64
+ALIVE_S = 5.0
+"""How often a thread that waits for scores looks whether somebody still computes them."""
 
 
 class JointTagger(Scorer, Protocol):
@@ -143,7 +145,9 @@ class JointScorer:
                 raise RuntimeError("the tagger has ended")
             self._waiting.extend((request, row) for row in range(len(windows)))
             self._changed.notify()
-        request.done.wait()
+        while not request.done.wait(ALIVE_S):  # a batch may take long, but not without the thread that drives it
+            if not self._thread.is_alive() and not request.done.is_set():
+                raise RuntimeError("the thread of joint batches has failed")
         if request.fault:
             raise request.fault
         return np.stack([scores for scores in request.scores if scores is not None])

@@ -180,6 +180,19 @@ def test_short_memory_makes_smaller_joint_batches(card: Card) -> None:
         np.testing.assert_allclose(scores, cpu.tag(windows), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_has_failed(gpu: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends the thread that drives the GPU ends the calls that wait for it."""
+
+    def end(_: object) -> PendingScores:
+        raise SystemExit
+
+    monkeypatch.setattr(joint, "ALIVE_S", 0.05)
+    monkeypatch.setattr(gpu, "begin", end)
+    with JointScorer(gpu) as scorer, pytest.raises(RuntimeError, match="has failed"):
+        scorer.tag([window(0)])
+
+
 def test_a_scorer_that_has_ended_takes_nothing(gpu: Watched) -> None:
     """A call after the end is an error, not a wait without end."""
     with JointScorer(gpu) as scorer:
