@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -57,6 +58,9 @@ NETWORK_SHARE = 2
 of them, a film takes 10 to 20 % more CPU time."""
 MOST_THREADS = 8
 """Each thread holds a frame or two, of 12 MB in 4K."""
+STARTING = threading.Lock()
+"""One worker starts at a time. Otherwise one would inherit the pipes of another, whose crash would then look like a
+hang, because the pipe stays open."""
 
 
 class Decoder:
@@ -98,6 +102,10 @@ class Decoder:
         """Start the worker now: it loads FFmpeg while the caller loads the model."""
         if self._process is not None:
             return
+        with STARTING:
+            self._start()
+
+    def _start(self) -> None:
         jobs, self._jobs = os.pipe()
         self._results, results = os.pipe()
         with contextlib.suppress(OSError):  # the user's pipes are many and large already

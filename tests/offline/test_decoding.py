@@ -1,5 +1,6 @@
 """Files that a worker process decodes: what comes is the same, and what kills the worker costs one file."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -121,6 +122,22 @@ def test_a_crash_costs_one_file(
         assert cause in str(caught.value)
         assert "fifo" in str(caught.value)
         assert list(decoder.read(str(clip)))
+
+
+def test_workers_that_start_together_have_pipes_of_their_own() -> None:
+    """None holds the pipe of another, so a crash closes it, and is reported as one."""
+    with contextlib.ExitStack() as stack:
+        decoders = [stack.enter_context(Decoder(WANTED)) for _ in range(4)]
+        threads = [threading.Thread(target=decoder.start) for decoder in decoders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        pipes = [os.fstat(decoder._results).st_ino for decoder in decoders]
+        for decoder, own in zip(decoders, pipes, strict=True):
+            assert decoder._process
+            held = {each.stat().st_ino for each in Path(f"/proc/{decoder._process.pid}/fd").iterdir() if each.exists()}
+            assert held & set(pipes) == {own}
 
 
 def test_a_worker_that_hangs_is_killed(tmp_path: Path, written: Callable[[], Path]) -> None:
