@@ -15,7 +15,7 @@
 #
 # It needs Debian 12 (apt-get download, dpkg-deb), and perceiverd with the extra `train` on PATH. Every step may be
 # stopped: start the script again, and it continues. All random numbers have seeds. On all data
-# the script gave the bytes of the bundled files; "How it was made" in README.md beside it says how long it took.
+# the script gave the bytes of the bundled weights, thresholds and vectors; "How it was made" in README.md beside it says how long it took.
 
 set -eu
 # With one thread for each process, sums have one order, and so the bytes are the same on any number of cores.
