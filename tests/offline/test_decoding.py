@@ -160,16 +160,16 @@ def test_a_slow_writer_is_no_hang(tmp_path: Path) -> None:
     os.mkfifo(fifo)
 
     def write() -> None:
-        time.sleep(2)
+        time.sleep(4)
         with fifo.open("wb", buffering=0) as pipe:
             data = clip.read_bytes()
             pipe.write(data[:1000])
-            time.sleep(2)
+            time.sleep(4)
             pipe.write(data[1000:])
 
     writer = threading.Thread(target=write)
     writer.start()
-    with Decoder(WANTED, hang_s=1) as decoder:
+    with Decoder(WANTED, hang_s=3) as decoder:
         samples = sum(len(item.samples) for item in decoder.read(str(fifo)) if isinstance(item, Chunk))
     writer.join()
     assert samples == 16_000
