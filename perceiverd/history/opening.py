@@ -107,4 +107,6 @@ def _advice(error: sqlite3.Error, path: Path) -> str:
         return "another `perceiverd history run` uses it; stop that one"
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return "move the file away, or put a backup in its place"
+    if name.startswith("SQLITE_FULL"):
+        return f"free some space on the disk of {path.parent}; nothing is changed until there is enough"
     return f"check that this user may write to {path.parent}"

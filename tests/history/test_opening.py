@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from perceiverd.core.errors import HistoryError
-from perceiverd.history import EventFilter, HistoryReader
+from perceiverd.history import EventFilter, HistoryReader, opening
 from perceiverd.history.backup import back_up
 from perceiverd.history.opening import open_writer
 from perceiverd.history.retention import DAY_MS, Retention, size_of
 from perceiverd.history.rows import to_ms
-from perceiverd.history.schema import APPLICATION_ID, MIGRATIONS, VERSION, version_of
+from perceiverd.history.schema import APPLICATION_ID, MIGRATIONS, VERSION, migrate, version_of
 from tests.support.history import START, Store, at, event, scores
 from tests.support.messages import hello
 
@@ -208,3 +208,19 @@ def test_a_failed_migration_leaves_the_older_version(tmp_path: Path) -> None:
     connection.execute("DROP INDEX event_by_quarter")
     connection.close()
     assert open_writer(path)[1] == 1
+
+
+def test_a_disk_that_is_too_full_for_a_migration_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what to do, and the file is as before."""
+
+    def on_a_full_disk(connection: sqlite3.Connection) -> int:
+        connection.execute("PRAGMA max_page_count = 5")
+        return migrate(connection)
+
+    monkeypatch.setattr(opening, "migrate", on_a_full_disk)
+    with pytest.raises(HistoryError, match="disk is full; free some space") as error:
+        open_writer(tmp_path / "history.sqlite3")
+    assert "\n" not in str(error.value)
+    with sqlite3.connect(tmp_path / "history.sqlite3") as connection:
+        assert version_of(connection) == 0
+    connection.close()
