@@ -181,9 +181,7 @@ def test_an_older_version_is_brought_to_the_newest(tmp_path: Path) -> None:
     """A reader refuses it until the writer has done that; then it has all that it had."""
     path = tmp_path / "h"
     old(path).close()
-    with pytest.raises(
-        HistoryError, match=f"has schema 1, and this version reads {VERSION}; start `perceiverd history"
-    ):
+    with pytest.raises(HistoryError, match=f"has schema 1, and this version reads {VERSION}; start or restart"):
         HistoryReader(path)
     connection, before = open_writer(path)
     connection.close()
