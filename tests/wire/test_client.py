@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -241,7 +242,8 @@ def test_asyncio_is_not_blocked() -> None:
             assert not any(isinstance(item, Gap | Restarted) for item in items)
             assert isinstance(next(item for item in items if not isinstance(item, Scores)), Hello | Stale)
 
-    asyncio.run(main())
+    with ThreadPoolExecutor(1) as pool:  # in this thread a browser of other tests may have an event loop
+        pool.submit(lambda: asyncio.run(main())).result()
 
 
 def test_foreign_messages_are_an_error() -> None:
