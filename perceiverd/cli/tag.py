@@ -18,6 +18,7 @@ import msgspec
 import typer
 
 from perceiverd.core.errors import ConfigError, PerceiverdError
+from perceiverd.core.logs import log_event
 from perceiverd.core.media import NS_PER_S
 from perceiverd.model.card import DEFAULT, Card, load_card
 from perceiverd.model.engine import DEVICE_PATTERN, EngineName
@@ -33,6 +34,8 @@ from perceiverd.sources.specs import MediaOptions, RawFormat
 if TYPE_CHECKING:  # they are loaded when they are needed: the configuration alone takes 60 ms
     from perceiverd.config import Config
     from perceiverd.offline.folders.walk import Selection
+
+logger = logging.getLogger("perceiverd.cli")
 
 AGO_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds of the units of `--since`."""
@@ -94,6 +97,8 @@ def run(command: TagCommand) -> int:
         raise typer.BadParameter("needs --events, or a format with events", param_hint="'--config'")
     raw = _raw(command.raw)
     logging.basicConfig(format="perceiverd: %(message)s", level=logging.WARNING)
+    if command.video == "gpu":
+        _warn_without_gpu()
     card = load_card(command.model or DEFAULT)
     settings = _settings(command, kinds)
     options = tag_options(command, card, settings, kinds)
@@ -107,6 +112,14 @@ def run(command: TagCommand) -> int:
         tagger = Tagger(card, command.device, engine=command.engine)
         writing = WriterOptions(kinds, command.output, command.embed_bytes)
         return tag.tag(command.files, tagger, options, form, writing, decoder)
+
+
+def _warn_without_gpu() -> None:
+    """Say once that no GPU decodes, if there is no driver. A codec that a GPU lacks is logged at debug level only."""
+    from perceiverd.model.cuda.driver import Driver
+
+    if not Driver.found().is_loaded:
+        log_event(logger, logging.WARNING, "gpu-decoder-unusable", reason="no NVIDIA driver is loaded; the CPU decodes")
 
 
 def _settings(command: TagCommand, kinds: frozenset[RecordKind]) -> Config | None:

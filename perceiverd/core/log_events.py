@@ -58,7 +58,7 @@ EVENTS: Mapping[str, str] = {
     # sources
     "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",
     "file-damaged": "A media file is cut short, has damaged packets, or ends with other data; the rest was read.",
-    "gpu-decoder-unusable": "No GPU here decodes this file's video; the CPU does. Logged at debug level.",
+    "gpu-decoder-unusable": "The CPU decodes video: no driver is loaded (a warning), or no GPU takes it (debug level).",
     "media-joined": "Time stamps go back or jump at `at_s`: another part begins there, without a gap.",
     "media-refused": "Of a file, so much overlaps what was read before, or cannot be decoded and was ignored.",
     "part-skipped": "A part of a joined file cannot be read, or lacks the track that is wanted; the others are read.",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from perceiverd.model.cuda.driver import Driver
 from tests.support.clips import write_clip
 from tests.support.program import PROGRAM, Perceiverd
 from tests.support.tracks import write_tracks
@@ -120,6 +121,17 @@ def test_a_track_that_nobody_chose_is_noted(tiny_model: Path, tmp_path: Path) ->
     assert tagged("--track", "deu") == (0, usual, "")
     status, other, err = tagged("--track", "1")
     assert (status, err) == (0, "") and other != usual
+
+
+@pytest.mark.skipif(Driver.found().is_loaded, reason="has a driver of NVIDIA")
+def test_a_gpu_decoder_without_a_driver_is_noted(tiny_model: Path, tmp_path: Path) -> None:
+    """Whoever asks for the GPU's decoder learns in one line that the CPU decodes; the file is tagged."""
+    paths = [write_clip(tmp_path / name, video_s=1, audio_s=1) for name in ("a.mp4", "b.mp4")]
+    words: list[str | Path] = [*PROGRAM, "tag", "--model", tiny_model, "--decoder", "gpu", "--summary", *paths]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
+    assert done.stderr.count("gpu-decoder-unusable") == 1
+    assert "the CPU decodes" in done.stderr
 
 
 def test_media_options(perceiverd: Perceiverd, tiny_model: Path, tmp_path: Path) -> None:
