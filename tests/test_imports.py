@@ -19,7 +19,7 @@ LOADED = {
         "numpy",
         "zmq",
     },  # the engine comes with the model, after the configuration is checked
-    "perceiverd.offline.tag": {"numpy", "rich"},
+    "perceiverd.offline.tag": {"numpy"},
     "perceiverd.pipeline.windower": {"numpy"},
     "perceiverd.mqtt.bridge": {"zmq"},
     "perceiverd.history": set(),  # what reads the store

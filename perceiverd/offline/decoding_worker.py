@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from perceiverd.core.errors import MediaError
-from perceiverd.core.media import Frame, Media
+from perceiverd.core.media import Frame, Media, WindowGrid
 from perceiverd.offline.decoding_protocol import (
     GPU_LINES,
     LENGTHS,
@@ -117,7 +117,8 @@ def _done(job: Job, results: Results) -> str:
         first = next(media, None)
         results.notify(Tracks(tuple(sorted(counts.modalities))))
         media = chain(() if first is None else (first,), media)
-        for item in needed(media, job.grid, counts.modalities) if job.grid else media:
+        grid = _grid(job)
+        for item in needed(media, grid, counts.modalities) if grid else media:
             results.send(item)
     except MediaError as error:
         return str(error)
@@ -125,6 +126,11 @@ def _done(job: Job, results: Results) -> str:
         # Whatever PyAV raises for damage that it did not expect costs this file only.
         return str(MediaError(f"{_name(job)}: cannot be decoded ({type(error).__name__}: {error}); convert it again"))
     return ""
+
+
+def _grid(job: Job) -> WindowGrid | None:
+    """Where windows begin, for files. What comes live must not wait until it is known whether a window needs it."""
+    return job.grid if job.kind == "file" else None
 
 
 def _media(job: Job, results: Results, counts: DecodeCounts) -> Iterator[Media]:
@@ -138,7 +144,7 @@ def _media(job: Job, results: Results, counts: DecodeCounts) -> Iterator[Media]:
         raw=job.raw,
         threads=job.threads,
         block_s=BLOCK_S,
-        lazy=job.grid is not None,
+        lazy=_grid(job) is not None,
     )
     match job.kind:
         case "url":

@@ -16,8 +16,8 @@ from perceiverd.sources.decode.lazy import LazyFrame
 HELD_BYTES = 128 << 20
 """Decoded frames that wait until it is known whether they are needed: ten in 4K. If they take more, the oldest ones are
 sized at once: a sized frame takes a hundredth."""
-HELD_FRAMES = 256
-"""Frames that wait, sized or not. Then the oldest one counts as needed."""
+HELD_ITEMS = 256
+"""Frames, and chunks behind them, that wait. Then the oldest frame counts as needed."""
 
 
 class NeededFrames:
@@ -31,7 +31,10 @@ class NeededFrames:
         """Whether the first window is cut, so that the windows' times do not change any more."""
         self._before_ns: int | None = None
         """The time of the frame before the first one that waits."""
+        self._items: deque[Media] = deque()
+        """All that waits, in its order: a windower may count as late what comes behind later media."""
         self._waiting: deque[Frame] = deque()
+        """The frames of these."""
         self._needed: deque[bool | None] = deque()
         """Of each of these; None if it is not known yet."""
         self._held_bytes = 0
@@ -39,9 +42,8 @@ class NeededFrames:
     def add(self, item: Media) -> Iterator[Media]:
         """The items that are decided when this one comes."""
         self._look_at(item)
-        if not isinstance(item, Frame):
-            yield item
-        else:
+        self._items.append(item)
+        if isinstance(item, Frame):
             self._waiting.append(item)
             self._needed.append(None)
             self._held_bytes += _bytes(item)
@@ -50,8 +52,9 @@ class NeededFrames:
         yield from self._decided()
 
     def flush(self) -> Iterator[Media]:
-        """The frames that still wait: the last window may need each."""
-        yield from self._waiting
+        """The items that still wait: the last window may need each frame."""
+        yield from self._items
+        self._items.clear()
         self._waiting.clear()
         self._needed.clear()
 
@@ -87,18 +90,21 @@ class NeededFrames:
 
     def _decided(self) -> Iterator[Media]:
         over_ns = max(self._newest_ns.values()) - self._grid.window_ns
-        while self._waiting:
+        while self._items:
+            if not isinstance(item := self._items[0], Frame):
+                yield self._items.popleft()
+                continue
             is_needed = self._needed[0]
-            if is_needed is None and len(self._waiting) > HELD_FRAMES:
+            if is_needed is None and len(self._items) > HELD_ITEMS:
                 is_needed = True
             # The frame after it may be nearer to a tick of the last window only if that begins before it.
             if is_needed is None or not (is_needed or self._waiting[1].start_ns <= over_ns):
                 break
-            frame = self._waiting.popleft()
-            self._needed.popleft()
-            self._before_ns = frame.start_ns
-            self._held_bytes -= _bytes(frame)
-            yield frame if is_needed else Frame.without_pixels(frame.start_ns)
+            for waiting in (self._items, self._waiting, self._needed):
+                waiting.popleft()
+            self._before_ns = item.start_ns
+            self._held_bytes -= _bytes(item)
+            yield item if is_needed else Frame.without_pixels(item.start_ns)
         for frame in self._waiting:
             if self._held_bytes <= HELD_BYTES:
                 break
