@@ -138,7 +138,7 @@ class Decoder:
     ) -> Iterator[Media]:
         """The frames and chunks of a file, URL, FIFO or of standard input (`-`), in the container's order.
 
-        Frames that no window of `grid` needs come without pixels; without one, all have them.
+        Frames of a file that no window of `grid` needs come without pixels; without one, all have them.
         Raises MediaError, after the media that could be read.
         """
         job = self._job(file, use, grid)

@@ -139,6 +139,8 @@ class JointScorer:
 
     def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """As `Tagger.tag`; several threads may call it at once. Raises what the tagger raises for these windows."""
+        if not windows:
+            raise ValueError("there are no windows")
         request = _Request(windows)
         with self._changed:
             if self._is_ended:

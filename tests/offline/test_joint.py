@@ -201,6 +201,12 @@ def test_a_scorer_that_has_ended_takes_nothing(gpu: Watched) -> None:
         scorer.tag([window(0)])
 
 
+def test_a_call_without_windows_does_not_wait(gpu: Watched) -> None:
+    """Nobody would ever give it scores, so it is an error at once."""
+    with JointScorer(gpu) as scorer, pytest.raises(ValueError, match="no windows"):
+        scorer.tag([])
+
+
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_files_of_a_manifest_are_measured_together(
     tmp_path: Path, card: Card, gpu: Watched, media: Path, jobs: int

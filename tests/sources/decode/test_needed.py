@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from itertools import accumulate
 from pathlib import Path
 
@@ -133,3 +135,16 @@ def test_a_worker_sends_only_the_pixels_that_windows_need(tmp_path: Path) -> Non
     with_pixels = [(a, b) for a, b in zip(frames, everything, strict=True) if a.pixels.size]
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in with_pixels)
     assert len(with_pixels) < len(frames)
+
+
+def test_what_comes_live_does_not_wait(tmp_path: Path) -> None:
+    """All frames of a pipe have their pixels: nothing waits until it is known which of them a window needs."""
+    clip, fifo = write_clip(tmp_path / "film.mkv", video_s=3, audio_s=3), tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(clip.read_bytes()))
+    writer.start()
+    with Decoder(MediaFormat(16_000, VideoFormat(24, 32, 6.25))) as decoder:
+        grid = Windower(GEOMETRY, 1280 * MS, TOLERANCE).grid
+        frames = [item for item in decoder.read(str(fifo), grid=grid) if isinstance(item, Frame)]
+    writer.join()
+    assert frames and all(frame.pixels.size for frame in frames)
