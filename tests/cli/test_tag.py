@@ -9,7 +9,7 @@ import pytest
 
 from perceiverd.model.cuda.driver import Driver
 from tests.support.clips import write_clip
-from tests.support.program import PROGRAM, Perceiverd
+from tests.support.program import PROGRAM, Perceiverd, read_to_the_end
 from tests.support.tracks import write_tracks
 
 
@@ -99,7 +99,7 @@ def test_progress_is_shown_on_a_terminal(tiny_model: Path, tmp_path: Path) -> No
         os.close(end)
         assert process.stdout
         out = process.stdout.read()
-    drawn = os.read(terminal, 65536).decode(errors="replace")  # the read may end within a letter
+    drawn = read_to_the_end(terminal).decode()
     os.close(terminal)
     assert process.returncode == 0
     assert path.name in drawn

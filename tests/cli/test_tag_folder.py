@@ -13,7 +13,7 @@ import typer
 from perceiverd.cli.tag import moment
 from perceiverd.core.media import NS_PER_S
 from tests.support.clips import write_clip
-from tests.support.program import DEADLINE_S, PROGRAM, Perceiverd
+from tests.support.program import DEADLINE_S, PROGRAM, Perceiverd, read_to_the_end
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +109,8 @@ def test_progress_is_shown_on_a_terminal(tiny_model: Path, media: Path, tmp_path
     command = [*PROGRAM, "tag", str(media / "cam0"), "--out", str(tmp_path), "--model", str(tiny_model)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, env=environment) as process:
         os.close(end)
-        drawn = b""
-        try:
-            while piece := os.read(terminal, 65536):
-                drawn += piece
-        except OSError:  # Linux's way to say that the other end of a terminal is closed
-            pass
+        text = read_to_the_end(terminal).decode()
     os.close(terminal)
-    text = drawn.decode()
     assert process.returncode == 0
     assert " of 4" in text and "x real time" in text
 
