@@ -69,7 +69,7 @@ if [ ! -e "$work/senses/$name/model.toml" ]; then
 fi
 perceiverd train distil --geometry "$geometry" --pool "$work/pool" --views "$work/views" \
     --teacher-sound "$yamnet" --teacher-sight "$efficientnet" --frozen-sound 14 --from "$work/senses/$name" \
-    --mix 0.25,0.6,0.15 --matched 0.15 --batch 32 --batches "$(part 600)" --threads 1 \
+    --mix 0,1,0 --matched 0.15 --batch 32 --batches "$(part 600)" --threads 1 \
     --state "$work/state" --out "$work/distilled/$name"
 
 # The last layer once more, so that hours without events name nothing: it must be the last that learns.

@@ -94,6 +94,8 @@ class SenseGeometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many of the model's labels it scores: the first ones. Both modalities score the same number."""
     classes: ChannelsOrNone = 0
     """Classes of a softmax that a table maps to labels, such as ImageNet's 1000; 0: the labels are scored directly."""
+    pooled: bool = False
+    """Whether the last layer also reads the mean of the stem's output; zeros for a window without the modality."""
 
 
 class Modality(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -277,10 +279,15 @@ class Trunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Channels of the label query; 0 means `width`."""
     query_residual: bool = True
     """Whether the label query is added to what it reads."""
+    complete_only: bool = False
+    """Whether the latents read only windows that have all modalities. The head `senses` then judges other windows from
+    what their modalities alone say, with zeros for the mean of the latents, so these windows cost less."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"trunk.width {self.width} cannot be split over {self.heads} heads")
+        if self.complete_only and self.head != "senses":
+            raise ValueError(f"trunk.complete_only needs head senses, not {self.head}")
 
 
 class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -328,10 +335,22 @@ class Geometry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def vector_width(self) -> int:
         """Channels of a window's vector before the last layer."""
+        return sum(self.vector_parts.values())
+
+    @property
+    def vector_parts(self) -> dict[str, int]:
+        """Channels of each part of that vector, in order.
+
+        `latents`, then for the head `senses` a part for each modality with `sense.pooled`, and `joint`: the labels.
+        """
         if self.trunk.head == "query":
-            return self.trunk.query_width or self.trunk.width
-        senses = (modality.sense for modality in self.modalities)
-        return self.trunk.width + next((sense.labels for sense in senses if sense), 0)
+            return {"latents": self.trunk.query_width or self.trunk.width}
+        parts = {"latents": self.trunk.width}
+        for modality in self.modalities:
+            if modality.sense and modality.sense.pooled:
+                parts[modality.name] = modality.content
+        labels = {modality.sense.labels for modality in self.modalities if modality.sense}
+        return parts | ({"joint": max(labels)} if labels else {})
 
     @property
     def window_ns(self) -> int:

@@ -79,6 +79,8 @@ class _Factorised:
     def __call__(self, contents: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
         batch = len(next(iter(contents.values())))
         inputs, pooled = self._inputs(contents, present)
+        if self._senses and not self._senses.reads_latents(pooled):
+            return self._senses(None, pooled, present)  # type: ignore[no-any-return]
         latents = self._latents.expand(batch, -1, -1)
         for index, cross in enumerate(self._crosses):
             latents = cross(latents, inputs)

@@ -240,7 +240,7 @@ class Perceiver(nn.Module):
 
     def _head(self, modalities: tuple[Modality, ...], classes: int) -> MeanHead | QueryHead | SensesHead:
         if self.trunk.head == "senses":
-            return SensesHead(modalities, self.trunk.width, classes)
+            return SensesHead(modalities, self.trunk, classes)
         return MeanHead(self.trunk.width, classes) if self.trunk.head == "mean" else QueryHead(self.trunk, classes)
 
     def encode(self, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -256,12 +256,16 @@ class Perceiver(nn.Module):
 
     def score(self, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Tensor:
         """Logits (B, classes) from the output of `ByteArray.convolve`; see `forward`."""
-        return self.judge(self.encode(convolved, present), convolved, present)
+        is_read = not isinstance(self.head, SensesHead) or self.head.reads_latents(convolved)
+        return self.judge(self.encode(convolved, present) if is_read else None, convolved, present)
 
     def judge(
-        self, latents: Tensor, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
+        self, latents: Tensor | None, convolved: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Logits (B, classes) from what `encode` made of the output of `ByteArray.convolve`."""
+        """Logits (B, classes) from what `encode` made of the output of `ByteArray.convolve`.
+
+        `latents` may be None if `SensesHead.reads_latents` says that they are not read.
+        """
         if isinstance(self.head, SensesHead):
             pooled = {name: convolved[name].mean(dim=1) for name in self.head.senses if name in convolved}
             return self.head(latents, pooled, present or {})  # type: ignore[no-any-return]

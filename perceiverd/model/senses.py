@@ -6,12 +6,12 @@ classifier, so a model knows at least as many labels as the networks it began wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from perceiverd.model.geometry import Modality
+from perceiverd.model.geometry import Modality, Trunk
 
 RAREST = 1e-6
 """The lowest probability of a label that a table gives, so that its log odds are finite: -13.8."""
@@ -57,14 +57,16 @@ def either(audible: Tensor, visible: Tensor) -> Tensor:
 
 
 class SensesHead(nn.Module):
-    """The last layer is linear over the mean of the latents and what the senses say (B, width + labels)."""
+    """The last layer is linear over the mean of the latents, of some stems' output, and what the senses say."""
 
-    def __init__(self, modalities: tuple[Modality, ...], width: int, classes: int) -> None:
+    def __init__(self, modalities: tuple[Modality, ...], trunk: Trunk, classes: int) -> None:
         super().__init__()
         self.senses = nn.ModuleDict({modality.name: Sense(modality) for modality in modalities})
         (labels,) = {modality.sense.labels for modality in modalities if modality.sense}
-        self.out = nn.Linear(width + labels, classes)
-        self.labels = labels
+        self.pooled = {m.name: m.content for m in modalities if m.sense and m.sense.pooled}
+        """Channels of the stems whose mean output the last layer reads."""
+        self.width, self.labels, self.complete_only = trunk.width, labels, trunk.complete_only
+        self.out = nn.Linear(trunk.width + sum(self.pooled.values()) + labels, classes)
 
     def hand_on(self) -> None:
         """Set the last layer so that it hands on what the senses say. The latents add nothing yet."""
@@ -86,7 +88,31 @@ class SensesHead(nn.Module):
             found.append(logits)
         return found[0] if len(found) == 1 else either(*found)
 
-    def forward(self, latents: Tensor, pooled: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, classes) from latents (B, N, D)."""
+    def forward(self, latents: Tensor | None, pooled: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, classes) from latents (B, N, D); None if no window's latents are read: see `reads_latents`."""
         joint = (self.joint(pooled, present) - JOINT_CENTRE) / JOINT_SPREAD
-        return self.out(torch.cat([latents.mean(dim=1), joint], dim=1))  # type: ignore[no-any-return]
+        parts = [self._latents(latents, pooled, present, joint)]
+        for name, channels in self.pooled.items():
+            mean, here = pooled.get(name), present.get(name)
+            if mean is None:
+                mean = joint.new_zeros(len(joint), channels)
+            parts.append(mean if here is None else torch.where(here[:, None], mean, 0.0))
+        return self.out(torch.cat([*parts, joint], dim=1))  # type: ignore[no-any-return]
+
+    def reads_latents(self, names: Collection[str]) -> bool:
+        """Whether the last layer reads the latents of windows that have at most these modalities."""
+        return not self.complete_only or self.senses.keys() <= set(names)
+
+    def _latents(
+        self, latents: Tensor | None, pooled: Mapping[str, Tensor], present: Mapping[str, Tensor], like: Tensor
+    ) -> Tensor:
+        """(B, D): the mean of the latents; zeros for windows whose latents are not read."""
+        if latents is None or not self.reads_latents(pooled):
+            return like.new_zeros(len(like), self.width)
+        mean = latents.mean(dim=1)
+        if not self.complete_only:
+            return mean
+        for name in pooled:
+            if (here := present.get(name)) is not None:
+                mean = torch.where(here[:, None], mean, 0.0)
+        return mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -33,6 +34,13 @@ VIDEO = Video(
     sense=SenseGeometry(LABELS, CLASSES),
 )
 GEOMETRY = Geometry(LABELS + 2, Trunk(5, 12, 2, 1, 3, head="senses"), AUDIO, VIDEO)
+COMPLETE_ONLY = Geometry(
+    LABELS + 2,
+    Trunk(5, 12, 2, 1, 3, head="senses", complete_only=True),
+    msgspec.structs.replace(AUDIO, sense=SenseGeometry(LABELS, pooled=True)),
+    VIDEO,
+)
+KINDS = (("audio", "video"), ("audio",), ("video",))
 
 
 @pytest.fixture
@@ -105,6 +113,59 @@ def test_the_last_layer_reads_latents_too(network: Perceiver) -> None:
     torch.testing.assert_close(vectors[:, 12:] * JOINT_SPREAD + JOINT_CENTRE, before[:, :LABELS])
 
 
+@pytest.fixture
+def sparing() -> Perceiver:
+    """A random network whose latents read complete windows only; its last layer also reads the audio's stem."""
+    torch.manual_seed(3)
+    found = Perceiver(COMPLETE_ONLY.modalities, COMPLETE_ONLY.trunk, COMPLETE_ONLY.classes).double().eval()
+    for parameter in found.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return found
+
+
+def test_the_vector_has_its_parts_in_order(sparing: Perceiver) -> None:
+    """Mean of the latents, mean of the audio's stem, what the senses say; what a window lacks is zero."""
+    window = contents()
+    assert COMPLETE_ONLY.vector_parts == {"latents": 12, "audio": 13, "joint": LABELS}
+    assert COMPLETE_ONLY.vector_width == sparing.head.out.in_features == 12 + 13 + LABELS
+    with torch.no_grad():
+        convolved = sparing.bytes.convolve(window)
+        latents, means = sparing.encode(convolved).mean(1), convolved["audio"].mean(1)
+        sparing.head.out = torch.nn.Identity()  # type: ignore[assignment]
+        both, heard, seen = (sparing({name: window[name] for name in names}) for names in KINDS)
+    torch.testing.assert_close(both[:, :25], torch.cat([latents, means], dim=1))
+    torch.testing.assert_close(heard[:, :25], torch.cat([torch.zeros_like(latents), means], dim=1))
+    assert (seen[:, :25] == 0).all() and (seen[:, 25:] != 0).all()
+
+
+@pytest.mark.parametrize("factorised", [True, False])
+def test_latents_that_are_not_read_are_not_computed(sparing: Perceiver, factorised: bool) -> None:
+    """With latents of NaN, a window with one modality has its logits, and a complete one has none."""
+    window = contents()
+    with torch.no_grad():
+        wanted = [sparing({name: window[name] for name in names}) for names in KINDS]
+        sparing.latents.fill_(torch.nan)
+    ready = Inference(sparing, factorised)
+    both, heard, seen = (ready({name: window[name] for name in names}) for names in KINDS)
+    torch.testing.assert_close(heard, wanted[1])
+    torch.testing.assert_close(seen, wanted[2])
+    assert both.isnan().all()
+
+
+def test_a_batch_may_mix_complete_windows_with_others(sparing: Perceiver) -> None:
+    """Each window of a mixed batch has the logits that it has alone, even if the memory of what it lacks is NaN."""
+    window = contents()
+    present = {"audio": torch.tensor([True, False, True, True]), "video": torch.tensor([True, True, False, True])}
+    with torch.no_grad():
+        wanted = sparing(window)
+        wanted[1] = sparing({"video": window["video"]})[1]
+        wanted[2] = sparing({"audio": window["audio"]})[2]
+        together = sparing(window, present)
+        window["audio"][1] = window["video"][2] = torch.nan
+    torch.testing.assert_close(together, wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(Inference(sparing, factorised=True)(window, present), wanted, atol=1e-6, rtol=0)
+
+
 def test_a_border_is_what_lies_beyond_the_edge(network: Perceiver) -> None:
     """An input that equals the border everywhere looks endless: all tokens of the stem's output are the same."""
     flat = torch.full((1, *contents()["audio"].shape[1:]), 1.4, dtype=torch.float64)
@@ -125,3 +186,9 @@ def test_senses_and_head_belong_together(trunk: Trunk, audio: Audio | None, word
     video = Video(frames=3, fps=25, height=4, width=6, patch=(1, 2, 2), bands=1, sense=SenseGeometry(LABELS))
     with pytest.raises(ValueError, match=words):
         Geometry(LABELS, trunk, audio, None if audio else video)
+
+
+def test_only_a_head_of_senses_can_do_without_latents() -> None:
+    """Another head has nothing to judge a window from that its latents do not read."""
+    with pytest.raises(ValueError, match=r"trunk\.complete_only needs head senses, not mean"):
+        Trunk(5, 12, 2, 1, 3, complete_only=True)

@@ -92,6 +92,8 @@ class DeviceNetwork:
                 pooled[name] = values.mean(dim=1)
                 values = stem.norm(values)
             contents[name] = Content(values, self._layouts[name], media.present[name])
+        if isinstance(self._head, SensesHead) and not self._head.reads_latents(pooled):
+            return self._head(None, pooled, media.present)  # type: ignore[no-any-return]
         batch = len(next(iter(media.present.values())))
         latents = self._latents.expand(batch, -1, -1)
         for cross, block in zip(self._crosses, self._blocks, strict=True):

@@ -23,7 +23,7 @@ from perceiverd.model.graph.contents import (
 )
 from perceiverd.model.graph.crosses import FactorisedCrossAttends, PlainCrossAttends, Sizes, finish
 from perceiverd.model.graph.folding import folded_projections, projected_queries
-from perceiverd.model.graph.layers import EPSILON, layer_norm, linear, mlp, self_attend
+from perceiverd.model.graph.layers import EPSILON, layer_norm, mlp, self_attend
 from perceiverd.model.graph.senses import sense_inputs
 
 FRAMES, FEATURES, AUDIO, VIDEO, LOGITS = "frames", "features", "audio", "video", "logits"
@@ -78,6 +78,32 @@ def video_shape(video: Video) -> tuple[int, ...]:
 def _score(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], factorised: bool) -> None:
     trunk = geometry.trunk
     features = _features(g, geometry, media)
+    parts = {}
+    if not trunk.complete_only or len(media) == len(geometry.modalities):
+        parts["latents"] = _encoded(g, geometry, media, features, factorised)
+    if trunk.head == "senses":
+        means = {name: g.reduce("Mean", each, 1) for name, each in features.items()}
+        parts |= {name: mean for name, mean in means.items() if name in geometry.vector_parts}
+        parts["joint"] = sense_inputs(g, geometry, means)
+    g.output(_last(g, geometry, parts), LOGITS, "batch", geometry.classes)
+
+
+def _last(g: GraphBuilder, geometry: Geometry, parts: Mapping[str, Value]) -> Value:
+    """Logits (B, classes) of the parts of the vector before the last layer; those that are left out are zero."""
+    widths = geometry.vector_parts
+    weight = g.weight("head.out.weight", geometry.classes, geometry.vector_width)
+    if len(parts) < len(widths):
+        pieces = g.split(weight, *widths.values(), axis=1)
+        weight = g.concat(*(piece for name, piece in zip(widths, pieces, strict=True) if name in parts), axis=1)
+    vector = g.concat(*(parts[name] for name in widths if name in parts), axis=1)
+    return g.node("Gemm", vector, weight, g.weight("head.out.bias", geometry.classes), transB=1)
+
+
+def _encoded(
+    g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], features: Mapping[str, Value], factorised: bool
+) -> Value:
+    """(B, D) that the head makes of the latents."""
+    trunk = geometry.trunk
     latents = g.weight("latents", trunk.latents, trunk.width)
     crosses = _crosses(g, geometry, media, features, factorised)
     last = 1 if trunk.shared else trunk.cross_attends - 1
@@ -87,12 +113,7 @@ def _score(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value], fact
         latents = finish(g, latents, read, name, trunk.latents, trunk.width, trunk)
         for layer in range(trunk.layers):
             latents = _self_attend(g, latents, f"blocks.{0 if trunk.shared else index}.{layer}", geometry)
-    pooled = _query(g, latents, geometry) if trunk.head == "query" else _mean(g, latents, geometry)
-    if trunk.head == "senses":
-        means = {name: g.reduce("Mean", each, 1) for name, each in features.items()}
-        pooled = g.concat(pooled, sense_inputs(g, geometry, means), axis=1)
-    logits = linear(g, pooled, "head.out", geometry.vector_width, geometry.classes)
-    g.output(logits, LOGITS, "batch", geometry.classes)
+    return _query(g, latents, geometry) if trunk.head == "query" else _mean(g, latents, geometry)
 
 
 def _features(g: GraphBuilder, geometry: Geometry, media: Mapping[str, Value]) -> dict[str, Value]:

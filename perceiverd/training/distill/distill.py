@@ -68,17 +68,20 @@ class DistillStudent(nn.Module):
 
     def forward(
         self, contents: dict[str, Tensor], convolved: frozenset[str] = frozenset()
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Logits (B, classes), embedding (B, E), and what the classifiers alone say (B, classes) of a single sense.
 
+        The embedding is None for windows whose latents the head does not read.
         `convolved`: the contents that are the output of their stem.
         """
         raw = {name: content for name, content in contents.items() if name not in convolved}
         features = {**contents, **self.perceiver.bytes.convolve(raw)}
+        head, alone = self.perceiver.head, None
+        if isinstance(head, SensesHead) and len(features) == 1:
+            alone = head.joint({name: one.mean(dim=1) for name, one in features.items()}, {})
+        if isinstance(head, SensesHead) and not head.reads_latents(features):
+            return self.perceiver.judge(None, features), None, alone
         latents = self.perceiver.encode(features)
-        alone = None
-        if isinstance(self.perceiver.head, SensesHead) and len(features) == 1:
-            alone = self.perceiver.head.joint({name: one.mean(dim=1) for name, one in features.items()}, {})
         return self.perceiver.judge(latents, features), self.imitate(latents.mean(dim=1)), alone
 
 
@@ -88,8 +91,8 @@ def _hold(head: SensesHead) -> None:
     `train senses` has fitted the classifiers, and how far from their teachers they may be.
     """
     head.senses.requires_grad_(False)
-    learns = torch.ones(head.out.in_features)
-    learns[-head.labels :] = 0
+    learns = torch.zeros(head.out.in_features)
+    learns[: head.width] = 1
     head.out.weight.register_hook(lambda gradient: gradient * learns.to(gradient))
 
 
@@ -104,7 +107,7 @@ def loss_of(student: nn.Module, batch: Batch, *, half: bool) -> tuple[Tensor, fl
     targets, weights = (batch.targets, batch.weights) if alone is None else (alone.float().sigmoid(), None)
     entropy = F.binary_cross_entropy_with_logits(logits.float(), targets, weights, reduction="none")
     labels = entropy.sum(dim=1).mean()
-    if batch.embedding is None:
+    if batch.embedding is None or embedding is None:
         return labels, float(labels.detach())
     return labels + EMBEDDING_WEIGHT * F.mse_loss(embedding.float(), batch.embedding), float(labels.detach())
 

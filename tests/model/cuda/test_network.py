@@ -48,6 +48,11 @@ KINDS: dict[str, tuple[Audio | None, Video | None, dict[str, Any]]] = {
         msgspec.structs.replace(SEEING, sense=SENSE),
         {"head": "senses", "cross_heads": 5, "cross_width": 35},
     ),
+    "complete windows": (
+        msgspec.structs.replace(HEARING, sense=msgspec.structs.replace(SENSE, pooled=True)),
+        msgspec.structs.replace(SEEING, sense=SENSE),
+        {"head": "senses", "cross_heads": 5, "cross_width": 35, "complete_only": True},
+    ),
     "hears": (MEL, None, {"cross_attends": 1}),
     "sees": (None, SEEING, {}),
 }
@@ -136,9 +141,10 @@ def test_half_precision_is_close(kind: str, half: torch.dtype, device: str) -> N
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_is_absent_is_not_read(device: str) -> None:
+@pytest.mark.parametrize("kind", ["published", "complete windows"])
+def test_what_is_absent_is_not_read(kind: str, device: str) -> None:
     """If a window lacks a modality, the memory there has no effect on its logits, not even NaN."""
-    geometry, network = make("published")
+    geometry, network = make(kind)
     seen = media(geometry, ((True, False, True), (True, True, True)), device)
     ready = DeviceNetwork(network, geometry, torch.device(device), None, read_plainly)
     wanted = ready(seen)

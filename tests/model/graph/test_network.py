@@ -47,6 +47,8 @@ SENSING_VIDEO = msgspec.structs.replace(
     stem=StemGeometry((*STEM.layers, "conv 1 9"), ceiling=6.0, border=(0.4, 0.5, 0.6)),
     sense=SenseGeometry(11, classes=7),
 )
+POOLED_AUDIO = msgspec.structs.replace(SENSING_AUDIO, sense=SenseGeometry(11, pooled=True))
+POOLED_VIDEO = msgspec.structs.replace(SENSING_VIDEO, sense=SenseGeometry(11, classes=7, pooled=True))
 TRUNK: dict[str, Any] = {"latents": 9, "width": 12, "cross_attends": 3, "layers": 1, "heads": 3, "widening": 2}
 
 FAMILY: dict[str, tuple[Audio | None, Video | None, dict[str, Any]]] = {
@@ -65,6 +67,8 @@ FAMILY: dict[str, tuple[Audio | None, Video | None, dict[str, Any]]] = {
     "pictures alone": (None, STEM_VIDEO, {"layers": 0}),
     "senses": (SENSING_AUDIO, SENSING_VIDEO, {"head": "senses"}),
     "one sense": (None, SENSING_VIDEO, {"head": "senses"}),
+    "complete windows": (POOLED_AUDIO, SENSING_VIDEO, {"head": "senses", "complete_only": True}),
+    "pooled": (POOLED_AUDIO, POOLED_VIDEO, {"head": "senses"}),
 }
 
 

@@ -75,15 +75,22 @@ def test_a_damaged_or_foreign_state_is_refused(pool: Path, tmp_path: Path) -> No
             fitted(pool, tmp_path, 2)
 
 
-def test_the_latents_add_only_what_both_senses_say() -> None:
+@pytest.mark.parametrize("complete_only", [False, True])
+def test_the_latents_add_only_what_both_senses_say(complete_only: bool) -> None:
     """The classifiers do not learn. The latents learn to add nothing to a sense alone, and the targets of both."""
     audio = Audio(
-        rate_hz=16_000, samples=1_600, form="mel", patch=(2, 2), bands=1, stem=STEM, sense=SenseGeometry(CLASSES)
+        rate_hz=16_000,
+        samples=1_600,
+        form="mel",
+        patch=(2, 2),
+        bands=1,
+        stem=STEM,
+        sense=SenseGeometry(CLASSES, pooled=complete_only),
     )
     video = Video(
         frames=2, fps=20, height=6, width=10, patch=(1, 2, 2), bands=1, stem=STEM, sense=SenseGeometry(CLASSES)
     )
-    geometry = Geometry(CLASSES, Trunk(4, 8, 1, 1, 2, head="senses"), audio, video)
+    geometry = Geometry(CLASSES, Trunk(4, 8, 1, 1, 2, head="senses", complete_only=complete_only), audio, video)
     student = DistillStudent(geometry)
     learning = {name for name, parameter in student.named_parameters() if parameter.requires_grad}
     assert "perceiver.latents" in learning and not any(".senses." in name for name in learning)
@@ -96,4 +103,8 @@ def test_the_latents_add_only_what_both_senses_say() -> None:
         wanted = targets if kind == "both" else logits.sigmoid()
         assert (alone is None) == (kind == "both")
         expected = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum") / 3
-        torch.testing.assert_close(loss_of(student, batch, half=False)[0], expected, atol=1e-4, rtol=1e-4)
+        loss = loss_of(student, batch, half=False)[0]
+        torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+        loss.backward()
+    last = student.perceiver.head.out.weight.grad
+    assert last is not None and (last[:, :8] != 0).any() and (last[:, 8:] == 0).all()
