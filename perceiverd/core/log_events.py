@@ -39,9 +39,11 @@ EVENTS: Mapping[str, str] = {
     "history-write-failed": "Nothing can be stored now. Messages wait for the next try; `lost` counts dropped ones.",
     "history-write-recovered": "Messages are stored again, also those that waited.",
     # model
+    "device-build-failed": "The GPU's engine could not be built again. The CPU does its work for `next_s` more.",
     "device-lost": "The GPU failed so that this process cannot use it any more. The CPU does its work until a restart.",
     "device-memory-short": "A batch did not fit into the GPU's memory. Smaller ones are used, or the CPU.",
     "device-recovered": "The GPU computes whole batches again.",
+    "device-rebuilt": "The GPU's engine was built again while the CPU computed. Batches grow from `batch` on.",
     "engine-unusable": "ONNX Runtime is installed but cannot be loaded. PyTorch does its work.",
     "graphs-unusable": "The GPU cannot record batches as graphs. It runs them operation by operation, which is slower.",
     "kernel-unusable": "The GPU's fastest form of a cross-attend cannot run here. A slower one does its work.",

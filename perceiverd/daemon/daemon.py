@@ -131,6 +131,7 @@ class Daemon:
             server = opened.enter_context(Server(*address, metrics.pages(self._telemetry)))
             log_event(logger, logging.INFO, "metrics-listening", host=address[0], port=server.port)
         self._load()
+        opened.callback(self._tagger.close)
         self.signals.defer_stop()
         self._supervisor = opened.enter_context(self._resolved.supervisor(self._card, os.environ))
         self._streams = {name: self._stream(name) for name in self._resolved.rules}

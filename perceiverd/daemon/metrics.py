@@ -116,6 +116,21 @@ def _of_device(health: DeviceHealth | None) -> Iterator[Metric]:
         "Windows that the CPU computed in the GPU's place.",
         *((), one(lambda found: found.windows_on_cpu)),
     )
+    yield _gauge(
+        "perceiverd_device_preparing",
+        "1 while the GPU's engine is built again or made ready for batches of other sizes; absent without a GPU.",
+        *((), one(lambda found: found.is_preparing)),
+    )
+    yield _counter(
+        "perceiverd_device_builds",
+        "How often the GPU's engine was built again after a failure, or the attempt has begun.",
+        *((), one(lambda found: found.builds)),
+    )
+    yield _counter(
+        "perceiverd_device_build_failures",
+        "How often the GPU's engine could not be built again.",
+        *((), one(lambda found: found.failed_builds)),
+    )
 
 
 def _of_streams(frame: TelemetryFrame, now_ns: int) -> Iterator[Metric]:

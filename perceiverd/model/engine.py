@@ -113,3 +113,9 @@ class DeviceHealth:
     """Windows that the CPU computed in its place."""
     is_lost: bool = False
     """Whether it failed so that this process cannot use it any more."""
+    is_preparing: bool = False
+    """Whether its engine is being built again, or made ready for batches of other sizes."""
+    builds: int = 0
+    """How often its engine was built again after a failure, or the attempt has begun."""
+    failed_builds: int = 0
+    """Of these, the ones that failed."""

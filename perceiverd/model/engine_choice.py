@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from perceiverd.core.errors import ConfigError
@@ -57,14 +57,21 @@ def _torch_engine(card: Card, device: str, threads: int, precision: Precision, m
         from perceiverd.model.torch_engine import TorchEngine
 
         return TorchEngine(card, "cpu", threads)
+    import torch
+
     from perceiverd.model.cuda.engine import SIZES, CudaEngine
+    from perceiverd.model.cuda.lanes import lanes_of
     from perceiverd.model.resilient import ResilientEngine
 
+    if threads:  # now, for every thread that starts later: the CPU's engine may be loaded in one of them
+        torch.set_num_threads(threads)
     sizes = tuple(size for size in SIZES if not max_batch or size < max_batch)
     sizes = (*sizes, max_batch) if max_batch else sizes
     return ResilientEngine(
         str(where),
-        partial(CudaEngine, card, where, precision, sizes),
+        # An engine that is built again takes the streams of the one before: PyTorch has 32 of them and then gives the
+        # same one out twice, also to another engine that records a graph in it.
+        partial(CudaEngine, card, where, precision, sizes, lanes=lru_cache(maxsize=1)(lanes_of)),
         partial(load_engine, card, "auto", "cpu", threads),
     )
 

@@ -1,76 +1,71 @@
 """Keeps labels coming if the GPU fails: smaller batches if its memory is short, then the CPU, and back when it can.
 
-It knows engines and their errors, but not what they compute.
+Nothing here keeps the caller waiting for an engine: a thread makes engines and records their batches. The caller
+takes over what is done between two batches. It knows engines and their errors, but not what they compute.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Literal, Protocol
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from perceiverd.core.logs import LogLimit, log_event
+from perceiverd.model.background import EXIT_S, BackgroundThread
 from perceiverd.model.engine import (
-    BatchEngine,
     Computed,
     DeviceHealth,
     Engine,
     Form,
     PendingLogits,
     WindowMedia,
-    is_featured,
 )
+from perceiverd.model.faults import clear_frames, fault_of, first_line, keep_for_ever
+from perceiverd.model.fitting import FittedEngine, PreparedEngine, ShortMemory, built, fitted, larger, smaller
+from perceiverd.model.mixed_batches import grouped_logits
 
 logger = logging.getLogger("perceiverd.model")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 300.0
 """How long a smaller batch, or the CPU, is used before more is tried again. Each failure doubles it."""
-ALLOCATION_WORDS = ("out of memory", "ALLOC_FAILED", "_STATUS_NOT_INITIALIZED", "CUFFT_INTERNAL_ERROR")
-"""In errors of CUDA and its libraries that are no OutOfMemoryError. The last two are what cuBLAS, cuDNN and cuFFT say
-if there is no memory for what they need themselves."""
-CUDA_WORDS = ("CUDA", "cuDNN", "cuFFT")
-
-Fault = Literal["memory", "lost"]
-
-
-def fault_of(error: BaseException) -> Fault | None:
-    """What an error says about the device: its memory is short, or this process has lost it; None: another error."""
-    if isinstance(error.__context__, torch.OutOfMemoryError):  # raised while a graph that did not fit was given up
-        return "memory"
-    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in ALLOCATION_WORDS):
-        return "memory" if isinstance(error, RuntimeError) else None
-    is_cuda = isinstance(error, RuntimeError) and any(word in str(error) for word in CUDA_WORDS)
-    return "lost" if isinstance(error, torch.AcceleratorError) or is_cuda else None
+MOST_FAILURES = 10
+"""Builds in a row that fail for another reason than short memory: nobody has repaired it in half an hour. Short memory
+has no such limit: the program that takes it may end after hours."""
+HOLD_S = 2.0
+"""How long windows wait while the GPU is made ready for other sizes. To record a graph takes a fraction of a second,
+but a driver may hang."""
+SPARE_S = 300.0
+"""The longest wait for the CPU's engine: weights from a small board's memory card, while other programs run."""
 
 
-class PreparedEngine(BatchEngine, Protocol):
-    """What is needed of the engine on the GPU."""
+_Kind = Literal["start", "build", "shrink", "grow"]
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Sizes of batches, ascending; every batch is padded to one of them."""
 
-    def prepare(self, limit: int | None = None) -> None:
-        """Make ready for each size of a batch up to `limit`; may raise errors of the device."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What the device's thread does; the engine on the GPU is its own meanwhile."""
 
-    def release(self) -> None:
-        """Free what can be made again."""
+    kind: _Kind
+    future: Future[FittedEngine]
 
 
 class ResilientEngine:
-    """A `BatchEngine` that answers the errors of a GPU.
+    """A `BatchEngine` that answers the errors of a GPU. One thread at a time may use it.
 
     If memory is short, the largest batch is about halved, again and again; if a batch of one does not fit, the CPU
     computes. After a pause the largest batch grows again, up to the whole. If CUDA reports a fault from which a process
     cannot recover, the CPU computes until the process is started again.
+
+    While the engine on the GPU is built again, the CPU computes. While it is made ready for other sizes, windows wait
+    for it up to `HOLD_S`. While the CPU's engine is loaded, they wait for that.
     """
 
     name = "torch"
@@ -82,33 +77,43 @@ class ResilientEngine:
         spare: Callable[[], Engine],
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`make` loads the network on the GPU, `spare` on the CPU; it is called if it is needed."""
+        """`make` loads the network on the GPU, now and again later; `spare` on the CPU, if it is needed."""
         self._name, self._make, self._make_spare, self._clock_s = device, make, spare, clock_s
+        self._device_thread, self._spare_thread = BackgroundThread("gpu-engine"), BackgroundThread("spare-engine")
         self._gpu: PreparedEngine | None = None
-        self._cpu: Engine | None = None
+        """None while a job has it, too."""
+        self._job: _Job | None = None
+        self._spare: Future[Engine] | None = None
         self._pause_s, self._retry_s = FIRST_PAUSE_S, -np.inf
+        self._failures = 0
         self._log_limit = LogLimit()
         self.form: Form = "factorised"
         self.max_batch = 1
         self._sizes: tuple[int, ...] = (1,)
-        self.health = DeviceHealth(batch_limit=1)
-        self._build(first=True)
+        self._health = DeviceHealth(batch_limit=0)
+        try:
+            self._take(built(make, None, self._device_thread.stopping), "start")
+        except RuntimeError as error:
+            if fault_of(error) != "lost":
+                raise
+            self._lose(error)
 
     @property
     def device(self) -> str:
         """Where windows are computed now."""
-        return self._name if self.health.batch_limit else "cpu"
+        return self._name if self._health.batch_limit else "cpu"
+
+    @property
+    def health(self) -> DeviceHealth:
+        """What has happened to the GPU so far."""
+        self._adopt()
+        return self._health
 
     def submit(self, windows: Sequence[WindowMedia]) -> PendingLogits:
         """See `BatchEngine`; takes any number of windows."""
+        self._adopt()
         self._try_more()
-        while (limit := self.health.batch_limit) and self._gpu:
-            try:
-                parts = [self._gpu.submit(windows[at : at + limit]) for at in range(0, len(windows), limit)]
-                return _Guarded(self, windows, parts)
-            except RuntimeError as error:
-                self._answer(error)
-        return Computed(self._on_cpu(windows))
+        return _Batch(self, windows)
 
     def logits(
         self, audio: NDArray[np.float32] | None, video: Sequence[Sequence[NDArray[np.uint8]]] | None
@@ -122,7 +127,39 @@ class ResilientEngine:
             ]
         ).logits()
 
-    # Failing and recovering.
+    def close(self, wait_s: float = EXIT_S) -> bool:
+        """End what is made in the background, and wait for it; False if it still runs after `wait_s`."""
+        ends_s = time.monotonic() + wait_s
+        ended = [
+            thread.close(max(0.0, ends_s - time.monotonic())) for thread in (self._device_thread, self._spare_thread)
+        ]
+        return all(ended)
+
+    # Windows, from the caller's thread.
+
+    def start(self, windows: Sequence[WindowMedia], until_s: float) -> Sequence[PendingLogits] | None:
+        """Start windows on the GPU, or compute them on the CPU; None while neither is ready.
+
+        `until_s`, on the clock of the process: how long they wait for the GPU.
+        """
+        self._adopt()
+        while self._gpu is not None:
+            limit = self._health.batch_limit
+            try:
+                return [self._gpu.submit(windows[at : at + limit]) for at in range(0, len(windows), limit)]
+            except RuntimeError as error:
+                self._answer(error)  # nobody has the engine then, but a job
+        if self._is_held(until_s):
+            return None
+        self._spare = self._spare or self._spare_thread.start(self._make_spare)
+        return [Computed(self._on_cpu(self._spare.result(), windows))] if self._spare.done() else None
+
+    def wait(self, until_s: float) -> None:
+        """Wait for what `start` waits for. Raises TimeoutError if the CPU's engine is not loaded in time."""
+        if self._job is not None and self._is_held(until_s):
+            wait_for([self._job.future], max(0.0, until_s - time.monotonic()))
+        elif self._spare is not None and not wait_for([self._spare], SPARE_S).done:
+            raise TimeoutError(f"the CPU's engine was not loaded within {SPARE_S:.0f} s")
 
     def collect(self, windows: Sequence[WindowMedia], parts: Sequence[PendingLogits]) -> NDArray[np.float32]:
         """The logits of a batch; if the device failed meanwhile, they are computed again."""
@@ -131,6 +168,17 @@ class ResilientEngine:
         except RuntimeError as error:
             self._answer(error)
         return self.submit(windows).logits()
+
+    def _is_held(self, until_s: float) -> bool:
+        """Whether windows wait for the GPU's engine, which is made ready for other sizes."""
+        is_short = self._job is not None and self._job.kind != "build" and self._health.batch_limit > 0
+        return is_short and time.monotonic() < until_s
+
+    def _on_cpu(self, spare: Engine, windows: Sequence[WindowMedia]) -> NDArray[np.float32]:
+        self._health = replace(self._health, windows_on_cpu=self._health.windows_on_cpu + len(windows))
+        return grouped_logits(spare, windows)
+
+    # Failing.
 
     def _answer(self, error: RuntimeError) -> None:
         """Make do with less. Raises the error if it is none of the device."""
@@ -144,129 +192,142 @@ class ResilientEngine:
                 raise error
 
     def _shrink(self, error: RuntimeError) -> None:
-        before = self.health.batch_limit
-        after = max((size for size in self._sizes if size <= before // 2), default=0)
-        self.health = replace(self.health, batch_limit=after, out_of_memory=self.health.out_of_memory + 1)
+        if self._gpu is None:  # of a batch that was under way before; what it asks for is being done
+            return
+        before = self._health.batch_limit
+        after = smaller(self._sizes, before)
         self._wait_longer()
-        if self._may_log():
-            line, left = _first_line(error), after or "cpu"
-            log_event(
-                logger, logging.WARNING, "device-memory-short", device=self._name, batch=before, next=left, error=line
-            )
-        try:
-            if self._gpu is not None:
-                self._gpu.release()
-            if not after:
-                self._gpu = None
-                torch.cuda.empty_cache()  # other programs need what it leaves, also if it was loaded in part
-        except RuntimeError as second:
-            self._lose(second)
+        self._note_short(ShortMemory(before, after, first_line(error)))
+        self._health = replace(self._health, batch_limit=after)
+        self._fit("shrink", after)
 
     def _lose(self, error: RuntimeError) -> None:
         """Leave the GPU alone until the process ends."""
-        if self._gpu is not None:
-            # To free its memory needs CUDA, which would end the process: PyTorch's destructors must not raise, but
-            # that of pinned memory does (pytorch#178154). So it is never freed, not even when Python ends.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._gpu))
-            self._gpu = None
-        self.health = replace(self.health, batch_limit=0, is_lost=True)
-        log_event(logger, logging.ERROR, "device-lost", device=self._name, used="cpu", error=_first_line(error))
+        was_lost = self._health.is_lost
+        for each in (self._gpu, self._job.future if self._job else None, error):
+            if each is not None:
+                keep_for_ever(each)
+        self._gpu = self._job = None
+        self._health = replace(self._health, batch_limit=0, is_lost=True, is_preparing=False)
+        if not was_lost:  # a second batch was under way
+            log_event(logger, logging.ERROR, "device-lost", device=self._name, used="cpu", error=first_line(error))
 
     def _wait_longer(self) -> None:
         self._retry_s = self._clock_s() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
+    # Recovering. The thread of the device works; the caller's thread decides.
+
     def _try_more(self) -> None:
         """After the pause: load the network again, or double the largest batch."""
-        limit = self.health.batch_limit
-        if self.health.is_lost or limit == self.max_batch or self._clock_s() < self._retry_s:
+        limit = self._health.batch_limit
+        is_whole = self._gpu is not None and limit == self.max_batch
+        if self._job or is_whole or self._health.is_lost or self._clock_s() < self._retry_s:
             return
-        if self._gpu is None:
-            self._build(first=False)
-            return
-        self._retry_s = self._clock_s() + self._pause_s
-        self._grow(min((size for size in self._sizes if size >= 2 * limit), default=self.max_batch))
+        if self._gpu is not None:
+            self._retry_s = self._clock_s() + self._pause_s
+            self._fit("grow", larger(self._sizes, limit))
+        elif self._failures < MOST_FAILURES:
+            self._health = replace(self._health, builds=self._health.builds + 1)
+            # With one window at first: memory was short a moment ago.
+            self._begin("build", partial(built, self._make, 1, self._device_thread.stopping))
 
-    def _build(self, *, first: bool) -> None:
-        """Load the network on the GPU, with the largest batches that fit at the start, and with one window later."""
-        try:
-            self._gpu = self._make()
-            self.max_batch, self.form, self._sizes = self._gpu.max_batch, self._gpu.form, self._gpu.sizes
-        except RuntimeError as error:
-            self.health = replace(self.health, batch_limit=1)
-            self._answer(error)
-            return
-        limit = self.max_batch if first else 1
-        while limit and not self._grow(limit):
-            limit = self.health.batch_limit
+    def _fit(self, kind: Literal["shrink", "grow"], limit: int) -> None:
+        """Let the thread make the engine ready for this size. It is not ours before it is done."""
+        assert self._gpu is not None
+        owned, self._gpu = [self._gpu], None
+        release = kind == "shrink"
+        self._begin(kind, partial(fitted, owned, limit, self._device_thread.stopping, release=release))
 
-    def _grow(self, limit: int) -> bool:
-        """Use batches of up to `limit`; False if the device cannot."""
-        assert self._gpu
-        self.health = replace(self.health, batch_limit=limit)
-        try:
-            self._gpu.prepare(limit)
-        except RuntimeError as error:
-            self._answer(error)
-            return False
-        if limit == self.max_batch and self.health.out_of_memory:
+    def _begin(self, kind: _Kind, call: Callable[[], FittedEngine]) -> None:
+        self._job = _Job(kind, self._device_thread.start(call))
+        self._health = replace(self._health, is_preparing=True)
+
+    def _adopt(self) -> None:
+        """Take over what the thread has done, if it has."""
+        job = self._job
+        if job is None or not job.future.done():
+            return
+        self._job, self._health = None, replace(self._health, is_preparing=False)
+        error = job.future.exception()
+        if error is None:
+            self._take(job.future.result(), job.kind)
+        elif isinstance(error, RuntimeError) and fault_of(error) == "lost":
+            self._lose(error)
+        elif isinstance(error, Exception):
+            self._note_failed_build(error)
+        else:
+            raise error
+
+    def _take(self, found: FittedEngine, kind: _Kind) -> None:
+        """Use an engine for batches of its limit, or the CPU if there is no engine."""
+        for each in found.short:
+            self._note_short(each)
+        self._gpu, self._health = found.gpu, replace(self._health, batch_limit=found.limit)
+        if found.short and kind != "shrink":  # there the pause began with the batch that did not fit
+            self._wait_longer()
+        if found.gpu is None:
+            self._health = replace(self._health, failed_builds=self._health.failed_builds + (kind == "build"))
+            return
+        self._failures = 0
+        self.max_batch, self.form, self._sizes = found.gpu.max_batch, found.gpu.form, found.gpu.sizes
+        if kind == "build":
+            self._retry_s = self._clock_s() + self._pause_s
+            took_s = f"{found.took_s:.1f}"
+            log_event(logger, logging.INFO, "device-rebuilt", device=self._name, batch=found.limit, took_s=took_s)
+        if found.limit == self.max_batch and (self._health.out_of_memory or self._health.failed_builds):
             self._pause_s = FIRST_PAUSE_S
             if self._may_log():
-                log_event(logger, logging.INFO, "device-recovered", device=self._name, batch=limit)
-        return True
+                log_event(logger, logging.INFO, "device-recovered", device=self._name, batch=found.limit)
 
-    def _on_cpu(self, windows: Sequence[WindowMedia]) -> NDArray[np.float32]:
-        self._cpu = self._cpu or self._make_spare()
-        self.health = replace(self.health, windows_on_cpu=self.health.windows_on_cpu + len(windows))
-        return grouped_logits(self._cpu, windows)
+    def _note_short(self, short: ShortMemory) -> None:
+        self._health = replace(self._health, out_of_memory=self._health.out_of_memory + 1)
+        if self._may_log():
+            batch, after, line = short.batch, short.next or "cpu", short.error
+            log_event(
+                logger, logging.WARNING, "device-memory-short", device=self._name, batch=batch, next=after, error=line
+            )
+
+    def _note_failed_build(self, error: Exception) -> None:
+        """The CPU computes. Build again after a pause, unless it has failed too often."""
+        clear_frames(error)
+        self._failures += 1
+        failed = self._health.failed_builds + 1
+        self._gpu, self._health = None, replace(self._health, batch_limit=0, failed_builds=failed)
+        self._wait_longer()
+        next_s = "never" if self._failures >= MOST_FAILURES else f"{self._retry_s - self._clock_s():.0f}"
+        attempt, line = self._failures, first_line(error)
+        log_event(
+            logger, logging.ERROR, "device-build-failed", device=self._name, attempt=attempt, next_s=next_s, error=line
+        )
 
     def _may_log(self) -> bool:
         return self._log_limit.admit(time.monotonic_ns()) is not None
 
 
-class _Guarded:
-    """See `engine.PendingLogits`."""
+class _Batch:
+    """See `engine.PendingLogits`. Its windows are under way, or wait until they can be."""
 
-    def __init__(self, engine: ResilientEngine, windows: Sequence[WindowMedia], parts: Sequence[PendingLogits]) -> None:
-        self._engine, self._windows, self._parts = engine, windows, parts
+    def __init__(self, engine: ResilientEngine, windows: Sequence[WindowMedia]) -> None:
+        self._engine, self._windows, self._until_s = engine, windows, time.monotonic() + HOLD_S
+        self._parts = engine.start(windows, self._until_s)
         self._found: NDArray[np.float32] | None = None
 
     @property
     def is_ready(self) -> bool:
         try:
-            return self._found is not None or all(part.is_ready for part in self._parts)
+            if self._found is None and self._parts is None:
+                self._parts = self._engine.start(self._windows, self._until_s)
+            return self._found is not None or (self._parts is not None and all(part.is_ready for part in self._parts))
         except RuntimeError:
             return True  # `logits` answers the error
 
     def logits(self) -> NDArray[np.float32]:
-        if self._found is None:
-            self._found = self._engine.collect(self._windows, self._parts)
-            self._windows, self._parts = (), ()  # media of a batch need much memory
+        if self._found is not None:
+            return self._found
+        while self._parts is None:
+            self._engine.wait(self._until_s)
+            self._parts = self._engine.start(self._windows, self._until_s)
+        self._found = self._engine.collect(self._windows, self._parts)
+        self._windows, self._parts = (), ()  # media of a batch need much memory
         return self._found
-
-
-def grouped_logits(engine: Engine, windows: Sequence[WindowMedia]) -> NDArray[np.float32]:
-    """Logits (windows, classes) by an engine whose batches have windows with the same modalities only."""
-    kinds = [(window.audio is not None, window.frames is not None) for window in windows]
-    found: list[NDArray[np.float32] | None] = [None] * len(windows)
-    for kind in dict.fromkeys(kinds):
-        rows = [row for row, each in enumerate(kinds) if each == kind]
-        audio = [samples for row in rows if (samples := windows[row].audio) is not None]
-        frames = [pictures for row in rows if (pictures := windows[row].frames) is not None]
-        video = [engine.features(each) for each in frames] if is_featured(engine) else frames
-        logits = engine.logits(np.stack(audio) if audio else None, video or None)
-        for row, one in zip(rows, logits, strict=True):
-            found[row] = one
-    return np.stack([one for one in found if one is not None])
-
-
-def clear_frames(error: BaseException) -> None:
-    """Forget the variables of the calls that an error ended: they hold what was computed, in the device's memory."""
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__context__
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -73,6 +73,12 @@ class Tagger:
         """The most windows that go through the network together; None if there is no limit."""
         return self.health.batch_limit or 1 if self.health else None
 
+    def close(self) -> None:
+        """End what the engine makes in the background; waits some seconds at most. Nothing is tagged after it."""
+        close = getattr(self._engine, "close", None)
+        if close is not None:
+            close()
+
     def warm_up(self) -> None:
         """Tag one empty window: the first inference is slow, and it shows whether the model works."""
         self.tag([Window.empty(self.card.geometry)])

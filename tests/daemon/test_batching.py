@@ -17,7 +17,8 @@ from perceiverd.daemon.batching import BUSY_MS, Turns, WindowBatches
 from perceiverd.daemon.stream import StreamState
 from perceiverd.daemon.telemetry import LoopCounts
 from perceiverd.model.card import Card, load_card
-from perceiverd.model.resilient import PreparedEngine, ResilientEngine
+from perceiverd.model.fitting import PreparedEngine
+from perceiverd.model.resilient import ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
 from perceiverd.pipeline import tagger as tagger_module
 from perceiverd.pipeline.tagger import Tagger

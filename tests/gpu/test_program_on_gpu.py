@@ -17,7 +17,7 @@ from perceiverd.core.media import NS_PER_S
 from perceiverd.doctor import model as doctor
 from perceiverd.model.card import load_card
 from perceiverd.model.cuda.engine import CudaEngine
-from perceiverd.model.resilient import grouped_logits
+from perceiverd.model.mixed_batches import grouped_logits
 from perceiverd.model.torch_engine import TorchEngine
 from perceiverd.offline.folders.run import FolderOptions, tag_into
 from perceiverd.offline.tag import TagOptions

@@ -24,7 +24,7 @@ from perceiverd.model.card import Card
 from perceiverd.model.cuda.devices import gpu_of
 from perceiverd.model.cuda.engine import CudaEngine
 from perceiverd.model.engine import Precision, WindowMedia
-from perceiverd.model.resilient import grouped_logits
+from perceiverd.model.mixed_batches import grouped_logits
 from perceiverd.model.torch_engine import TorchEngine
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder

@@ -19,10 +19,12 @@ from perceiverd.bench import gpu
 from perceiverd.model.cuda.engine import CudaEngine
 from perceiverd.model.cuda.network import DeviceMedia
 from perceiverd.model.engine import WindowMedia
-from perceiverd.model.resilient import ResilientEngine, grouped_logits
+from perceiverd.model.mixed_batches import grouped_logits
+from perceiverd.model.resilient import ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
 from tests.gpu_check.accuracy import EXACT, mixed
 from tests.gpu_check.result import Check, Result, Setup
+from tests.support.small_devices import settle
 
 FREE_LEFT = 64_000_000
 """Bytes of the GPU that are left free where its memory is made short."""
@@ -58,6 +60,7 @@ def memory(setup: Setup) -> Result:
 
     def compare() -> None:
         errors.append(float(np.abs(engine.submit(windows).logits() - exact).max()))
+        settle(engine)
 
     compare()
     with Ballast(setup):
@@ -186,6 +189,7 @@ def soak(setup: Setup) -> Result:
     for _ in range(10):
         clock.now_s += 400
         worst = max(worst, _off(engine, windows, list(range(most)), first) / span)
+        settle(engine)
     checks = [
         setup.check(
             "memory is flat and no graph is recorded again while streams come and go",

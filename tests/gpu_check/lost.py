@@ -15,7 +15,9 @@ import torch
 from perceiverd.bench import gpu
 from perceiverd.model.card import load_card
 from perceiverd.model.cuda.engine import CudaEngine
-from perceiverd.model.resilient import PreparedEngine, ResilientEngine, grouped_logits
+from perceiverd.model.fitting import PreparedEngine
+from perceiverd.model.mixed_batches import grouped_logits
+from perceiverd.model.resilient import ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
 from tests.support.small_devices import SmallDevice, SmallEngine
 

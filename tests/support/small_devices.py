@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +14,20 @@ from perceiverd.model.card import Card
 from perceiverd.model.cuda.engine import CudaEngine
 from perceiverd.model.cuda.staging import SlotLogits
 from perceiverd.model.engine import WindowMedia
+from perceiverd.model.fitting import PreparedEngine
+from perceiverd.model.resilient import ResilientEngine
+
+LONG_S = 120.0
+"""More than anything here takes, on any machine."""
+
+
+def settle(engine: ResilientEngine) -> ResilientEngine:
+    """Wait until nothing is made in the background."""
+    ends_s = time.monotonic() + LONG_S
+    while engine.health.is_preparing:
+        assert time.monotonic() < ends_s, engine.health
+        time.sleep(0.002)
+    return engine
 
 
 class SmallDevice:
@@ -20,7 +36,7 @@ class SmallDevice:
     def __init__(self, free: int) -> None:
         self.free = free
         """Windows for which there is memory now."""
-        self.is_broken = False
+        self.is_broken = self.is_slow = False
 
     def check(self, size: int) -> None:
         if self.is_broken:
@@ -94,3 +110,34 @@ class HeldLogits:
 
     def logits(self) -> NDArray[np.float32]:
         return self._pending.logits()
+
+
+class Factory:
+    """Makes engines; from the second one on only while its gate is open, and not while it has a fault."""
+
+    def __init__(self, card: Card, small: SmallDevice) -> None:
+        self._card, self._small = card, small
+        self.gate, self.begun = threading.Event(), threading.Event()
+        self.fault: Exception | None = None
+        self.made = 0
+
+    def __call__(self) -> PreparedEngine:
+        if self.made:
+            self.begun.set()
+            assert self.gate.wait(LONG_S)
+        if self.fault is not None:
+            raise self.fault
+        self.made += 1
+        return GatedEngine(self._card, self._small, self.gate)
+
+
+class GatedEngine(SmallEngine):
+    """Made ready for another size only while the gate is open, if the device says so."""
+
+    def __init__(self, card: Card, small: SmallDevice, gate: threading.Event) -> None:
+        super().__init__(card, small)
+        self._gate = gate
+
+    def prepare(self, limit: int | None = None) -> None:
+        assert not self._small.is_slow or self._gate.wait(LONG_S)
+        super().prepare(limit)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -21,7 +21,7 @@ from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import gpu_of
 from perceiverd.model.cuda.graphs import Graphs
-from perceiverd.model.cuda.lanes import lanes_of
+from perceiverd.model.cuda.lanes import Lanes, lanes_of
 from perceiverd.model.cuda.network import DeviceNetwork
 from perceiverd.model.cuda.precision import HALF_TYPES
 from perceiverd.model.cuda.readers import read_shapes, reader_for
@@ -41,9 +41,16 @@ class CudaEngine:
     form: Form = "factorised"
 
     def __init__(
-        self, card: Card, device: torch.device, precision: Precision = "auto", sizes: Sequence[int] = SIZES
+        self,
+        card: Card,
+        device: torch.device,
+        precision: Precision = "auto",
+        sizes: Sequence[int] = SIZES,
+        lanes: Callable[[torch.device], Lanes] = lanes_of,
     ) -> None:
         """Loads the weights. `sizes`: of batches, ascending. Raises ModelError, or torch.OutOfMemoryError.
+
+        `lanes` gives the queues of the device; engines that are never used at the same time may share them.
 
         A CPU as `device` is for tests: it computes the same, without graphs.
         """
@@ -54,7 +61,7 @@ class CudaEngine:
         self.precision = checked(precision, device)
         reader, self.reader = reader_for(device, HALF_TYPES[precision], read_shapes(card.geometry))
         self._network = DeviceNetwork(load_network(card), card.geometry, device, HALF_TYPES[precision], reader)
-        self._lanes, self._sizes = lanes_of(device), tuple(sizes)
+        self._lanes, self._sizes = lanes(device), tuple(sizes)
         self._slots = [Slot(card.geometry, self.max_batch, self._lanes, device) for _ in range(SLOTS)]
         self._inputs = MediaBuffers.on_device(self._slots[0].host, device)
         self._next, self._graphs = 0, Graphs(self._network, self._inputs, device)

@@ -6,6 +6,7 @@ A graph holds all kernels of a batch, so the host starts one thing, not hundreds
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ logger = logging.getLogger("perceiverd.model")
 
 WARM_UPS = 2
 """Passes before a graph is recorded: kernels are compiled, and libraries choose their algorithms."""
+CAPTURING = threading.Lock()
+"""PyTorch allows one capture at a time in a process; two models may have threads that record."""
 CAPTURE_WORDS = ("captur", "cudaErrorStreamCapture")
 """In CUDA's errors about what a graph cannot hold. They leave the device as it was."""
 
@@ -47,7 +50,7 @@ class Graphs:
     def run(self, size: int) -> Tensor:
         """Logits (size, classes) of the first windows, in the current stream; valid until the next call.
 
-        The first call for a size records its graph. Raises torch.OutOfMemoryError; then nothing is recorded.
+        The first call for a size records its graph. Raises torch.OutOfMemoryError; then there may be no graphs at all.
         """
         if not self.is_plain and size not in self._recorded:
             self._record(size)
@@ -69,8 +72,9 @@ class Graphs:
 
     def _record(self, size: int) -> None:
         media, stream = self._inputs.first(size), torch.cuda.current_stream(self._where)
-        # The libraries choose among their algorithms in the warm-up; the graph then has the fastest.
-        with exact_float32(benchmark=True):
+        # The libraries choose among their algorithms in the warm-up; the graph then has the fastest. They also allocate
+        # their workspaces in it, for this stream: what is allocated in a capture belongs to that graph alone.
+        with CAPTURING, exact_float32(benchmark=True):
             for _ in range(WARM_UPS):
                 self._network(media)
             stream.synchronize()
@@ -81,13 +85,14 @@ class Graphs:
                 # meanwhile, to ask for the state of their own work: with the mode "global" this would be an error here.
                 with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                     logits = self._network(media)
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                # PyTorch frees cuBLAS's workspace of the stream together with any graph that was recorded in it, also
+                # if others still use it (pytorch#193402). So all of them go. None is running: a capture begins with a
+                # wait for the device.
+                self._recorded.clear()
                 if not is_capture_error(error):
                     raise
                 self._failed = graph
-                self._recorded.clear()
                 first = str(error).splitlines()[0]
                 log_event(logger, logging.WARNING, "graphs-unusable", device=str(self._where), error=first)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,17 +55,43 @@ def halve(module: nn.Module, half: torch.dtype | None) -> None:
             halve(child, half)
 
 
+class _ExactFloat32:
+    """PyTorch's settings belong to the process: the first thread that comes in sets them, the last puts them back."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._before = (False, False, False)
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                cudnn = torch.backends.cudnn
+                self._before = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+                torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                cudnn = torch.backends.cudnn
+                torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = self._before
+
+
+_exact_float32 = _ExactFloat32()
+
+
 @contextmanager
 def exact_float32(*, benchmark: bool = False) -> Iterator[None]:
     """Within it, products and convolutions in float32 are not rounded to TF32, which has the 10 bits of float16.
 
     PyTorch rounds convolutions if nobody says otherwise, and products too if TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set,
-    as in NVIDIA's containers. `benchmark`: let cuDNN time its algorithms.
+    as in NVIDIA's containers. `benchmark`: let cuDNN time its algorithms, also for other threads that are within.
     """
-    before = torch.backends.cuda.matmul.allow_tf32
-    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, allow_tf32=False):
-        torch.backends.cuda.matmul.allow_tf32 = False
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+    _exact_float32.enter()
+    try:
+        if benchmark:
+            torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        _exact_float32.leave()

@@ -12,7 +12,7 @@ from perceiverd.core.errors import ConfigError
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.cuda.engine import CudaEngine, checked
 from perceiverd.model.engine import WindowMedia
-from perceiverd.model.resilient import grouped_logits
+from perceiverd.model.mixed_batches import grouped_logits
 from perceiverd.model.torch_engine import TorchEngine
 from tests.support.devices import DEVICES
 
