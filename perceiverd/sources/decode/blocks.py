@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -35,9 +36,8 @@ class AudioBlock:
     """How many frames say it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What frames of a block have in common."""
+class _Kind(NamedTuple):
+    """What frames of a block have in common. A tuple, because each packet makes one."""
 
     layout: str
     format: str

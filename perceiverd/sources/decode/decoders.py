@@ -75,6 +75,10 @@ class StreamDecoder(ABC):
         """`origin_ns` is the container's beginning on the stream's time line; None stamps items on arrival instead."""
         self.stream, self.counts = stream, counts
         self._origin_ns = origin_ns
+        base = stream.time_base
+        self.unit_ns = None if not base else (base.numerator * NS_PER_S, base.denominator)
+        """A unit of its time stamps, in nanoseconds, as numerator and denominator; None if the container has none.
+        Packets and frames have the same one, but PyAV makes a new Fraction each time that somebody asks them."""
         self._corrupt_run, self._opened_ns = 0, now_ns()
         self._joins_ns = deque[int]()
         self._is_joined, self._joined_ns = False, 0
@@ -98,7 +102,7 @@ class StreamDecoder(ABC):
     def reach(self, packet: Packet) -> None:
         """This packet is the next one to be decoded."""
         stamp = packet.dts if packet.pts is None else packet.pts
-        if self._joins_ns and stamp is not None and self._nanoseconds(packet, stamp) >= self._joins_ns[0] - JOIN_NS:
+        if self._joins_ns and stamp is not None and self._nanoseconds(stamp) >= self._joins_ns[0] - JOIN_NS:
             self._corrupt_run, self._is_joined = 0, True
             self._joined_ns = self._joins_ns.popleft()
 
@@ -108,7 +112,7 @@ class StreamDecoder(ABC):
             for item in self._frames(packet):
                 self._corrupt_run, self.has_delivered = 0, True
                 if self._is_joined and item.pts is not None:  # frames of the part before may still come
-                    self._is_joined = self._nanoseconds(item, item.pts) < self._joined_ns - JOIN_NS
+                    self._is_joined = self._nanoseconds(item.pts) < self._joined_ns - JOIN_NS
                 with ffmpeg_errors():
                     yield from self.media(item)
         except av.error.EOFError:  # a flush of a decoder that has been flushed
@@ -158,13 +162,13 @@ class StreamDecoder(ABC):
         """When the item was captured, from the container's beginning; None if the container does not say."""
         if self._origin_ns is None:
             return now_ns() - self._opened_ns
-        if item.pts is None or (item.time_base or self.stream.time_base) is None:
+        if (pts := item.pts) is None or self.unit_ns is None:
             return None
-        return self._nanoseconds(item, item.pts) - self._origin_ns
+        return self._nanoseconds(pts) - self._origin_ns
 
-    def _nanoseconds(self, item: av.AudioFrame | av.VideoFrame | Packet, units: int) -> int:
-        base = item.time_base or self.stream.time_base or Fraction(0)
-        return units * base.numerator * NS_PER_S // base.denominator
+    def _nanoseconds(self, units: int) -> int:
+        up_ns, down = self.unit_ns or (0, 1)
+        return units * up_ns // down
 
 
 class AudioDecoder(StreamDecoder):
@@ -196,8 +200,8 @@ class AudioDecoder(StreamDecoder):
         """Whether the packet needs data of a lost one, so that what its decoder makes of it is noise."""
         if packet.pts is None or not packet.size or not packet.duration or self._other is not None:
             return False
-        start_ns = self._nanoseconds(packet, packet.pts)
-        if reservoir.is_lost(start_ns, start_ns + self._nanoseconds(packet, packet.duration)):
+        start_ns = self._nanoseconds(packet.pts)
+        if reservoir.is_lost(start_ns, start_ns + self._nanoseconds(packet.duration)):
             self.stream.codec_context.flush_buffers()
         return not reservoir.suffices(bytes(packet))
 
@@ -269,9 +273,9 @@ class VideoDecoder(StreamDecoder):
 
     def _shown_ns(self, packet: Packet) -> int | None:
         """When the frame of this packet is shown, from the container's beginning; None if nothing says it."""
-        if packet.pts is None or self._origin_ns is None:
+        if (pts := packet.pts) is None or self._origin_ns is None:
             return None
-        return self._nanoseconds(packet, packet.pts) - self._origin_ns
+        return self._nanoseconds(pts) - self._origin_ns
 
     def media(self, item: av.AudioFrame | av.VideoFrame) -> Iterator[Media]:
         """Size the frame, unless the model does not need it."""
@@ -284,7 +288,7 @@ class VideoDecoder(StreamDecoder):
         if not self._decimator.keeps(start_ns):
             self.counts.thinned_frames += 1
             return
-        self.lasts_ns = self._nanoseconds(item, item.duration or 0)
+        self.lasts_ns = self._nanoseconds(item.duration or 0)
         still = self._stills.of(start_ns, item, self._aspect) if self._stills else None
         kind = (item.format.name, item.width, item.height, item.colorspace, item.rotation)
         if self._lazy and still is None and kind in self._known:

@@ -104,13 +104,13 @@ class Downmixer:
         self._is_stereo = np.array_equal(self._weights, np.eye(2))
         self._main = np.flatnonzero(self._weights.any(axis=0))
         self._block = max(1, round(rate_hz * BLOCK_S))
-        self._update = 1 - np.exp(-self._block / rate_hz / AVERAGE_S)
+        self._update = float(1 - np.exp(-self._block / rate_hz / AVERAGE_S))
         self._taps = hilbert_filter(self._block)
         self._spectra: dict[int, NDArray[np.complex64]] = {}
         """The filter's spectrum by length."""
         self._signs = np.ones(len(names))
         self._correlations = np.zeros((len(names), len(names)))
-        self._channel_powers: Real | None = None
+        self._channel_powers: list[float] | None = None
         """Averages of the channels that have weights; None before the first block."""
         self._mix_power = 0.0
         self._gain: float | None = None
@@ -227,11 +227,12 @@ class Downmixer:
         blocks = signals.reshape(len(signals), -1, self._block)
         # The sums of all rows are formed in the same way, so that equal rows have exactly equal powers.
         found = np.einsum("cnb,cnb->nc", blocks, blocks).astype(np.float64) / self._block
-        of_channels, of_mix = found[:, :-1], found[:, -1]
+        # Lists, because numpy takes longer for arrays of two numbers.
+        of_channels, of_mix = found[:, :-1].tolist(), found[:, -1].tolist()
         gains = list[float]()
         first = 1 if self._skip else 0  # a block before the first sample has no power to learn from
         for powers, power in zip(of_channels[first:], of_mix[first:], strict=True):
-            gains.append(self._gain_of(powers, float(power)))
+            gains.append(self._gain_of(powers, power))
         if not gains:
             return 1.0
         start = gains[0] if self._gain is None else self._gain
@@ -239,14 +240,16 @@ class Downmixer:
         gains = [start] * (1 + first) + gains
         return gains[0] if len(set(gains)) == 1 else _ramps(np.array([gains]), self._block)[0]
 
-    def _gain_of(self, powers: Real, power: float) -> float:
+    def _gain_of(self, powers: list[float], power: float) -> float:
         """The gain after a block in which the channels and the mix had these powers."""
         if self._channel_powers is None:
             self._channel_powers, self._mix_power = powers, power
         else:
-            self._channel_powers = self._channel_powers + (powers - self._channel_powers) * self._update
+            self._channel_powers = [
+                before + (now - before) * self._update for before, now in zip(self._channel_powers, powers, strict=True)
+            ]
             self._mix_power += (power - self._mix_power) * self._update
-        loudest = float(self._channel_powers.max())
+        loudest = max(self._channel_powers)
         return min(GAIN_MOST, math.sqrt((loudest + FLOOR) / (self._mix_power + FLOOR)))
 
 

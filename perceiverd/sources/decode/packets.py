@@ -104,10 +104,11 @@ def on_time_line(
     for packet in packets:
         if packet.has_sidedata("encryption_info"):
             raise MediaError(f"{name}: is encrypted; perceiverd cannot decrypt it")
-        kind, is_flush = packet.stream.type, packet.dts is None and not packet.size
+        decoder = decoders[packet.stream.index]
+        kind, is_flush = decoder.kind, packet.dts is None and not packet.size
         # At the end of a part, FFmpeg may put all that is left into one packet without a time.
-        line.extend(kind, decoders[packet.stream.index].end_ns)
-        stamp, lasts_ns = _times(packet)
+        line.extend(kind, decoder.end_ns)
+        stamp, lasts_ns = _times(packet, decoder)
         decided = line.flush() if is_flush else line.add(kind, stamp, packet, lasts_ns)
         for moved, by_ns in decided:
             if line.joins > joins:
@@ -118,14 +119,14 @@ def on_time_line(
             yield packet
 
 
-def _times(packet: Packet) -> tuple[Stamp | None, int]:
+def _times(packet: Packet, decoder: StreamDecoder) -> tuple[Stamp | None, int]:
     """The packet's times, None if its container says too little; and how long it lasts, in nanoseconds."""
-    base, dts, pts = packet.time_base, packet.dts, packet.pts
-    if not base:
+    dts, pts = packet.dts, packet.pts
+    if decoder.unit_ns is None:
         return None, 0
-    up, down = base.numerator * NS_PER_S, base.denominator  # integers: a Fraction for each packet costs more than AAC
+    up, down = decoder.unit_ns
     lasts_ns = (packet.duration or 0) * up // down
-    first = dts if dts is not None or packet.stream.type == "video" else pts
+    first = dts if dts is not None or decoder.kind == "video" else pts
     if first is None:
         return None, lasts_ns
     return Stamp(first * up // down, (first if pts is None else pts) * up // down, lasts_ns), lasts_ns
