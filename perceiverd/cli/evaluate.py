@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,8 +80,13 @@ def run(command: EvalCommand) -> int:
         NamedTagger(name, Tagger(card, command.device, engine=command.engine))
         for name, card in zip(names, cards, strict=True)
     ]
-    with _bar(len({row.file for row in manifest.rows})) as progress:
-        found = evaluate(manifest, models, options, progress)
+    files, done = len({row.file for row in manifest.rows}), Counter[Path]()
+    try:
+        with _bar(files, done) as progress:
+            found = evaluate(manifest, models, options, progress)
+    except KeyboardInterrupt:
+        print(f"perceiverd: interrupted after {done.total()} of {files} files; nothing is reported", file=sys.stderr)
+        raise
     for line in text.lines(found):
         print(line)
     if command.json:
@@ -107,12 +114,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _bar(files: int) -> Iterator[Callable[[Path, int], None]]:
-    """A progress bar on standard error, if it is a terminal: files, failures, time left."""
+def _bar(files: int, done: Counter[Path]) -> Iterator[Callable[[Path, int], None]]:
+    """A progress bar on standard error, if it is a terminal: files, failures, time left. Counts files in `done`."""
     with file_bar() as bars:
         task = bars.add_task("files", total=files)
 
         def advance(file: Path, failures: int) -> None:
+            done[file] += 1
             failed = f", {failures} rows failed" if failures else ""
             bars.update(task, advance=1, description=f"{file.name[-40:]}{failed}")
 

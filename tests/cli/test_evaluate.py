@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.offline.test_decoding import worker_of
 from tests.support.clips import write_clip
-from tests.support.program import Perceiverd
+from tests.support.program import DEADLINE_S, PROGRAM, Perceiverd
 
 
 @pytest.fixture
@@ -71,3 +74,17 @@ def test_a_result_that_cannot_be_written_is_known_at_once(
     assert (status, out) == (1, "") and "there is no folder" in err
     status, _, err = perceiverd("eval", manifest, *("--model", tiny_model) * 3)
     assert status == 2 and "compares two models at most" in err
+
+
+def test_ctrl_c_is_one_line(tiny_model: Path, clips: Path) -> None:
+    """SIGINT ends it with status 130 and a line that says how far it came."""
+    write_clip(clips / "long.wav", audio_s=300)
+    manifest = clips / "m.csv"
+    manifest.write_text("file,labels\nlong.wav,Dog\nxx.wav,Dog\n")
+    command = [*PROGRAM, "eval", str(manifest), "--model", str(tiny_model), "--jobs", "1", "--hop", "0.01"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        worker_of(process.pid)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert (process.returncode, out) == (130, "")
+    assert err == "perceiverd: interrupted after 0 of 2 files; nothing is reported\n"

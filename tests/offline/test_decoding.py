@@ -20,6 +20,7 @@ from perceiverd.offline.decoding_worker import BLOCK_S
 from perceiverd.sources.decode import container
 from perceiverd.sources.specs import RawFormat
 from tests.support.clips import write_clip
+from tests.support.program import DEADLINE_S
 
 WANTED = MediaFormat(16_000, VideoFormat(24, 32, 10))
 
@@ -30,11 +31,12 @@ def values(item: Media) -> tuple[int, bytes]:
 
 def worker_of(process: int) -> int:
     """The decoding worker among the children of this process."""
-    end_s = time.monotonic() + 30
+    end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s:
-        for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
-            if b"decoding_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
+        for thread in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in thread.read_text().split():
+                if b"decoding_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    return int(child)
         time.sleep(0.02)
     raise AssertionError("no worker")
 
