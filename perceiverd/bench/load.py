@@ -67,16 +67,21 @@ class LoadReport(msgspec.Struct, frozen=True):
     """Memory of the daemon's process at the end, without its sources."""
 
     @property
+    def cpu_s(self) -> float:
+        """CPU time of the daemon and its sources."""
+        return self.network_cpu_s + self.daemon_cpu_s + self.decode_cpu_s + self.sources_cpu_s
+
+    @property
     def own(self) -> float:
         """Perceiverd's share of all this CPU time, 0..1: everything except the network and decoding."""
-        own_s = self.daemon_cpu_s + self.sources_cpu_s
-        return own_s / (own_s + self.network_cpu_s + self.decode_cpu_s)
+        return (self.daemon_cpu_s + self.sources_cpu_s) / self.cpu_s
 
     def __str__(self) -> str:
+        count = f"{self.streams} stream{'s' if self.streams > 1 else ''}"
         pictures = f"{'still' if self.still else 'moving'} pictures"
         return "\n".join(
             (
-                f"{self.streams} streams for {self.seconds:.0f} s, a window of each every {self.hop_s:g} s, {pictures}",
+                f"{count} for {self.seconds:.0f} s, a window of each every {self.hop_s:g} s, {pictures}",
                 f"on {self.cores} cores, load average {self.load:.1f}",
                 f"latency from capture to publishing: p50 {self.p50_ms:.0f} ms, p99 {self.p99_ms:.0f} ms",
                 f"windows: {self.tagged} of {self.expected} tagged, {self.dropped} dropped",

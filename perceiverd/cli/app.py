@@ -214,10 +214,17 @@ def bench(
         Path | None, typer.Option("--json", help="Also write all numbers to this file.", metavar="FILE")
     ] = None,
     streams: Annotated[
-        int,
-        typer.Option(min=0, max=1000, help="Instead, replay this many streams through a daemon.", metavar="N"),
-    ] = 0,
-    seconds: Annotated[float, typer.Option(min=5, help="With --streams: how long.", metavar="S")] = 60,
+        str | None,
+        typer.Option(
+            help="Instead, replay this many streams through a daemon. max: find how many this machine carries before "
+            "it drops a window, in 20 minutes at most.",
+            metavar="N|max",
+        ),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=5, help="With --streams: how long. Default: 60; with max, 20 for each step.", metavar="S"),
+    ] = None,
     hop: Annotated[
         float, typer.Option(min=0.05, help="With --streams: time from one window to the next.", metavar="S")
     ] = 0.5,
@@ -232,7 +239,8 @@ def bench(
     if streams:
         if growth:
             raise typer.BadParameter("cannot be combined with --streams", param_hint="'--growth'")
-        bench.streams(models, device, threads, streams, seconds, hop_s=hop, still=still, file=into)
+        count = bench.stream_count(streams)
+        bench.streams(models, device, threads, count, seconds, hop_s=hop, still=still, file=into)
     else:
         bench.networks(models, device, threads, rounds, growth=growth, file=into)
 
