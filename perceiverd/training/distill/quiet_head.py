@@ -39,7 +39,7 @@ BATCH = 32
 STEPS = 60  # of L-BFGS; after that the gain is small beside the differences between windows
 QUIET_WEIGHT = 5.0
 """Weight of a window of quiet; a window of the training material has 1."""
-KEEP_WEIGHT = 0.3
+KEEP_WEIGHT = 2.0
 """Weight of the squared change of a logit, summed over labels, mean over the material. Cross-entropy to the old scores
 would let low scores drift: they cost little, but they decide the ranks of labels."""
 STAY_WEIGHT = 1e-3
@@ -100,32 +100,50 @@ def quiet_features(network: Perceiver, card: Card, streams: Iterator[AmbientStre
 
 
 def fit(last: nn.Linear, material: Tensor, quiet: QuietWindows) -> tuple[float, float]:
-    """Fit the layer in place; returns the mean of each quiet window's highest wrong score, before and after."""
-    start = _matrix(last).detach().clone()
+    """Fit the layer in place; returns the mean of each quiet window's highest wrong score, before and after.
+
+    The fit looks for the change of the layer, in coordinates in which what the change costs is its squared length.
+    So it needs few steps, however uneven the inputs are.
+    """
     with torch.no_grad():
-        quiet_logits = last(quiet.features)
-        quiet_targets = quiet_logits.sigmoid() * ~quiet.wrong
-        inputs = torch.cat([material, torch.ones(len(material), 1)], dim=1)
-        moments = inputs.T @ inputs / len(inputs)  # (width + 1, width + 1)
-    optimiser = torch.optim.LBFGS(last.parameters(), max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
+        before = last(quiet.features)
+        targets = before.sigmoid() * ~quiet.wrong
+        axes = _axes(material)
+        inputs = _with_one(quiet.features) @ axes
+    change = torch.zeros(last.out_features, inputs.shape[1], requires_grad=True)
+    optimiser = torch.optim.LBFGS([change], max_iter=STEPS, history_size=20, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        quiet_loss = F.binary_cross_entropy_with_logits(last(quiet.features), quiet_targets, reduction="sum")
-        change = _matrix(last) - start
-        kept = KEEP_WEIGHT * (change @ moments * change).sum() + STAY_WEIGHT * (change**2).sum()
-        total: Tensor = kept + QUIET_WEIGHT * quiet_loss / len(quiet.features)
+        quiet_loss = F.binary_cross_entropy_with_logits(before + inputs @ change.T, targets, reduction="sum")
+        total: Tensor = (change**2).sum() + QUIET_WEIGHT * quiet_loss / len(inputs)
         total.backward()
         return total
 
     optimiser.step(loss)
     with torch.no_grad():
-        return _highest_wrong(quiet_logits, quiet), _highest_wrong(last(quiet.features), quiet)
+        found = change @ axes.T
+        last.weight.add_(found[:, :-1])
+        last.bias.add_(found[:, -1])
+        return _highest_wrong(before, quiet), _highest_wrong(last(quiet.features), quiet)
 
 
-def _matrix(last: nn.Linear) -> Tensor:
-    """(labels, width + 1): weights and biases."""
-    return torch.cat([last.weight, last.bias[:, None]], dim=1)
+def _axes(material: Tensor) -> Tensor:
+    """(width + 1, width + 1): A, so that a change C A^T of weights and biases costs the squared length of C.
+
+    The cost is KEEP_WEIGHT times the squared change of the material's logits, and STAY_WEIGHT times that of the layer.
+    """
+    inputs = _with_one(material).double()
+    moments = inputs.T @ inputs / len(inputs)
+    values, directions = torch.linalg.eigh(moments)
+    cost = KEEP_WEIGHT * values.clamp(min=0) + STAY_WEIGHT
+    axes: Tensor = (directions * cost.rsqrt() @ directions.T).float()
+    return axes
+
+
+def _with_one(vectors: Tensor) -> Tensor:
+    """(N, width + 1): the vectors, and a one that the bias multiplies."""
+    return torch.cat([vectors, torch.ones(len(vectors), 1)], dim=1)
 
 
 def refit(card: Card, batches: Batches, count: int, streams: Iterator[AmbientStream]) -> Perceiver:
