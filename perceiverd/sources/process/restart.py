@@ -40,9 +40,17 @@ class Action(Enum):
     KILL = "kill"
 
 
+SAMPLE_NS = NS_PER_S
+"""How often we look how long a process has waited for a core. So much of that time is counted twice at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a source may be silent, and how long to wait before a restart."""
+    """How long a source may be silent, and how long to wait before a restart.
+
+    The time for which its process waits for a core does not count. On a busy machine ten processes that start together
+    may need a minute each; one that is killed must start again, and takes the time from the others.
+    """
 
     open_s: float = 10.0
     """From the start to the first data."""
@@ -71,14 +79,28 @@ class Supervision:
         self._alive = False
         self._retry_ns: int | None = None
         self._received_ns = self._up_ns = 0
+        self._sampled_ns = self._waited_before_ns = 0
+        """When we last looked how long the process had waited for a core until then, and how long that was."""
+        self._excused_ns = 0
+        """How long it has waited since then, as far as we know."""
         self._tries = self._refused = 0
 
-    def due(self, now_ns: int) -> Action | None:
-        """What the caller must do now. KILL is returned once, and the state is STALLED from then on."""
+    def due(self, now_ns: int, waited_ns: Callable[[], int] = lambda: 0) -> Action | None:
+        """What the caller must do now. KILL is returned once, and the state is STALLED from then on.
+
+        `waited_ns` returns how long the process has waited for a core since its start. It is called about once a second.
+        """
         if not self._alive:
             waiting = self._retry_ns is not None and now_ns < self._retry_ns
             return None if waiting or self.state is RunState.ENDED else Action.LAUNCH
-        if self.state not in (RunState.STARTING, RunState.UP) or now_ns < self._deadline_ns:
+        if self.state not in (RunState.STARTING, RunState.UP):
+            return None
+        if self._received_ns > self._sampled_ns and now_ns - self._sampled_ns >= SAMPLE_NS:
+            self._sampled_ns, self._waited_before_ns, self._excused_ns = now_ns, waited_ns(), 0
+        if now_ns < self._deadline_ns:
+            return None
+        self._excused_ns = waited_ns() - self._waited_before_ns
+        if now_ns < self._deadline_ns:
             return None
         silent_s = (now_ns - self._received_ns) / NS_PER_S
         self.detail = f"no data for {silent_s:.1f} s while {self.state}"
@@ -93,7 +115,8 @@ class Supervision:
 
     def launched(self, now_ns: int) -> None:
         """The caller has started a process."""
-        self._alive, self.state, self._received_ns = True, RunState.STARTING, now_ns
+        self._alive, self.state, self._received_ns, self._sampled_ns = True, RunState.STARTING, now_ns, now_ns
+        self._waited_before_ns = self._excused_ns = 0
 
     def received(self, now_ns: int, *, data: bool) -> None:
         """A message came; `data` is False for a sign of life without media."""
@@ -137,4 +160,4 @@ class Supervision:
     @property
     def _deadline_ns(self) -> int:
         limit_s = self._limits.open_s if self.state is RunState.STARTING else self._limits.read_s
-        return self._received_ns + round(limit_s * NS_PER_S)
+        return self._received_ns + round(limit_s * NS_PER_S) + self._excused_ns

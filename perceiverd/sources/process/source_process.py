@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from secrets import token_hex
 
 import msgspec
@@ -155,6 +156,17 @@ class SourceProcess:
     def has_exited(self) -> bool:
         """Whether there is a process and it is over."""
         return self.process is not None and self.process.poll() is not None
+
+    def waited_ns(self) -> int:
+        """How long the main thread of the process, which opens the device, has waited for a core since its start.
+
+        0 if there is no process, or if the kernel does not say.
+        """
+        try:
+            # proc(5): time on a core, time in the queue for one, both in nanoseconds, and the number of turns
+            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) if self.process else 0
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def release(self) -> None:
         """Forget a process that is over."""

@@ -217,7 +217,7 @@ class Supervisor:
             now = self._clock()
             if process.has_exited():
                 process.exited(now)
-            match process.supervision.due(now) if process.exit_seen_ns is None else None:
+            match process.supervision.due(now, process.waited_ns) if process.exit_seen_ns is None else None:
                 case Action.KILL:
                     process.kill()
                 case Action.LAUNCH if process.process is None and not self._must_wait:

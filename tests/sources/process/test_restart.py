@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,34 @@ def test_silence_while_starting() -> None:
     assert source.state is RunState.STARTING
     assert source.due(ns(14)) is None
     assert source.due(ns(15.1)) is Action.KILL
+
+
+def test_waiting_for_a_core_is_not_silence() -> None:
+    """The time for which its process waits for a core does not count while it starts, nor while it is up."""
+    source = Supervision()
+    source.launched(0)
+    for second in range(1, 91):  # it gets a tenth of a core
+        assert source.due(ns(second), partial(ns, 0.9 * second)) is None
+    assert source.due(ns(105), lambda: ns(94)) is Action.KILL
+    assert "105.0 s" in source.detail
+    source.lost(ns(105), source.kill_reason, source.detail)
+    source.launched(ns(200))
+    assert source.next_ns() == ns(210)
+    source.received(ns(201), data=True)
+    assert source.due(ns(201), lambda: ns(50)) is None
+    assert source.due(ns(205), lambda: ns(52)) is None
+    assert source.next_ns() == ns(201 + 3 + 2)
+    assert source.due(ns(206.5), lambda: ns(52)) is Action.KILL
+
+
+def test_only_waits_since_the_last_message_count() -> None:
+    """A process that has waited for hours in a year of work is killed as soon as any other, up to a second later."""
+    source, waited_s = up(), 0.0
+    for second in range(3600):
+        waited_s += 0.5
+        source.received(ns(second), data=True)
+        assert source.due(ns(second), partial(ns, waited_s)) is None
+    assert source.due(ns(3599 + 4), partial(ns, waited_s)) is Action.KILL
 
 
 def test_signs_of_life_while_up() -> None:
