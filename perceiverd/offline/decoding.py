@@ -25,6 +25,7 @@ import msgspec
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import Frame, Media, MediaFormat, WindowGrid
+from perceiverd.core.scheduler import all_waited_ns
 from perceiverd.offline.decoding_protocol import (
     LENGTHS,
     MEDIA,
@@ -48,7 +49,7 @@ PIPE_BYTES = 1 << 20
 STEP_MS = 500
 """How often we look at a worker that sends nothing."""
 HANG_S = 10.0
-"""A worker hangs if for this long it has sent nothing, read nothing from the file and not waited for a disk."""
+"""A worker hangs if for this long it has sent and read nothing, and has not waited for a disk or a core."""
 SILENT_S = 120.0
 """A worker hangs in any case if it has sent nothing for this long."""
 URL_SILENT_S = 60.0
@@ -208,12 +209,15 @@ class Decoder:
             return
         # We count steps of waiting, not time: while Ctrl-Z stops us, time passes, and the worker is not to blame.
         # The first step only looks: most waits are shorter, and looking costs as much as a frame.
-        idle_ms, silent_ms, seen = 0, 0, object()
+        idle_ms, silent_ms, waited_ms, seen = 0, 0, 0, object()
         most_s = URL_SILENT_S if job.kind == "url" else SILENT_S
         while not ready.poll(STEP_MS):
             silent_ms += STEP_MS
             before, seen = seen, _activity(self._process.pid)
-            idle_ms = idle_ms + STEP_MS if seen == before and job.kind != "url" else 0
+            waited_before_ms, waited_ms = waited_ms, all_waited_ns(self._process.pid) // 1_000_000
+            # What remains of the step if a busy machine kept the worker from its work.
+            step_ms = max(0, STEP_MS - max(0, waited_ms - waited_before_ms))
+            idle_ms = idle_ms + step_ms if seen == before and job.kind != "url" else 0
             if idle_ms >= self._hang_s * 1000 or silent_ms >= most_s * 1000:
                 lasted_s = (idle_ms or silent_ms) / 1000
                 raise MediaError(

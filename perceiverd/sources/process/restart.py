@@ -88,7 +88,7 @@ class Supervision:
     def due(self, now_ns: int, waited_ns: Callable[[], int] = lambda: 0) -> Action | None:
         """What the caller must do now. KILL is returned once, and the state is STALLED from then on.
 
-        `waited_ns` returns how long the process has waited for a core since its start. It is called about once a second.
+        `waited_ns` returns how long the process has waited for a core since it began; it is called about once a second.
         """
         if not self._alive:
             waiting = self._retry_ns is not None and now_ns < self._retry_ns

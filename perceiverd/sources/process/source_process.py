@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from secrets import token_hex
 
 import msgspec
@@ -22,6 +21,7 @@ import msgspec
 from perceiverd.core.errors import Refused
 from perceiverd.core.logs import LogLimit, log_event, log_limited
 from perceiverd.core.media import NS_PER_S, Frame, Media, MediaFormat, Timing
+from perceiverd.core.scheduler import waited_ns
 from perceiverd.sources.process.arrivals import Arrival, Discontinuity, Key, Modality, SourceState, StateChange
 from perceiverd.sources.process.protocol import Header, Item, StartRequest
 from perceiverd.sources.process.restart import Reason, RunState, Supervision, Timeouts
@@ -158,15 +158,8 @@ class SourceProcess:
         return self.process is not None and self.process.poll() is not None
 
     def waited_ns(self) -> int:
-        """How long the main thread of the process, which opens the device, has waited for a core since its start.
-
-        0 if there is no process, or if the kernel does not say.
-        """
-        try:
-            # proc(5): time on a core, time in the queue for one, both in nanoseconds, and the number of turns
-            return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[1]) if self.process else 0
-        except (OSError, ValueError, IndexError):
-            return 0
+        """How long the main thread of the process, which opens the device, has waited for a core."""
+        return waited_ns(self.process.pid) if self.process else 0
 
     def release(self) -> None:
         """Forget a process that is over."""

@@ -10,7 +10,6 @@ import signal
 import socket
 import socketserver
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -310,30 +309,3 @@ def test_a_crash_of_a_library_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path
             assert running.state("cam")[0].losses == {"exited": losses}
             assert running.state("cam")[0].detail == "FFmpeg or a driver has crashed on its data (SIGSEGV)"
     assert waits_s[2] > 0.45  # half of 0.25 s, doubled twice, at least, and a little less for the clock
-
-
-BUSY = "import time\nend_s = time.monotonic() + 60\nwhile time.monotonic() < end_s: pass"
-
-
-def test_waiting_for_a_core_is_measured() -> None:
-    """Of two busy processes that must share a core each waits; one that sleeps does not, and no process waits at all."""
-    source = SourceProcess(("cam", 0), Synthetic(), {}, PATIENT, None, list[Arrival]().append)
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this kernel does not count for how long a process waits for a core")
-    core = str(min(os.sched_getaffinity(0)))
-    assert source.waited_ns() == 0
-    with contextlib.ExitStack() as running:
-        for code in (BUSY, BUSY, "import time; time.sleep(60)"):
-            source.process = subprocess.Popen(["taskset", "-c", core, sys.executable, "-c", code])
-            running.callback(source.process.wait)
-            running.callback(source.process.kill)
-            if code == BUSY:
-                busy = source.process
-        sleeping, source.process = source.process, busy
-        end_s = time.monotonic() + 60
-        while source.waited_ns() < NS_PER_S // 4:
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
-        waited_ns, source.process = source.waited_ns(), sleeping
-        assert source.waited_ns() < waited_ns
-    source.process = None
