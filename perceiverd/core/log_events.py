@@ -60,6 +60,7 @@ EVENTS: Mapping[str, str] = {
     # sources
     "clock-stepped": "A device's clock jumped, or the machine was too slow to read it: its stream has a gap.",
     "file-damaged": "A media file is cut short, has damaged packets, or ends with other data; the rest was read.",
+    "file-waiting": "A file waits until other files of the run hold less memory. Nothing is lost.",
     "gpu-decoder-unusable": "The CPU decodes video: no driver is loaded (a warning), or no GPU takes it (debug level).",
     "media-joined": "Time stamps go back or jump at `at_s`: another part begins there, without a gap.",
     "media-refused": "Of a file, so much overlaps what was read before, or cannot be decoded and was ignored.",

@@ -26,8 +26,9 @@ from perceiverd.evaluation.metrics import Facts
 from perceiverd.evaluation.truth import MeasuredLabels, Stretch, TruthKind, clip_facts, window_facts
 from perceiverd.offline import tag
 from perceiverd.offline.decoding import Decoder
-from perceiverd.offline.joint import jobs_for, shared
+from perceiverd.offline.joint import ManyFilesScorer, jobs_for, shared
 from perceiverd.offline.tag import Scorer
+from perceiverd.offline.window_memory import WindowMemory
 from perceiverd.pipeline.rules import EventOptions, Rules
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
@@ -110,7 +111,8 @@ def score(
     """
     found = ScoredManifest([[] for _ in taggers])
     with ExitStack() as stack:
-        scorers = [stack.enter_context(shared(tagger)) for tagger in taggers]
+        memory = WindowMemory()  # a file is read for one model after the other
+        scorers = [stack.enter_context(shared(tagger, memory)) for tagger in taggers]
         jobs = min(options.jobs or jobs_for(taggers[0], on_cpu=1), max(1, len(files)))
         reader = stack.enter_context(_Readers(labels, scorers, options, jobs))
         for file, own, results in reader.read(files):
@@ -129,7 +131,10 @@ Results = list[list[ScoredStretch | None]]
 class _Readers:
     """A context manager: reads files, several at the same time, and gives their results in order."""
 
-    def __init__(self, labels: MeasuredLabels, scorers: Sequence[Scorer], options: ScoringOptions, jobs: int) -> None:
+    def __init__(
+        self, labels: MeasuredLabels, scorers: Sequence[ManyFilesScorer], options: ScoringOptions, jobs: int
+    ) -> None:
+        self._memories = {scorer.memory for scorer in scorers}
         self._decoders = [
             [Decoder(scorer.card.geometry.media_format, jobs=jobs) for scorer in scorers] for _ in range(jobs)
         ]
@@ -145,6 +150,8 @@ class _Readers:
     def __exit__(self, *_: object) -> None:
         """Also after Ctrl-C: nobody waits for the rest of a file."""
         decoders = [decoder for each in self._decoders for decoder in each]
+        for memory in self._memories:
+            memory.end()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for decoder in decoders:
             decoder.interrupt()

@@ -2,7 +2,7 @@
 
 A GPU is full only if windows of several files are in one batch. A thread of its own drives it: while one batch is
 computed, the next is copied, and the threads of the files decode. A thread waits for the scores of its own windows, so
-at most one batch of each thread is in memory. It knows windows and scores, but no files.
+at most one batch of each thread is in memory; `window_memory` bounds the bytes. It knows windows and scores, no files.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from perceiverd.model.card import Card
 from perceiverd.offline.tag import Scorer
+from perceiverd.offline.window_memory import WindowMemory
 from perceiverd.pipeline.tagger import PendingScores
 from perceiverd.pipeline.windower import Window
 
@@ -43,6 +44,13 @@ class JointTagger(Scorer, Protocol):
         """Start to tag windows."""
 
 
+class ManyFilesScorer(Scorer, Protocol):
+    """A scorer for several files at the same time."""
+
+    memory: WindowMemory
+    """What these hold."""
+
+
 def is_joint(scorer: Scorer) -> TypeGuard[JointTagger]:
     """Whether this tagger gains from joint batches: one on a GPU does."""
     return getattr(scorer, "max_batch", None) is not None
@@ -54,20 +62,21 @@ def jobs_for(scorer: Scorer, on_cpu: int) -> int:
 
 
 @contextmanager
-def shared(scorer: Scorer) -> Iterator[Scorer]:
-    """The same for several threads."""
+def shared(scorer: Scorer, memory: WindowMemory | None = None) -> Iterator[ManyFilesScorer]:
+    """The same for several threads, whose files hold windows in `memory` together; without one, in one of their own."""
+    memory = memory or WindowMemory()
     if is_joint(scorer):
-        with JointScorer(scorer) as joint:
+        with JointScorer(scorer, memory) as joint:
             yield joint
     else:
-        yield SharedScorer(scorer)
+        yield SharedScorer(scorer, memory)
 
 
 class SharedScorer:
     """One model for several threads: one batch at a time, which keeps all cores busy."""
 
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer, self._lock = scorer, threading.Lock()
+    def __init__(self, scorer: Scorer, memory: WindowMemory | None = None) -> None:
+        self._scorer, self._lock, self.memory = scorer, threading.Lock(), memory or WindowMemory()
 
     @property
     def card(self) -> Card:
@@ -111,8 +120,8 @@ _Batch = list[tuple[_Request, int]]
 class JointScorer:
     """A context manager. Windows are taken in the order of the calls; large calls are split."""
 
-    def __init__(self, tagger: JointTagger) -> None:
-        self._tagger = tagger
+    def __init__(self, tagger: JointTagger, memory: WindowMemory | None = None) -> None:
+        self._tagger, self.memory = tagger, memory or WindowMemory()
         self._waiting: deque[tuple[_Request, int]] = deque()
         self._changed = threading.Condition()
         self._is_ended = False

@@ -1,6 +1,7 @@
 """`perceiverd tag`: files and URLs through the same windower, tagger and tracker as live streams. It drops no window.
 
-Memory use is constant: it holds one batch of windows. It does not know how records are written.
+Memory use is constant: it holds one batch of windows, or less if many files share a memory. It does not know how
+records are written.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from perceiverd.offline.decoding import Decoder, is_url, shown_name
 from perceiverd.offline.events import FileEvents, seconds
 from perceiverd.offline.file_bars import FileBars
 from perceiverd.offline.losses import log_losses
+from perceiverd.offline.window_memory import share_of
 from perceiverd.offline.writers.formats import Format
 from perceiverd.offline.writers.lines import record_of
 from perceiverd.offline.writers.writer import FileFacts, Piece, TaggedWindow, WriterOptions
@@ -203,21 +205,25 @@ def scored(
     file: str, tagger: Scorer, options: TagOptions, decoder: Decoder
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """The windows with their scores, tagged in batches. Raises MediaError after the windows before it are tagged."""
-    windows = _windows(file, tagger.card.geometry, options, decoder)
+    geometry = tagger.card.geometry
+    windows = _windows(file, geometry, options, decoder)
     batch: list[Window] = []
     fault: MediaError | None = None
-    while True:
-        try:
-            window = next(windows, None)
-        except MediaError as error:
-            window, fault = None, error
-        if window is not None:
-            batch.append(window)
-        if batch and (window is None or len(batch) == options.batch):
-            yield from zip(batch, tagger.tag(batch), strict=True)
-            batch = []
-        if window is None:
-            break
+    with share_of(tagger, shown_name(file), geometry) as share:
+        while True:
+            try:
+                window = next(windows, None)
+            except MediaError as error:
+                window, fault = None, error
+            if window is not None:
+                batch.append(window)
+            # A batch is smaller if other files need the memory.
+            if batch and (window is None or len(batch) == options.batch or not share.more()):
+                yield from zip(batch, tagger.tag(batch), strict=True)
+                batch = []
+                share.tagged()
+            if window is None:
+                break
     if fault:
         raise fault
 

@@ -16,6 +16,7 @@ import pytest
 
 from perceiverd.core.media import NS_PER_S
 from perceiverd.evaluation.evaluate import EvaluationOptions, NamedTagger, evaluate, read_manifest
+from perceiverd.model import resilient
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.resilient import ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
@@ -29,7 +30,7 @@ from perceiverd.pipeline import tagger as tagger_module
 from perceiverd.pipeline.tagger import PendingScores, Tagger
 from perceiverd.pipeline.windower import Window
 from tests.support.clips import make_model, write_clip
-from tests.support.small_devices import SmallDevice, SmallEngine
+from tests.support.small_devices import LONG_S, SmallDevice, SmallEngine
 
 OPTIONS = TagOptions(top=3, hop_ns=NS_PER_S, batch=4, sorts=True)
 HOW = FolderOptions(formats=chosen("jsonl"), settings="s", jobs=5)
@@ -165,8 +166,9 @@ def test_a_fault_costs_only_its_own_call(card: Card, gpu: Watched) -> None:
     np.testing.assert_allclose(last, cpu.tag(calls[2]), atol=1e-5)
 
 
-def test_short_memory_makes_smaller_joint_batches(card: Card) -> None:
+def test_short_memory_makes_smaller_joint_batches(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the device has room for two windows, batches have two; all calls have their scores."""
+    monkeypatch.setattr(resilient, "HOLD_S", LONG_S)
     small = SmallDevice(8)
     gpu = Watched(card, small)
     calls = [[window(10 * call + row) for row in range(4)] for call in range(3)]

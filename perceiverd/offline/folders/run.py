@@ -24,7 +24,7 @@ from perceiverd.offline.folders.report import Report, write_report
 from perceiverd.offline.folders.spool import Spool
 from perceiverd.offline.folders.tally import Current, Tally
 from perceiverd.offline.folders.walk import Found, Selection
-from perceiverd.offline.joint import shared
+from perceiverd.offline.joint import ManyFilesScorer, shared
 from perceiverd.offline.tag import Scorer, TagOptions, pieces
 from perceiverd.offline.writers.formats import Format
 from perceiverd.offline.writers.writer import RecordKind
@@ -95,7 +95,7 @@ class _Run:
     def __init__(
         self,
         out: Path,
-        scorer: Scorer,
+        scorer: ManyFilesScorer,
         options: TagOptions,
         how: FolderOptions,
         journal: Journal,
@@ -123,6 +123,7 @@ class _Run:
                     bars.draw()
             finally:  # also after Ctrl-C
                 self.stop()
+                self.scorer.memory.end()  # nobody waits for memory any more
                 for worker in workers:
                     worker.decoder.interrupt()
                 for thread in threads:
