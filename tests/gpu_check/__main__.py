@@ -31,14 +31,16 @@ from tests.gpu_check.result import Result, Setup
 
 SHORTEST_S = 8.0
 """A part with less time than this could not even load its libraries."""
+MINUTES = 9.5
+SOAK_S = 180.0
+"""The longest soak of a call of ten minutes; it gets less if other parts need the time."""
 TAIL = 30
 """Lines of a part's output that are kept if it fails."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts; returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    options = _parser().parse_args(arguments)
     try:
         device_of(options.device)
     except PerceiverdError as error:
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     names, results = options.parts or list(PARTS), list[Result]()
-    ends_s = time.monotonic() + 60 * options.minutes
+    ends_s = time.monotonic() + 60 * (options.minutes or MINUTES + max(0.0, options.soak_seconds - SOAK_S) / 60)
     for number, name in enumerate(names):
         # The time that earlier parts did not need is for this one; that of later parts is kept for them.
         limit_s = ends_s - time.monotonic() - sum(SECONDS[other] for other in names[number + 1 :])
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.in_process:
             results.append(run_part(name, _setup(options)))
         else:
-            results.append(run_apart(name, given, limit_s))
+            results.append(run_apart(name, own_options(options), limit_s))
         write(options.out, results)
         last = results[-1]
         print(f"  {'ok' if last.ok else 'NOT OK'} ({last.seconds:.0f} s): {last.summary}", flush=True)
@@ -65,15 +67,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not all(result.ok for result in results))
 
 
+def own_options(options: argparse.Namespace) -> list[str]:
+    """The options that differ from their defaults, for the process of a part. A value may be the name of a part."""
+    found = []
+    for action in _parser()._actions:
+        given = getattr(options, action.dest, action.default)
+        if action.option_strings and action.nargs is None and given != action.default:
+            found += [action.option_strings[0], str(given)]
+    return found
+
+
 def run_apart(name: str, given: Sequence[str], limit_s: float, module: str = "tests.gpu_check") -> Result:
-    """One part in a process of its own, which is killed with its children when its time is over."""
+    """One part in a process of its own, which is killed with its children when its time is over. `given`: options."""
     if limit_s < SHORTEST_S:
         return Result.failed(name, "no time was left", [])
-    own = [word for word in given if word not in PARTS]
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="perceiverd-gpu-") as folder:
         file, log = Path(folder) / "result.json", Path(folder) / "log"
-        command = [sys.executable, "-m", module, *own, "--limit", f"{limit_s:.0f}", "--result", str(file), name]
+        command = [sys.executable, "-m", module, *given, "--limit", f"{limit_s:.0f}", "--result", str(file), name]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
@@ -127,8 +138,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("build/gpu-check"), help="the folder of the report")
     parser.add_argument("--model", default=DEFAULT, help="a model's name or folder")
     parser.add_argument("--manifest", default="", help="labelled recordings for `perceiverd eval`, as a CSV")
-    parser.add_argument("--minutes", type=float, default=9.5, help="all parts together take at most so long")
-    parser.add_argument("--soak-seconds", type=float, default=180.0, help="at most; 600 with --minutes 12 soak")
+    parser.add_argument(
+        "--minutes", type=float, help=f"all parts together take at most so long; {MINUTES}, or more for a longer soak"
+    )
+    parser.add_argument("--soak-seconds", type=float, default=SOAK_S, help="at most; 600 for the full one")
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--max-batch", type=int, default=max(SIZES))
     parser.add_argument("--in-process", action="store_true", help="run the parts in this process, without limits")

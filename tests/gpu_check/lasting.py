@@ -1,12 +1,10 @@
-"""What happens in the long run, and if something fails: full memory, a graph that is refused, a lost device."""
+"""What happens if something fails: full memory, a graph that is refused, a lost device. Streams are in `soak`."""
 
 from __future__ import annotations
 
 import logging
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,6 @@ from torch import Tensor
 from perceiverd.bench import gpu
 from perceiverd.model.cuda.engine import CudaEngine
 from perceiverd.model.cuda.network import DeviceMedia
-from perceiverd.model.engine import WindowMedia
 from perceiverd.model.mixed_batches import grouped_logits
 from perceiverd.model.resilient import ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
@@ -28,11 +25,6 @@ from tests.support.small_devices import settle
 
 FREE_LEFT = 64_000_000
 """Bytes of the GPU that are left free where its memory is made short."""
-LEAVE_S = 25.0
-"""Of a part's time, what loading and the end take."""
-MOST_STREAMS = 64
-WRONG = 0.05
-"""How far logits may be from those of the same window in another batch, over their range, in half precision."""
 
 
 class Clock:
@@ -157,81 +149,3 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self.found.append(record.getMessage())
-
-
-def soak(setup: Setup) -> Result:
-    """Streams come and go at random, with and without each modality; in the middle, memory is short for a while."""
-    clock, rng = Clock(), np.random.default_rng(0)
-    engine = resilient(setup, clock, precise=False)
-    most = min(MOST_STREAMS, engine.max_batch)
-    windows = mixed(gpu.noise_windows(setup.card.geometry, most))
-    first = np.concatenate([engine.submit([window]).logits() for window in windows])
-    span = float(np.ptp(first))
-    lasts_s = max(0.2, min(setup.soak_s, setup.limit_s - LEAVE_S))
-    began_s = time.monotonic()
-    quiet, batches, worst = _quiet(setup, engine), 0, 0.0
-    alive = set(rng.choice(most, max(1, most // 2), replace=False).tolist())
-    failures = 0
-    for phase in ("calm", "short", "calm again"):
-        ends_s = began_s + lasts_s * {"calm": 0.5, "short": 0.6, "calm again": 1.0}[phase]
-        if phase == "short":
-            release(engine)
-        with Ballast(setup) if phase == "short" else _Nothing():
-            while time.monotonic() < ends_s or not batches:
-                alive = _changed(alive, most, rng)
-                rows = sorted(alive)
-                off = _off(engine, windows, rows, first)
-                worst, batches, clock.now_s = max(worst, off / span), batches + 1, clock.now_s + 1.0
-        failures = max(failures, engine.health.out_of_memory)
-        if phase == "calm":
-            grown = quiet()
-    clock.now_s += 4000
-    for _ in range(10):
-        clock.now_s += 400
-        worst = max(worst, _off(engine, windows, list(range(most)), first) / span)
-        settle(engine)
-    checks = [
-        setup.check(
-            "memory is flat and no graph is recorded again while streams come and go",
-            grown == (0, 0),
-            f"{grown[0]} bytes, {grown[1]} graphs",
-        ),
-        setup.check("short memory in the middle is noticed", failures > 0, f"{failures} times"),
-        setup.check(
-            "afterwards batches are whole again", engine.health.batch_limit == engine.max_batch, str(engine.health)
-        ),
-        Check("every window has its logits", worst < WRONG, f"{batches} batches, within {worst:.1e} of their range"),
-    ]
-    return Result("soak", f"{lasts_s:.0f} s; {checks[0].found}; {checks[3].found}", checks, {"batches": batches})
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *_: object) -> None:
-        return
-
-
-def _changed(alive: set[int], most: int, rng: np.random.Generator) -> set[int]:
-    """The streams after some have ended and others begun; at least one."""
-    ended = {stream for stream in alive if rng.random() < 0.1}
-    begun = {int(stream) for stream in rng.integers(0, most, rng.integers(0, 1 + most // 8))}
-    return (alive - ended) | begun or {int(rng.integers(0, most))}
-
-
-def _off(engine: ResilientEngine, windows: Sequence[WindowMedia], rows: list[int], first: Any) -> float:
-    found = engine.submit([windows[row] for row in rows]).logits()
-    return float(np.abs(found - first[rows]).max())
-
-
-def _quiet(setup: Setup, engine: ResilientEngine) -> Any:
-    """A function that says by how much memory and graphs have grown since now."""
-
-    def state() -> tuple[int, int]:
-        held = torch.cuda.memory_reserved(setup.device) if setup.is_gpu else 0
-        inner = engine._gpu
-        return held, len(inner._graphs.sizes) if isinstance(inner, CudaEngine) else 0
-
-    before = state()
-    return lambda: (state()[0] - before[0], state()[1] - before[1])

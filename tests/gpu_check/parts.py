@@ -25,9 +25,10 @@ from perceiverd.core.paths import shipped_config
 from perceiverd.model.cuda.devices import gpu_of
 from perceiverd.model.cuda.driver import Driver
 from tests.gpu_check.accuracy import agreement
-from tests.gpu_check.lasting import faults, memory, soak
+from tests.gpu_check.lasting import faults, memory
 from tests.gpu_check.nvdec import nvdec
 from tests.gpu_check.result import Check, Result, Setup
+from tests.gpu_check.soak import soak
 from tests.gpu_check.timing import public, speed
 from tests.support.clips import write_clip
 

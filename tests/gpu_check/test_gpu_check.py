@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tests.gpu_check.__main__ import main, run_apart, run_part
+from tests.gpu_check.__main__ import _parser, main, own_options, run_apart, run_part
 from tests.gpu_check.accuracy import mean_average_precision
 from tests.gpu_check.parts import PARTS, SECONDS
 from tests.gpu_check.result import Result, Setup
@@ -56,6 +56,28 @@ def test_parts_that_run_the_program(tiny_model: Path, tmp_path: Path, part: str)
 def test_the_parts_end_within_ten_minutes() -> None:
     """Each part has a time of its own, and all together fit into one call."""
     assert list(SECONDS) == list(PARTS) and sum(SECONDS.values()) <= 570
+
+
+def test_a_part_gets_all_options() -> None:
+    """Also a value that is the name of a part; the parts themselves are left out."""
+    given = ["--out", "speed", "--model", "memory", "--device", "cuda:1", "--soak-seconds", "600.0", "facts", "soak"]
+    options = _parser().parse_args(given)
+    assert options.parts == ["facts", "soak"]
+    own = own_options(options)
+    assert sorted(own) == sorted(given[:-2])
+    again = vars(_parser().parse_args([*own, "soak"]))
+    assert {name: value for name, value in vars(options).items() if again[name] != value} == {"parts": options.parts}
+
+
+def test_streams_come_and_go(tiny_model: Path, tmp_path: Path) -> None:
+    """The soak sees batches of many sizes, begins and ends streams, and goes through short memory and back."""
+    options = ["--device", "cpu", "--model", str(tiny_model), "--out", str(tmp_path), "--soak-seconds", "1"]
+    assert main([*options, "--in-process", "--max-batch", "8", "soak"]) == 0, (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "| short memory in the middle makes batches smaller | yes |" in report
+    assert "| afterwards batches are whole again | yes |" in report
+    (found,) = json.loads((tmp_path / "report.json").read_text())
+    assert len(found["numbers"]["sizes"]) >= 4 and re.search(r"\d+ streams began and \d+ ended", found["summary"])
 
 
 def test_a_part_that_fails_is_a_result(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:

@@ -34,6 +34,8 @@ class Graphs:
         self._network, self._inputs, self._where = network, inputs, device
         self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool: Any = None
+        self.recordings = 0
+        """Graphs that were recorded so far."""
         self._failed: torch.cuda.CUDAGraph | None = None
         """A graph that could not be recorded. PyTorch's memory may still refer to it, so it is not deleted."""
 
@@ -97,6 +99,7 @@ class Graphs:
                 log_event(logger, logging.WARNING, "graphs-unusable", device=str(self._where), error=first)
                 return
         self._recorded[size] = graph, logits
+        self.recordings += 1
 
 
 def is_capture_error(error: BaseException) -> bool:

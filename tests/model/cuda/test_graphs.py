@@ -75,6 +75,21 @@ def test_float32_is_not_rounded_and_the_settings_come_back() -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def test_settings_belong_to_all_threads_within() -> None:
+    """Two models may compute in two threads: the settings stay until the last has left, then they are as before."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    first, second = exact_float32(), exact_float32(benchmark=True)
+    try:
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert settings() == (False, False, True)
+        second.__exit__(None, None, None)
+        assert settings() == (True, True, False)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def settings() -> tuple[bool, bool, bool]:
     """Whether products and convolutions are rounded, and whether cuDNN times its algorithms."""
     cudnn = torch.backends.cudnn
