@@ -118,7 +118,7 @@ def test_a_microphone_is_listed_with_its_level(pulse: Pulse, tmp_path: Path) -> 
 
 
 @needs_microphone
-@pytest.mark.long
+@pytest.mark.quiet  # a busy machine interrupts the sound
 def test_a_microphone_is_tried(pulse: Pulse) -> None:
     """`--try` reports delay, sample rate, jitter and level of three seconds."""
     with pulse.playing(TONE):
@@ -151,7 +151,7 @@ def test_a_sound_server_that_hangs_does_not_hang_the_command() -> None:
             done = command("--try", FAKE, **pulse.environment)
         finally:
             pulse.thaw()
-        assert time.monotonic() - began_s < 60
+        assert time.monotonic() - began_s < 100
     assert done.returncode == 1
     assert re.search(r"perceiverd: .*(does not answer within|no audio for|has this name)", done.stderr)
 
@@ -165,9 +165,9 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
     process.stdout.readline()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=100)
     assert process.returncode in (130, 0, 1) and "Traceback" not in errors
-    end_s = time.monotonic() + 10
+    end_s = time.monotonic() + 60
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < end_s
         time.sleep(0.1)

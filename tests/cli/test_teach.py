@@ -57,7 +57,7 @@ def _daemon(start: Start, folder: Path, model: Path, hours: float) -> Iterator[s
         time.sleep(0.2)
     yield endpoint
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.mark.timeout(240)

@@ -87,5 +87,5 @@ def test_a_process_dies_with_its_parent() -> None:
         "time.sleep(60)\n"
     )
     # The process holds the pipe, so `run` returns when both have ended.
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

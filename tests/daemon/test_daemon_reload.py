@@ -18,6 +18,7 @@ from perceiverd.wire import Item, subscribe
 from perceiverd.wire.gaps import Gap
 from perceiverd.wire.messages import Hello, Scores, Status
 from tests.support.listening import DEADLINE_S, listen_to_all
+from tests.support.notified import read_waiting
 from tests.support.program import Start
 
 SECRETS = {
@@ -60,6 +61,7 @@ class Running:
 
     def reload(self) -> list[str]:
         """Send SIGHUP; the notifications until the daemon is ready again and has sent its status."""
+        read_waiting(self.systemd)
         self.process.send_signal(signal.SIGHUP)
         sent: list[str] = []
         while not any(each.startswith("RELOADING=1\n") for each in sent) or not sent[-1].startswith("STATUS="):

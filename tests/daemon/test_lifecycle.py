@@ -15,6 +15,7 @@ from perceiverd.wire.client import subscribe
 from perceiverd.wire.messages import Event, Scores
 from tests.support.faults import Fault, program
 from tests.support.listening import DEADLINE_S, listen
+from tests.support.notified import read_waiting
 from tests.support.program import Start
 
 CLEAN = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
@@ -72,15 +73,13 @@ def test_systemd_is_notified_and_sigterm_ends_it(start: Start, tiny_model: Path,
                 sent.append(systemd.recv(4096).decode())
             workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             begin = listen(subscription, lambda m: isinstance(m, Event))[-1]
+            read_waiting(systemd)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(DEADLINE_S) == 0
             end = listen(subscription, lambda m: isinstance(m, Event) and m.kind == "end")[-1]
         finally:
             print(log.read_text())
-        systemd.setblocking(False)
-        rest: list[str] = []
-        while not rest or rest[-1] != "STOPPING=1":
-            rest.append(systemd.recv(4096).decode())
+        assert "STOPPING=1" in read_waiting(systemd)
     began = [each for each in sent if each != "WATCHDOG=1"]
     assert began[:2] == ["EXTEND_TIMEOUT_USEC=600000000", "STATUS=loading the model tiny"]
     assert began[2:4] == ["EXTEND_TIMEOUT_USEC=70000000", "STATUS=waiting for the first window"]
@@ -102,20 +101,23 @@ def test_a_signal_while_the_model_loads_ends_it_at_once(
 ) -> None:
     """The process ends by the signal, which is a clean end for systemd; the next start works at the same endpoint."""
     path, log = configured(tmp_path, tiny_model), tmp_path / "log"
-    process = start("run", "--config", str(path), log=log)
-    wait_for_log(log, "publisher-listening")
-    began_s = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(DEADLINE_S) == -number
-    assert time.monotonic() - began_s < 2  # on an idle machine a few milliseconds
+    for _ in range(5):  # a busy machine may run us again only when the model is loaded
+        process = start("run", "--config", str(path), log=log)
+        wait_for_log(log, "publisher-listening")
+        began_s = time.monotonic()
+        process.send_signal(number)
+        status, took_s = process.wait(DEADLINE_S), time.monotonic() - began_s
+        if "model-loaded" not in log.read_text():
+            break
+    assert (status, "model-loaded" in log.read_text(), "Traceback" in log.read_text()) == (-number, False, False)
+    assert took_s < 10  # on an idle machine a few milliseconds
     assert number in CLEAN
-    assert "model-loaded" not in log.read_text() and "Traceback" not in log.read_text()
     assert (tmp_path / "labels").is_socket()  # left behind; the next start removes it
     again = start("run", "--config", str(path), log=log)
     with subscribe(f"ipc://{tmp_path}/labels", (messages.scores_topic("one"),)) as subscription:
         listen(subscription, lambda m: isinstance(m, Scores))
     again.send_signal(signal.SIGTERM)
-    assert again.wait(10) == 0
+    assert again.wait(DEADLINE_S) == 0
     assert "stale-socket-removed" in log.read_text()
     assert not (tmp_path / "labels").exists()
 
@@ -140,7 +142,7 @@ def test_a_missing_camera_does_not_fail_the_unit(start: Start, tiny_model: Path,
             if sent[-1] == "STATUS=waiting for the first window":
                 process.send_signal(signal.SIGHUP)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE_S) == 0
     assert "daemon-ready reason=all-streams-down" in log.read_text()
     assert "config-reloaded" in log.read_text()
     assert not any(each.startswith("RELOADING") for each in sent)
@@ -156,7 +158,7 @@ def test_the_command_line_can_set_the_endpoint(start: Start, tiny_model: Path, t
         process.send_signal(signal.SIGHUP)
         wait_for_log(log, "config-reloaded")
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(DEADLINE_S) == 0
     assert "restart-needed" not in log.read_text()
     assert not (tmp_path / "labels").exists()
     assert status_and_line("run", "--config", str(path), "--endpoint", "tcp://*:5")[0] == 78

@@ -137,7 +137,7 @@ def test_a_real_daemon_keeps_sound_at_its_time(start: Start, tmp_path: Path, tin
             if isinstance(item := subscription.receive_message(0.5), Status):
                 status = item
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert status.recent_sound == str(folder) and status.sources[0].snapshots_failed == 0
     (first, *_) = recent.segments(folder, "hall")
     assert (folder.stat().st_mode & 0o777, first.path.stat().st_mode & 0o777) == (0o700, 0o600)

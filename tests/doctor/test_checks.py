@@ -28,7 +28,8 @@ def test_findings_keep_the_order_of_the_checks(tmp_path: Path) -> None:
     def late() -> Iterator[Finding]:
         yield Finding("late", "ok", str((tmp_path / "done").exists()))
 
-    found = list(run_checks([Check("late", late, 5, alone=True), Check("slow", slow, 5), Check("passes", passes, 5)]))
+    checks = [Check("late", late, 60, alone=True), Check("slow", slow, 60), Check("passes", passes, 60)]
+    found = list(run_checks(checks))
     assert found == [Finding("slow", "warning", "it was", "wait"), *passes(), Finding("late", "ok", "True")]
 
 
@@ -44,8 +45,8 @@ def test_a_hanging_check_is_killed_with_its_children(tmp_path: Path) -> None:
         child.wait()
 
     began_s = time.monotonic()
-    found = list(run_checks([Check("hangs", hangs, 1, hint="unplug it"), Check("passes", passes, 1)]))
-    assert time.monotonic() - began_s < 5
+    found = list(run_checks([Check("hangs", hangs, 1, hint="unplug it"), Check("passes", passes, 60)]))
+    assert time.monotonic() - began_s < 30
     assert found == [
         Finding("hangs", "ok", "so far"),
         Finding("hangs", "fault", "the check gave no result within 1 s", "unplug it"),
@@ -54,7 +55,7 @@ def test_a_hanging_check_is_killed_with_its_children(tmp_path: Path) -> None:
     child = Path(f"/proc/{(tmp_path / 'child').read_text()}/stat")
     # A killed child may stay a zombie until process 1 reaps it.
     while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < 50
         time.sleep(0.01)
 
 
@@ -72,7 +73,7 @@ def test_a_check_that_crashes_or_fails_is_a_fault() -> None:
         raise OSError("two\nlines")
 
     crashed, failed, *rest = run_checks(
-        [Check("crashes", crashes, 5), Check("fails", fails, 5), Check("passes", passes, 5)]
+        [Check("crashes", crashes, 60), Check("fails", fails, 60), Check("passes", passes, 60)]
     )
     assert (crashed.verdict, crashed.what) == ("fault", "the check crashed with SIGSEGV")
     assert (failed.verdict, failed.what) == ("fault", "the check failed: OSError: two lines")
@@ -87,7 +88,7 @@ def test_many_findings_pass_through_the_pipe() -> None:
         for i in range(3000):
             yield Finding("many", "ok", f"{i:0100}")
 
-    assert len(list(run_checks([Check("many", many, 20)]))) == 3000
+    assert len(list(run_checks([Check("many", many, 60)]))) == 3000
 
 
 def test_closing_the_iterator_ends_the_checks() -> None:
@@ -97,7 +98,7 @@ def test_closing_the_iterator_ends_the_checks() -> None:
         time.sleep(60)
         yield from ()
 
-    found = run_checks([Check("passes", passes, 5), Check("hangs", hangs, 60)])
+    found = run_checks([Check("passes", passes, 60), Check("hangs", hangs, 60)])
     next(found)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     found.close()  # type: ignore[attr-defined]

@@ -40,7 +40,7 @@ def test_files_that_the_user_may_not_read_are_a_fault(tmp_path: Path) -> None:
 
     for name in ("config", "clip", "ca"):
         (tmp_path / name).touch(mode=0o000)
-    (found,) = run_checks([Check("rights", as_nobody, 10)])
+    (found,) = run_checks([Check("rights", as_nobody, 60)])
     assert found.verdict == "fault"
     for name in ("config", "clip", "ca"):
         assert str(tmp_path / name) in found.what
@@ -53,7 +53,7 @@ def test_snapshots_that_cannot_be_saved_are_a_fault(tmp_path: Path) -> None:
     def found(directory: Path | None, *, on: bool = True) -> list[Finding]:
         options = SnapshotsConfig(on_event=on, directory=None if directory is None else str(directory))
         settings = Config(streams={"door": StreamConfig((Synthetic(),))}, snapshots=options)
-        return list(run_checks([Check("snapshots", lambda: service.snapshots_folder(settings, {}), 10)]))
+        return list(run_checks([Check("snapshots", lambda: service.snapshots_folder(settings, {}), 60)]))
 
     folder = tmp_path / "snapshots"
     assert [each.verdict for each in found(folder)] == ["ok"]

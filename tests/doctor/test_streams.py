@@ -17,7 +17,7 @@ from tests.support.faults import Fault, worker_command
 WANTED = MediaFormat(16_000, VideoFormat(16, 24, 8.0))
 
 
-def tried(*sources: Source, timeout_s: float = 20.0, **environment: str) -> list[Finding]:
+def tried(*sources: Source, timeout_s: float = 80.0, **environment: str) -> list[Finding]:
     return list(streams.try_sources("door", sources, WANTED, environment, timeout_s))
 
 
@@ -26,7 +26,7 @@ def test_working_sources_are_ok(wav: Callable[[float], Path]) -> None:
     (found,) = tried(Synthetic())
     assert found.verdict == "ok"
     assert "audio and video, the first data after" in found.what
-    first, second = tried(File(str(wav(0.5))), Synthetic(audio=False), timeout_s=40)
+    first, second = tried(File(str(wav(0.5))), Synthetic(audio=False), timeout_s=80)
     assert (first.check, second.check) == ("stream door 1", "stream door 2")
     assert ": audio, " in first.what
     assert ": video, " in second.what

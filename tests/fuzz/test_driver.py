@@ -52,7 +52,7 @@ def test_growing_memory_is_noticed(tmp_path: Path) -> None:
 
 def test_failures_are_kept_and_repeated(tmp_path: Path) -> None:
     """The shortest input of each failure is kept, with the command that repeats it. Foreign crashes are apart."""
-    report = fuzz(FAULTY, tmp_path, seconds=60, seed=0, most=60)
+    report = fuzz(FAULTY, tmp_path, seconds=600, seed=0, most=60)
     assert sum(report.kinds.values()) == 60
     assert {Path(path).read_bytes() for path in report.failures} == {b"error", b"escape"}
     assert [Path(path).read_bytes() for path in report.foreign] == [b"crash"]
@@ -63,11 +63,11 @@ def test_failures_are_kept_and_repeated(tmp_path: Path) -> None:
 
 def test_a_run_continues_the_one_before(tmp_path: Path) -> None:
     """A second run gives the failures of the first again, and forgets those that are repaired."""
-    fuzz(FAULTY, tmp_path, seconds=60, seed=0, most=30)
+    fuzz(FAULTY, tmp_path, seconds=600, seed=0, most=30)
     before = sorted((tmp_path / "failures").iterdir())
     repaired = tmp_path / "failures" / "error-0.input"
     repaired.write_bytes(b"fine")
-    report = fuzz(FAULTY, tmp_path, seconds=60, seed=0, most=4)
+    report = fuzz(FAULTY, tmp_path, seconds=600, seed=0, most=4)
     assert sorted((tmp_path / "failures").iterdir()) == before
     assert len(report.failures) == 2
 

@@ -274,9 +274,14 @@ def test_metrics_are_served(house: House, tmp_path: Path) -> None:
     house.daemons[0].send_event()
     house.until(lambda: [event.state for event in house.stored()] == ["ended"])
     port = house.log.read_text().partition("metrics-listening host=127.0.0.1 port=")[2].split()[0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as page:
-        text = page.read().decode()
-    assert "perceiverd_history_events_stored_total 2.0" in text
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S) as page:
+            text: str = page.read().decode()
+            return text
+
+    house.until(lambda: "perceiverd_history_events_stored_total 2.0" in metrics())  # counted after they are stored
+    text = metrics()
     assert 'perceiverd_history_daemon_up{machine="m0"} 1.0' in text
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=DEADLINE_S) as page:
         assert page.read() == b"ok\n"

@@ -179,6 +179,7 @@ def test_events_reach_the_broker(home: Home) -> None:
     home.until(lambda: late.latest.get(DOG) == "ON" and BRIDGE in late.latest)
     home.publish(event("end", "Dog", reason="faded"))
     home.until(lambda: late.latest[DOG] == "OFF" and len(late.payloads("perceiverd/door/events")) == 1)
+    home.until(lambda: early.latest[DOG] == "OFF" and len(early.payloads("perceiverd/door/events")) == 2)
     assert {retained for topic, _, retained in late.received if topic == SENSOR} == {True}
     assert (early.payloads(DOG), late.payloads(DOG)) == (["OFF", "ON", "OFF"], ["ON", "OFF"])
     assert len(early.payloads(SENSOR)) == len(late.payloads(SENSOR)) == 1

@@ -184,11 +184,20 @@ def test_the_worker_waits_for_its_reader(tmp_path: Path) -> None:
         items = decoder.read(str(clip))
         next(items)
         worker = worker_of(os.getpid())
-        time.sleep(3)
-        before = Path(f"/proc/{worker}/statm").read_text().split()[1]
+
+        def used() -> tuple[int, str]:
+            """Its memory in pages of 4 KiB, and how much it has read."""
+            pages = Path(f"/proc/{worker}/statm").read_text().split()[1]
+            return int(pages), Path(f"/proc/{worker}/io").read_text().partition("\n")[0]
+
+        end_s, before = time.monotonic() + 60, used()
         time.sleep(1)
-        after = Path(f"/proc/{worker}/statm").read_text().split()[1]
-        assert int(after) - int(before) < 2 * 256  # pages of 4 KiB; all frames would be 225 MB
+        while (after := used())[1] != before[1]:  # until it waits
+            assert time.monotonic() < end_s
+            before = after
+            time.sleep(1)
+        time.sleep(1)
+        assert used()[0] - before[0] < 5000  # 20 MB; all frames would be 225 MB
 
 
 @pytest.mark.parametrize("form", ["s16le", "s32le", "f32le", "u8"])

@@ -24,7 +24,7 @@ from perceiverd.sources import url
 from perceiverd.sources.specs import Url
 
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
-WITHIN_S = 30.0
+WITHIN_S = 80.0
 
 
 def flash(t: float) -> NDArray[np.uint8]:

@@ -129,7 +129,7 @@ def chunks(arrivals: list[Arrival]) -> list[Chunk]:
 
 
 @needs_microphone
-@pytest.mark.long
+@pytest.mark.quiet  # a busy machine interrupts the sound
 def test_a_tone_keeps_its_pitch_and_level(pulse: Pulse, monkeypatch: pytest.MonkeyPatch) -> None:
     """A played tone arrives with its pitch and level, without seams, stamped close to its arrival."""
     for name, value in pulse.environment.items():

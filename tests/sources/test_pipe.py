@@ -287,7 +287,7 @@ with Supervisor({("a", 0): Pipe("-", raw="s16le,16000,1")}, MediaFormat(16000, N
     print(got, running.state("a")[0].source, dict(running.state("a")[0].losses))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], input=samples.read_bytes() * 2, capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", code], input=samples.read_bytes() * 2, capture_output=True, timeout=100, check=False
     )
     got, rest = done.stdout.decode().strip().split(" ", 1)
     assert 31_000 < int(got) <= 32_000

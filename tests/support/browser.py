@@ -24,7 +24,7 @@ FLAGS = (
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 )
-READY_MS = 30_000
+READY_MS = 60_000
 """How long a page may take to be ready on a busy machine."""
 
 

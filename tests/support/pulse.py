@@ -82,7 +82,7 @@ class Pulse:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        until_s = time.monotonic() + 30
+        until_s = time.monotonic() + 60
         while self.control("info") is None:
             assert time.monotonic() < until_s and self._process.poll() is None, "pulseaudio does not start"
             time.sleep(0.1)
@@ -103,7 +103,7 @@ class Pulse:
     def control(self, *words: str) -> str | None:
         """What `pactl` prints; None if it fails."""
         done = subprocess.run(
-            ["pactl", *words], env=os.environ | self.environment, capture_output=True, text=True, timeout=20
+            ["pactl", *words], env=os.environ | self.environment, capture_output=True, text=True, timeout=60
         )
         return None if done.returncode else done.stdout.strip()
 

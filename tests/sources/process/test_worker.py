@@ -24,6 +24,10 @@ from perceiverd.sources.specs import File, Source, Synthetic, Url
 from tests.support.faults import Fault, worker_command
 
 WANTED = MediaFormat(16000, VideoFormat(30, 42, 6.25))
+DEADLINE_S = 60
+"""How long a worker may take for anything on a very busy machine."""
+START_CPU_S = 5.0
+"""On an idle core it needs half a second."""
 
 
 class Worker:
@@ -38,7 +42,7 @@ class Worker:
         assert self.process.stdin
         self.process.stdin.write(msgspec.json.encode(StartRequest(source, WANTED, endpoint, "t", 3)) + b"\n")
 
-    def next(self, timeout_s: float = 20) -> tuple[Header, Item | None]:
+    def next(self, timeout_s: float = DEADLINE_S) -> tuple[Header, Item | None]:
         """The next message that is more than a sign of life."""
         self.alive = 0
         while True:
@@ -79,8 +83,8 @@ def test_media_come_and_the_end_is_reported(clip: Callable[..., Path], tmp_path:
             kinds.append(header.kind)
             assert (header.token, header.incarnation, header.dropped) == ("t", 3, 0)
             if isinstance(item, Media):
-                assert abs(time.monotonic_ns() - item.start_ns) < 5 * NS_PER_S
-        assert worker.process.wait(10) == 0
+                assert abs(time.monotonic_ns() - item.start_ns) < DEADLINE_S * NS_PER_S
+        assert worker.process.wait(DEADLINE_S) == 0
         assert worker.stderr() == ""
     assert {"frame", "chunk"} < set(kinds)
 
@@ -92,7 +96,7 @@ def test_a_failure_is_reported_in_one_line(tmp_path: Path) -> None:
         assert worker.alive == 2, "one before its module was loaded and one after: loading may take long"
         assert header.kind == "failed"
         assert header.message.startswith("/no/such.mp4: ")
-        assert worker.process.wait(10) == 1
+        assert worker.process.wait(DEADLINE_S) == 1
         assert worker.stderr() == ""
 
 
@@ -144,7 +148,7 @@ def test_sigterm_ends_it_and_sigint_does_not(tmp_path: Path) -> None:
         time.sleep(0.8)
         assert worker.process.poll() is None
         worker.process.terminate()
-        assert worker.process.wait(5) == -signal.SIGTERM
+        assert worker.process.wait(DEADLINE_S) == -signal.SIGTERM
 
 
 def test_it_ends_when_its_input_closes(tmp_path: Path) -> None:
@@ -153,7 +157,7 @@ def test_it_ends_when_its_input_closes(tmp_path: Path) -> None:
         worker.next()
         assert worker.process.stdin
         worker.process.stdin.close()
-        assert worker.process.wait(10) == 0
+        assert worker.process.wait(DEADLINE_S) == 0
         worker.process.stdin = None
 
 
@@ -209,33 +213,35 @@ def test_dropped_items_are_counted(tmp_path: Path) -> None:
         socket.bind(endpoint)
         with Sender(request) as sender:
             frame = Frame(0, np.zeros((480, 640, 3), np.uint8))  # 0.9 MB, too much for the kernel's buffers
-            began_s = time.monotonic()
-            for _ in range(1000):
+            for _ in range(1000):  # if one blocked, it would do so until the test's time is over
                 sender.send(frame)
-            assert time.monotonic() - began_s < 10
-            received = 0
-            while socket.poll(500):
-                assert unpacked(socket.recv_multipart())[0].dropped <= 1000
+            received, end_s = 0, time.monotonic() + DEADLINE_S
+            while True:
+                assert time.monotonic() < end_s
+                if not socket.poll(500):
+                    sender.send(None)  # its header comes after all frames that were not dropped
+                    continue
+                header, _ = unpacked(socket.recv_multipart())
+                if header.kind == "alive":
+                    break
+                assert header.dropped <= 1000
                 received += 1
-            sender.send(None)
-            assert socket.poll(5000)
-            header, _ = unpacked(socket.recv_multipart())
             assert header.dropped == 1000 - received > 500
 
 
 def test_it_starts_fast_and_without_torch(tmp_path: Path) -> None:
-    """A worker loads no torch, and the first item of a source comes soon."""
+    """A worker loads no torch, and the first item of a source comes after little work."""
     names = ("process.worker", "file", "url", "synthetic", "process.supervisor")
     modules = ", ".join(f"perceiverd.sources.{name}" for name in names)
     subprocess.run([sys.executable, "-c", f"import sys, {modules}; assert 'torch' not in sys.modules"], check=True)
-    began_s = time.monotonic()
     with working(Synthetic(), tmp_path) as worker:
         worker.next()
-        assert time.monotonic() - began_s < 10
+        spent = Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        assert sum(map(int, spent)) / os.sysconf("SC_CLK_TCK") < START_CPU_S
 
 
 @pytest.mark.parametrize("text", [b"", b"{}\n"])
 def test_without_a_request_it_exits(text: bytes) -> None:
     """Started by hand, it exits with an error instead of hanging."""
-    done = subprocess.run(WORKER, input=text, capture_output=True, timeout=30, check=False)
+    done = subprocess.run(WORKER, input=text, capture_output=True, timeout=DEADLINE_S, check=False)
     assert done.returncode != 0

@@ -14,7 +14,10 @@ from tests.support.lively_daemon import LivelyDaemon
 from tests.support.pages import PageProcess, password_file, served
 from tests.support.web_visits import PHONE_PX, text, visited, waits_for
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+    pytest.mark.timeout(400),
+]
 FOCUS = "(document.activeElement.innerText || document.activeElement.id || document.activeElement.tagName).trim()"
 
 

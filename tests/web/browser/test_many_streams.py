@@ -18,7 +18,10 @@ from tests.support.lively_daemon import LivelyDaemon
 from tests.support.pages import PageProcess, served
 from tests.support.web_visits import OVERFLOW, PHONE_PX, go, text, visited, waits_for
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
+    pytest.mark.timeout(400),
+]
 HOSTILE = "<img src=x onerror=hacked=1>&amp;\"'`${hacked=1}\u202e"
 HOSTILE_LABEL = "</script><script>hacked=1</script><b onclick=hacked=1>javascript:hacked=1"
 STREAMS = (*(f"camera{number:02}" for number in range(29)), HOSTILE)

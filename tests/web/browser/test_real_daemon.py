@@ -16,6 +16,7 @@ from tests.support.web_visits import OVERFLOW, PHONE_PX, go, text, visited, wait
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium"),
     pytest.mark.long,
+    pytest.mark.timeout(400),  # three programs start, and the clip must play to its bark, on a machine that may be busy
 ]
 VIEWS = (
     "streams",
