@@ -33,10 +33,11 @@ def worker_of(process: int) -> int:
     """The decoding worker among the children of this process."""
     end_s = time.monotonic() + DEADLINE_S
     while time.monotonic() < end_s:
-        for thread in Path(f"/proc/{process}/task").glob("*/children"):
-            for child in thread.read_text().split():
-                if b"decoding_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    return int(child)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread or a child may end meanwhile
+            for thread in Path(f"/proc/{process}/task").glob("*/children"):
+                for child in thread.read_text().split():
+                    if b"decoding_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
         time.sleep(0.02)
     raise AssertionError("no worker")
 

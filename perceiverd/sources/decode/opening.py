@@ -163,6 +163,9 @@ def name_of(what: Path | str | PipeReader) -> str:
 
 def message_of(error: av.FFmpegError) -> str:
     """FFmpeg's message without the address, which may hold a password."""
+    if isinstance(error, av.error.MemoryError):
+        # FFmpeg refuses to allocate 2 GB at once. No table and no packet is so large: the number is damaged.
+        return "one of its parts claims to be larger than 2 GB"
     return error.strerror or type(error).__name__
 
 

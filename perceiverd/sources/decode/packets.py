@@ -56,7 +56,9 @@ def demux(
                 if packet is None:
                     return
                 _check_silence(name, asked_ns, read_timeout_s)
-                holes, foreign = 0, 0 if packet.size else foreign
+                if packet.size:
+                    damaged = foreign = 0
+                holes = 0
                 demuxed.end_byte = max(demuxed.end_byte, demuxed.first_byte + (packet.pos or 0))
                 yield cast(Packet, packet)
                 asked_ns = now_ns()
@@ -88,8 +90,11 @@ def demux(
 
 
 def _unreadable(name: str, error: av.FFmpegError, *, live: bool) -> str:
-    hint = "the device and the network" if live else "the disk"
-    return f"{name}: cannot be read further ({message_of(error)}); check {hint}"
+    if live:
+        hint = "check the device and the network"
+    else:
+        hint = "copy or record it again" if isinstance(error, av.error.MemoryError) else "check the disk"
+    return f"{name}: cannot be read further ({message_of(error)}); {hint}"
 
 
 def on_time_line(
