@@ -58,6 +58,7 @@ STATES = ("quiet", "below on", "cool-down", "subsumed", "not allowed", "denied",
 SUPPRESSIONS = ("below on", "too short", "merged", "subsumed", "cool-down", "denied", "not allowed")
 MODALITIES = ("audio", "video")
 NEVER_NS = -(2**62)
+HUNDREDTH_NS = NS_PER_S // 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +361,7 @@ class EventTracker:
             case LabelState.BELOW_ON:
                 return f"score {score} below the on threshold {on}"
             case LabelState.COOL_DOWN:
-                left = _s(self._over_ns[i] + rules.cooldown_ns[i] - start_ns)
+                left = _s(self._over_ns[i] + rules.cooldown_ns[i] - start_ns + HUNDREDTH_NS - 1)  # rounded up
                 return f"its last event ended too recently; the next one may begin in {left} s (cooldown_s)"
             case LabelState.SUBSUMED:
                 there = [rules.labels[j].name for j in rules.those_below(i) if self._open[j]]
@@ -371,7 +372,7 @@ class EventTracker:
             case LabelState.DENIED:
                 return "in the configuration's list of denied labels (deny)"
             case LabelState.HOLDING:
-                held, needed = _s(end_ns - self._since_ns[i]), _s(rules.min_duration_ns[i])
+                held, needed = _s(end_ns - self._since_ns[i]), _configured_s(rules.min_duration_ns[i])
                 waits = [rules.labels[j].name for j in rules.those_below(i) if self._holding[j]]
                 also = f"; it waits for the more specific {' and '.join(waits)}" if waits and rules.subsume[i] else ""
                 begins = f"an event begins after {needed} s (min_duration_s)"
@@ -380,11 +381,16 @@ class EventTracker:
                 return f"the event has lasted {_s(end_ns - self._from_ns[i])} s"
             case LabelState.FADING:
                 # A window that shares media with the event's last one tells nothing about the time after it.
-                gone, needed = _s(start_ns - self._to_ns[i]), _s(rules.merge_gap_ns[i])
+                gone, needed = _s(start_ns - self._to_ns[i]), _configured_s(rules.merge_gap_ns[i])
                 ends = f"the event ends after {needed} s (merge_gap_s)"
                 return f"score {score} below the off threshold {off} for {gone} s; {ends}"
 
 
 def _s(duration_ns: int | np.int64) -> str:
-    """Seconds, to a tenth, without needless zeros."""
-    return f"{round(max(0, int(duration_ns)) / NS_PER_S, 1):g}"
+    """Seconds, to a hundredth, without needless zeros. Rounded down: a time never seems to reach a limit too early."""
+    return f"{max(0, int(duration_ns)) // HUNDREDTH_NS / 100:g}"
+
+
+def _configured_s(duration_ns: int | np.int64) -> str:
+    """The seconds that the operator wrote, without needless zeros."""
+    return f"{int(duration_ns) / NS_PER_S:g}"

@@ -111,7 +111,7 @@ def test_a_label_that_comes_back_soon_is_the_same_event() -> None:
     tracker = make(set_to(merge_gap_s=2))
     assert play(tracker, Music=[0.9, *[0] * 5, 0.9]) == [("begin", "Music", "confirmed")]
     assert play(tracker, 7, Music=[0] * 6) == []
-    reason = "score 0 below the off threshold 0.269 for 1.7 s; the event ends after 2 s (merge_gap_s)"
+    reason = "score 0 below the off threshold 0.269 for 1.72 s; the event ends after 2 s (merge_gap_s)"
     assert state_of(tracker, MUSIC) == ("fading", reason)
     (change,) = tracker.track(np.zeros(N, np.float32), 13 * HOP_NS, 13 * HOP_NS + WINDOW_NS, ("audio",))
     assert (change.kind, change.start_ns, change.end_ns) == ("end", 0, 6 * HOP_NS + WINDOW_NS)
@@ -127,13 +127,23 @@ def test_between_the_thresholds_an_event_continues() -> None:
     assert play(tracker, 2, Music=[0.7, 0.3, 0.3, 0.3]) == [("begin", "Music", "confirmed")]
 
 
+def test_reasons_have_the_operators_own_times() -> None:
+    """A quarter of a second is not rounded, and what was measured is rounded down, so that it stays below its limit."""
+    tracker = make(set_to(min_duration_s=1.2501))
+    assert play(tracker, Music=[0.9, 0.9]) == []
+    (_, reason) = state_of(tracker, MUSIC)
+    assert reason.endswith("; an event begins after 1.2501 s (min_duration_s)")
+    held_s = float(reason.partition(" for ")[2].partition(" s")[0])
+    assert held_s <= 1.2501 and held_s == round(held_s, 2)
+
+
 def test_a_cool_down_suppresses_events() -> None:
     """After an event its label has no other for this time; other labels have theirs."""
     tracker = make(set_to(cooldown_s=2))
     assert len(play(tracker, Music=[0.9, 0, 0, 0, 0.9, 0.9], Animal=[0, 0, 0, 0, 0.9, 0.9])) == 3
     assert state_of(tracker, MUSIC) == (
         "cool-down",
-        "its last event ended too recently; the next one may begin in 0.8 s (cooldown_s)",
+        "its last event ended too recently; the next one may begin in 0.78 s (cooldown_s)",
     )
     assert tracker.suppressed["cool-down"] == 1
     assert play(tracker, 6, Music=[0.9, 0.9], Animal=[0.9, 0.9]) == [("begin", "Music", "confirmed")]

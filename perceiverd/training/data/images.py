@@ -22,6 +22,7 @@ from perceiverd.training.data.copyright import Copyright
 from perceiverd.training.data.image_packages import DEMO_CLIP, HELD_OUT, PACKAGES, ROOTS, SUFFIXES
 from perceiverd.training.data.photographs import photographs, stills
 
+PNG = b"\x89PNG\r\n\x1a\n"
 LONGEST_SIDE = 256
 """Pixels. A window of 192 may zoom in by 1.3 before it blurs."""
 HASH_SIDE = 16
@@ -184,7 +185,7 @@ def shrink(encoded: bytes) -> npt.NDArray[np.uint8] | None:
 
 def _decode(encoded: bytes) -> npt.NDArray[np.uint8] | None:
     """Pixels (H, W, 4) BGRA of any image that OpenCV can read."""
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = cv2.imdecode(np.frombuffer(_bare_png(encoded), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         return None
     if image.dtype == np.uint16:
@@ -194,6 +195,23 @@ def _decode(encoded: bytes) -> npt.NDArray[np.uint8] | None:
     elif image.shape[2] == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
     return np.asarray(image, np.uint8)
+
+
+def _bare_png(encoded: bytes) -> bytes:
+    """A PNG without what does not change its pixels, such as colour profiles; any other file as it is.
+
+    OpenCV uses none of that, but libpng prints a line for each profile that it finds wrong.
+    """
+    if not encoded.startswith(PNG):
+        return encoded
+    kept, at = [PNG], len(PNG)
+    while len(head := encoded[at : at + 8]) == 8:
+        length, name = int.from_bytes(head[:4]), head[4:]
+        end = at + length + 12  # the length, the name and a checksum
+        if name[:1].isupper() or name == b"tRNS":  # critical chunks begin with a capital letter
+            kept.append(encoded[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def hold_out(images: list[CachedImage]) -> list[CachedImage]:

@@ -1,7 +1,9 @@
 """Images: rules, shrinking, the split, the cache and its index."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +93,21 @@ def test_shrink_cuts_margins_and_keeps_edges_clean() -> None:
     assert small is not None
     assert small.shape == (160, LONGEST_SIDE, 4)
     assert small[..., 1].max() <= 2
+
+
+def test_a_wrong_colour_profile_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Many drawings have a profile that libpng calls wrong. Pixels and transparency are as without it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 11, 4), np.uint8)
+    plain = cv2.imencode(".png", pixels)[1].tobytes()
+    data = b"iCCP" + b"wrong\0\0" + zlib.compress(bytes(140))
+    profile = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    at = plain.index(b"IDAT") - 4
+    spoilt = plain[:at] + profile + plain[at:]
+    cv2.imdecode(np.frombuffer(spoilt, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert "libpng warning" in capfd.readouterr().err  # so it would be without care
+    found, expected = shrink(spoilt), shrink(plain)
+    assert found is not None and expected is not None and np.array_equal(found, expected)
+    assert capfd.readouterr().err == ""
 
 
 def test_shrink_refuses_files_that_show_nothing() -> None:
