@@ -131,11 +131,12 @@ def _four(one: Interval) -> str:
     return f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
 
 
-def chart(pairs: Mapping[str, tuple[Reliability, Reliability]]) -> str:
-    """The reliability plot as SVG, for each set before and after calibration."""
+def chart(found: Mapping[str, Sequence[Reliability]]) -> str:
+    """The reliability plot as SVG, for each set before calibration and, if there is a second one, after it."""
+    states = ("as trained", "calibrated")
     panels = [
-        Panel(title, [("as trained", dots(before.bins)), ("calibrated", dots(after.bins))])
-        for title, (before, after) in pairs.items()
+        Panel(title, [(state, dots(one.bins)) for state, one in zip(states, both, strict=False)])
+        for title, both in found.items()
     ]
     return diagonal(panels, "mean score of windows", "share with the label")
 

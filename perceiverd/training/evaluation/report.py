@@ -126,7 +126,7 @@ def _audio(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
 
 
 def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
-    """Reliability on recordings that the calibration did not use."""
+    """Reliability on recordings that the calibration did not use; of the scores as trained if the model keeps them."""
     validation, test = (audio_evidence(measured.audio_logits[split], measured.held[split]) for split, _, _ in SPLITS)
     for one, (_, what, _) in zip((validation, test), SPLITS, strict=True):
         if not one.classes:
@@ -135,6 +135,9 @@ def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
             yield ""
             return
     classes, evidence = validation.classes, validation
+    if _keeps_scores(measured.model.card):
+        yield from _as_trained({what: one for one, (_, what, _) in zip((validation, test), SPLITS, strict=True)}, plot)
+        return
     if measured.pictures:
         shown = measured.pictures["validation"]
         evidence = evidence + picture_evidence(measured.picture_logits["validation"], shown)
@@ -154,6 +157,24 @@ def _reliability(measured: MeasuredModel, plot: Path | None) -> Iterator[str]:
     yield ""
     if plot:
         plot.write_text(reliability.chart({what[0].upper() + what[1:]: pair for what, pair in found.items()}))
+
+
+def _keeps_scores(card: Card) -> bool:
+    """Whether users get the scores as they were trained."""
+    return all((one.scale, one.shift) == (1, 0) for one in card.calibration)
+
+
+def _as_trained(found: Mapping[str, Evidence], plot: Path | None) -> Iterator[str]:
+    """Reliability of a model without a calibration: another one would not be the one that users get."""
+    measured = {
+        what: reliability.measure(sigmoid(one.logits), one.facts, one.recordings, one.classes)
+        for what, one in found.items()
+    }
+    yield from reliability.table({f"{what}, as trained": one for what, one in measured.items()})
+    yield "The model's scores are as they were trained: it has no calibration, or `calibrate --keep` kept them."
+    yield ""
+    if plot:
+        plot.write_text(reliability.chart({what[0].upper() + what[1:]: (one,) for what, one in measured.items()}))
 
 
 def _reliability_tables(found: Mapping[str, tuple[Reliability, Reliability]]) -> Iterator[str]:
@@ -208,7 +229,8 @@ def _pictures(measured: MeasuredModel, inputs: ReportInputs) -> Iterator[str]:
     test = picture_evidence(measured.picture_logits["test"], measured.pictures["test"])
     if test.classes:
         found = reliability.measure(model.scores(test.logits), test.facts, test.recordings, test.classes)
-        yield from reliability.table({"pictures of another package, calibrated": found})
+        state = "as trained" if _keeps_scores(model.card) else "calibrated"
+        yield from reliability.table({f"pictures of another package, {state}": found})
     for split, _, whose in SPLITS:
         held, shown = measured.held[split], measured.pictures[split]
         pairs = video.make_pairs(held, shown)

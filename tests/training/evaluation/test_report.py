@@ -102,6 +102,21 @@ def test_a_model_is_calibrated_and_reported_on(model: Path, held_out: Path, pict
     assert plot.read_text().startswith("<svg")
 
 
+def test_a_model_that_keeps_its_scores_has_no_calibration_in_its_report(model: Path, held_out: Path) -> None:
+    """After `calibrate --keep` the report measures the scores as trained, and no calibration that nobody gets."""
+    given = ["--model", str(model), "--held-out", str(held_out), "--hours", "0.001"]
+    done = CliRunner().invoke(app, ["calibrate", *given, "--keep"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert {(one.scale, one.shift) for one in load_card(model).calibration} == {(1.0, 0.0)}
+    plot = model / "reliability.svg"
+    done = CliRunner().invoke(app, ["report", *given, "--plot", str(plot)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "| held-out recordings, as trained |" in done.stdout and "| held-out packages, as trained |" in done.stdout
+    assert ", calibrated |" not in done.stdout and "cross-fitted" not in done.stdout
+    assert "`calibrate --keep` kept them" in done.stdout
+    assert plot.read_text().count("as trained") >= 1 and "calibrated" not in plot.read_text()
+
+
 def test_a_set_with_too_few_clips_has_lines_that_say_so(model: Path, held_out: Path) -> None:
     """If no class has enough recordings, the report says so, instead of nan and NumPy's warnings."""
     for split in ("validation", "test"):
