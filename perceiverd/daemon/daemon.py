@@ -37,6 +37,7 @@ from perceiverd.daemon.telemetry import LoopCounts, StreamTelemetry, Telemetry
 from perceiverd.model.card import load_card
 from perceiverd.sources.process.arrivals import Arrival, Discontinuity, StateChange
 from perceiverd.sources.process.restart import RunState
+from perceiverd.sources.specs import modalities_of
 from perceiverd.wire import messages
 from perceiverd.wire.auth import Authenticator
 from perceiverd.wire.messages import Message, Status
@@ -182,7 +183,7 @@ class Daemon:
         self._identity = Identity(messages.Model(card.name, card.sha256), self._up_since)
         model = self._config.model
         self._tagger: Tagger = Tagger(card, model.device, model.threads, model.engine, model.precision, model.max_batch)
-        self._tagger.warm_up()
+        self._tagger.warm_up(self._kinds())
         # The engine's many objects stay for ever. Searching them for garbage would hold up the loop now and then, and
         # the exit by a second.
         gc.freeze()
@@ -197,6 +198,12 @@ class Daemon:
             engine=self._tagger.engine,
             device=self._tagger.device,
         )
+
+    def _kinds(self) -> list[frozenset[str]]:
+        """The modalities that the streams may have, each kind once."""
+        streams = self._config.streams.values()
+        kinds = [frozenset[str]().union(*map(modalities_of, stream.sources)) for stream in streams]
+        return list(dict.fromkeys(kinds))
 
     def _stream(self, name: str) -> StreamState:
         return StreamState(

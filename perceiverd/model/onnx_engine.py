@@ -36,7 +36,11 @@ ERROR = 3
 
 
 class OnnxEngine:
-    """See `engine.Engine`."""
+    """See `engine.Engine`.
+
+    What a kind of window needs is loaded with the first such window, in some 30 to 100 ms. So a stream without pictures
+    does not hold the weights for them, which with the bundled model are a third of the process.
+    """
 
     name = "onnxruntime"
     device = "cpu"
@@ -49,19 +53,23 @@ class OnnxEngine:
             is_factorised_cheaper(card.geometry.modalities, card.geometry.trunk) if factorised is None else factorised
         )
         self.form: Form = "factorised" if self._factorised else "plain"
-        keeps = _token_bytes(card.geometry) > ARENA_BYTES
-        self._options = _options(card, threads or len(os.sched_getaffinity(0)), keeps_memory=keeps)
-        self._windows = 1 if keeps else max(1, min(MAX_WINDOWS, MAX_LATENTS // card.geometry.trunk.latents))
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._keeps_memory = _token_bytes(card.geometry) > ARENA_BYTES
+        self._windows = (
+            1 if self._keeps_memory else max(1, min(MAX_WINDOWS, MAX_LATENTS // card.geometry.trunk.latents))
+        )
         self._check()
         video = card.geometry.video
         self.has_features = bool(video and video.stem)
-        self._frames = self._frames_session() if self.has_features else None
+        self._frames: onnxruntime.InferenceSession | None = None
+        self._held: list[object] = []
+        """Weights in the file's memory; the runtime uses those in float32 where they are."""
         self._trunks: dict[frozenset[str], onnxruntime.InferenceSession] = {}
-        self._trunk(frozenset(modality.name for modality in card.geometry.modalities))
 
     def features(self, frames: Sequence[NDArray[np.uint8]]) -> list[Feature]:
         """Of each frame (H, W, 3): (tokens of a frame, channels)."""
-        assert self._frames
+        if self._frames is None:
+            self._frames = self._frames_session()
         found: list[Feature] = []
         for first in range(0, len(frames), MAX_FRAMES):
             inputs = {network.FRAMES: np.stack(frames[first : first + MAX_FRAMES])}
@@ -85,7 +93,7 @@ class OnnxEngine:
         return found
 
     def _trunk(self, present: frozenset[str]) -> onnxruntime.InferenceSession:
-        """What scores windows with these modalities. The first window of another kind has it built: some 30 ms."""
+        """What scores windows with these modalities."""
         if present not in self._trunks:
             g = GraphBuilder(self._weights)
             network.trunk_graph(g, self._card.geometry, present, factorised=self._factorised)
@@ -99,12 +107,21 @@ class OnnxEngine:
         return self._session(g)
 
     def _session(self, g: GraphBuilder) -> onnxruntime.InferenceSession:
-        try:
-            return onnxruntime.InferenceSession(
-                g.model(self._card.name), self._options, providers=["CPUExecutionProvider"]
+        weights = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
+                self._weights.values(name), self._weights.tensors[name].element_type
             )
+            for name in g.read
+        }
+        self._held.append(weights)
+        options = _options(self._threads, keeps_memory=self._keeps_memory)
+        options.add_external_initializers(list(weights), list(weights.values()))
+        try:
+            return onnxruntime.InferenceSession(g.model(self._card.name), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no common type
             raise ModelError(f"{self._card.folder}: ONNX Runtime cannot load the network ({error})") from error
+        finally:
+            self._weights.forget_pages()
 
     def _check(self) -> None:
         """Raises ModelError unless the file has exactly the tensors that the geometry needs."""
@@ -119,12 +136,11 @@ def _token_bytes(geometry: Geometry) -> int:
     return 4 * tokens * token_width(geometry.modalities, geometry.trunk)
 
 
-def _options(card: Card, threads: int, *, keeps_memory: bool) -> onnxruntime.SessionOptions:
+def _options(threads: int, *, keeps_memory: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = ERROR
     options.enable_cpu_mem_arena = keeps_memory
     # Threads that spin while they wait take the cores from others; see docs/decisions/0011.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(card.folder))
     return options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -79,9 +79,15 @@ class Tagger:
         if close is not None:
             close()
 
-    def warm_up(self) -> None:
-        """Tag one empty window: the first inference is slow, and it shows whether the model works."""
-        self.tag([Window.empty(self.card.geometry)])
+    def warm_up(self, kinds: Iterable[Collection[str]] = (("audio", "video"),)) -> None:
+        """Tag an empty window of each kind: the first inference is slow, and it shows whether the model works.
+
+        `kinds`: the modalities of the windows that will come. An engine may hold only what these need.
+        """
+        for kind in kinds:
+            window = Window.empty(self.card.geometry, kind)
+            if window.modalities:
+                self.tag([window])
 
     def tag(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """Scores (windows, classes), 0..1, of windows of any mix of modalities.

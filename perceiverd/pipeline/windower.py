@@ -8,7 +8,7 @@ a window as soon as every modality is decided (complete, or certain to be missin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -60,9 +60,10 @@ class Window:
     """Why a modality of the model is None."""
 
     @classmethod
-    def empty(cls, geometry: Geometry) -> Window:
-        """A window of zeros in every modality of the model, to warm it up or to measure it."""
-        audio, video = geometry.audio, geometry.video
+    def empty(cls, geometry: Geometry, modalities: Collection[str] = ("audio", "video")) -> Window:
+        """A window of zeros in these modalities, as far as the model has them, to warm it up or to measure it."""
+        audio = geometry.audio if "audio" in modalities else None
+        video = geometry.video if "video" in modalities else None
         return cls(
             start_ns=0,
             end_ns=geometry.window_ns,

@@ -276,6 +276,19 @@ def secrets_of(source: Source) -> tuple[str, ...]:
     return references(source.url) if isinstance(source, Url) else ()
 
 
+def modalities_of(source: Source) -> frozenset[str]:
+    """What the source may give, `audio` and `video`; what a file or a URL has is known only when it is open."""
+    match source:
+        case Camera():
+            return frozenset({"video"})
+        case Microphone() | Pipe(raw=str()):
+            return frozenset({"audio"})
+        case Synthetic(video=video, audio=audio):
+            return frozenset({"video"} if video else ()) | frozenset({"audio"} if audio else ())
+        case _:
+            return frozenset({source.only} if source.only else {"audio", "video"})
+
+
 def shown(url: str) -> str:
     """The URL without user name, password and query, for logs and errors."""
     if has_stray_at(url):

@@ -91,6 +91,13 @@ def test_warming_up_tags_an_empty_window(card: Card) -> None:
     assert empty.end_ns - empty.start_ns == GEOMETRY.window_ns
 
 
+def test_warming_up_takes_the_kinds_of_windows_that_will_come(card: Card) -> None:
+    """For each kind there is one empty window with its modalities; what the model lacks is left out."""
+    assert Window.empty(GEOMETRY, ["audio"]).modalities == ("audio",)
+    assert Window.empty(GEOMETRY, ["video", "smell"]).modalities == ("video",)
+    Tagger(card, "cpu").warm_up([["audio"], ["audio", "video"], []])
+
+
 def test_each_process_can_have_its_own_gpu() -> None:
     """`index` is the GPU of `auto` and `cuda`; a name with a number keeps its own, and `cpu` has none."""
     assert device_of("cpu", 3) == torch.device("cpu")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from perceiverd import config
-from perceiverd.sources.specs import File, Microphone, Url
+from perceiverd.sources.specs import Camera, File, Microphone, Pipe, Source, Synthetic, Url, modalities_of
 from tests.support.configs import refusal, write_config
 
 KINDS = {"file": 'path = "a.mkv"', "url": 'url = "rtsp://192.0.2.7/s"'}
@@ -73,3 +73,22 @@ def test_a_highpass_above_a_microphones_rate_is_refused(tmp_path: Path) -> None:
     """A high-pass must leave something at the configured rate."""
     line = refusal(tmp_path, stream('kind = "microphone", rate_hz = 8000, highpass_hz = 4000'))
     assert "highpass_hz must be below half of rate_hz" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (Camera(), "video"),
+        (Microphone(), "audio"),
+        (Pipe("-", raw="s16le,16000,1"), "audio"),
+        (Pipe("-"), "audio video"),
+        (File("a.mkv"), "audio video"),
+        (File("a.mkv", only="video"), "video"),
+        (Url("rtsp://192.0.2.7/s", only="audio"), "audio"),
+        (Synthetic(video=False), "audio"),
+        (Synthetic(), "audio video"),
+    ],
+)
+def test_what_a_source_may_give_is_known_before_it_opens(source: Source, expected: str) -> None:
+    """A device gives what its kind says, the others what their options leave."""
+    assert sorted(modalities_of(source)) == expected.split()

@@ -30,6 +30,11 @@ class GraphBuilder:
         """The names of the weights so far."""
         return set(self._external)
 
+    @property
+    def read(self) -> set[str]:
+        """Of these, the ones that a node reads. Some are only asked for because the geometry has them."""
+        return {name for node in self._nodes for name in node.inputs} & self.used
+
     def input(self, name: str, element_type: int, *shape: int | str) -> Value:
         """An input of the graph."""
         self._inputs.append(proto.Port(name, element_type, shape))

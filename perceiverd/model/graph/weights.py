@@ -24,6 +24,7 @@ MOST_HEADER_BYTES = 100_000_000
 """The library's own limit."""
 TYPES = {"F32": (proto.FLOAT, 4), "F16": (proto.FLOAT16, 2), "BF16": (proto.BFLOAT16, 2), "F64": (proto.DOUBLE, 8)}
 """Types that weights may have, with their bytes."""
+TYPE_BYTES = dict(TYPES.values())
 
 
 class _Header(msgspec.Struct):
@@ -40,6 +41,19 @@ class WeightsIndex:
 
     path: Path
     tensors: Mapping[str, proto.ExternalData]
+    data: mmap.mmap
+    """The file as it was checked, also after another one has its name."""
+
+    def values(self, name: str) -> NDArray[np.generic]:
+        """A tensor in the file's memory, without a copy. bfloat16 and float16 are uint16, float64 is uint64."""
+        tensor = self.tensors[name]
+        kind = {2: np.uint16, 4: np.float32, 8: np.uint64}[TYPE_BYTES[tensor.element_type]]
+        count = tensor.length // np.dtype(kind).itemsize
+        return np.frombuffer(self.data, kind, count, tensor.offset).reshape(tensor.shape)
+
+    def forget_pages(self) -> None:
+        """Give the pages that were read back to the kernel; they come back when they are read."""
+        self.data.madvise(mmap.MADV_DONTNEED)
 
     def find(self, name: str, shape: tuple[int, ...]) -> proto.ExternalData:
         """The tensor of this name. Raises ModelError unless it exists with this shape."""
@@ -59,15 +73,17 @@ def read_index(card: Card) -> WeightsIndex:
     """The index of a card's weights. Raises ModelError if sha256 or format are wrong, or a value is not finite."""
     path = card.folder / WEIGHTS_FILE
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            found = hashlib.sha256(data).hexdigest()
-            if found != card.sha256:
-                wrong = f"sha256 is {found[:12]}…, but {CARD_FILE} has {card.sha256[:12]}…"
-                raise ModelError(f"{path}: {wrong}; fetch the model again")
-            index = WeightsIndex(path, _tensors(path, data))
-            for tensor in index.tensors.values():
-                _check_finite(path, tensor, data)
-            return index
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        found = hashlib.sha256(data).hexdigest()
+        if found != card.sha256:
+            wrong = f"sha256 is {found[:12]}…, but {CARD_FILE} has {card.sha256[:12]}…"
+            raise ModelError(f"{path}: {wrong}; fetch the model again")
+        index = WeightsIndex(path, _tensors(path, data), data)
+        for tensor in index.tensors.values():
+            _check_finite(path, tensor, data)
+        index.forget_pages()
+        return index
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         why = getattr(error, "strerror", None) or error
         raise ModelError(f"{path}: cannot read the weights: {why}") from error
@@ -102,9 +118,7 @@ def _located(path: Path, name: str, entry: _Header, begin: int, end: int) -> pro
 def _check_finite(path: Path, tensor: proto.ExternalData, data: mmap.mmap) -> None:
     """Raises ModelError if a value is not finite in float32."""
     values = np.frombuffer(data, np.uint8, tensor.length, tensor.offset)
-    finite = bool(np.isfinite(as_float32(values, tensor.element_type)).all())
-    del values  # a mapping that is in use cannot be closed
-    if not finite:
+    if not np.isfinite(as_float32(values, tensor.element_type)).all():
         raise ModelError(f"{path}: tensor {tensor.name} has values that are not finite in float32")
 
 

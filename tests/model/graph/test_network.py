@@ -165,6 +165,41 @@ def test_a_batch_is_processed_in_parts(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(found(OnnxEngine(card, 1), seen), whole, atol=1e-5)
 
 
+def test_only_what_the_windows_need_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of audio alone load one graph; the graph of frames and the one for both come with the first frames."""
+    made: list[int] = []
+    session = onnxruntime.InferenceSession
+
+    def counted(model: bytes, *rest: Any, **more: Any) -> Any:
+        made.append(len(model))
+        return session(model, *rest, **more)
+
+    monkeypatch.setattr("perceiverd.model.onnx_engine.onnxruntime.InferenceSession", counted)
+    card = make(tmp_path, "senses")
+    engine, seen = OnnxEngine(card, 1), media(card.geometry)
+    assert not made
+    for _ in range(2):
+        found(engine, {"audio": seen["audio"]})
+        assert len(made) == 1
+    for _ in range(2):
+        found(engine, seen)
+        assert len(made) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_an_engine_keeps_the_file_that_it_checked(tmp_path: Path, dtype: torch.dtype) -> None:
+    """If another model's file gets its name, or it is deleted, windows of a new kind still have the old logits."""
+    card = make(tmp_path, "senses", dtype)
+    place, other = tmp_path / "model.safetensors", tmp_path / "other.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(place).items()}, other)
+    engine, seen = OnnxEngine(card, 1), media(card.geometry)
+    want = {names: wanted(card, {name: seen[name] for name in names}) for names in (("audio",), ("audio", "video"))}
+    other.replace(place)
+    for names, logits in want.items():
+        np.testing.assert_allclose(found(engine, {name: seen[name] for name in names}), logits, atol=1e-3)
+        place.unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
