@@ -45,7 +45,10 @@ class CorpusSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     only: tuple[str, ...] = ()
     """Globs of the paths that are used; all if empty."""
     labels: tuple[tuple[str, ...], ...] = ()
-    """Rules (glob, label, ...). The first match counts; a sound without a match is unlabelled."""
+    """Rules (glob, label, ...). The first match counts; a sound without a match is unlabelled. A glob alone makes an
+    exception from the rules after it."""
+    labelled: bool = False
+    """Whether only sounds with a label are used."""
     validation: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
@@ -55,7 +58,7 @@ class CorpusSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     def takes(self, path: str) -> bool:
         """Whether this path is used."""
-        return not self.only or _matches(path, self.only)
+        return (not self.only or _matches(path, self.only)) and (not self.labelled or bool(self.labels_of(path)))
 
     def split_of(self, path: str) -> Split:
         """The split of a path; `never` comes before `test`, and `test` before `validation`."""

@@ -47,6 +47,17 @@ def test_the_first_matching_rule_counts() -> None:
     assert source.labels_of("sounds/owl.wav") == ()
 
 
+def test_a_rule_without_labels_is_an_exception() -> None:
+    """A path that a glob alone matches is unlabelled; with `labelled`, unlabelled paths are not used."""
+    rules = (("*/door3*",), ("*/door*", "Door"))
+    every = CorpusSource(kind="deb", name="a", licence="x", labels=rules)
+    named = CorpusSource(kind="deb", name="a", licence="x", labels=rules, labelled=True, only=("*.ogg",))
+    paths = ["a/door1.ogg", "a/door3.ogg", "a/owl.ogg", "a/door1.wav"]
+    assert [every.labels_of(path) for path in paths] == [("Door",), (), (), ("Door",)]
+    assert [every.takes(path) for path in paths] == [True] * 4
+    assert [named.takes(path) for path in paths] == [True, False, False, False]
+
+
 def test_never_beats_test() -> None:
     """A path that is both never and test is never used."""
     source = CorpusSource(kind="deb", name="a", licence="x", test=("*",), never=("*bad*",))
