@@ -35,10 +35,10 @@ BATCH = 256
 WARMUP = 0.05
 KNOWN = 0.15
 """Above this share of windows in which a label is known, present or absent, it counts as well known."""
-STAYS, STAYS_IF_KNOWN, STAYS_OF_VIDEO = 0.2, 0.1, 0.3
-"""How much of the classifier as it was stays: for audio, in a label's part, by whether the label is well known; for
-video. The weights are averaged (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Sounds and pictures
-of unseen collections need the teacher more than held-out ones of the collections that were learnt from."""
+STAYS = {"audio": 0.05, "video": 0.3}
+"""How much of the classifier as it was stays. The weights are averaged (Wortsman et al., "Robust fine-tuning of
+zero-shot models", 2022). Sounds and pictures of unseen collections need the teacher more than held-out ones of the
+collections that were learnt from. The more collections a fit has, the less of the teacher it needs."""
 TOP, FAIR = {"audio": 10, "video": 5}, {"audio": 0.005, "video": 0.02}
 LOWERED, LOWERED_IF_KNOWN, LOWERED_OF_VIDEO = 1.0, 0.35, 0.75
 """How strongly labels are lowered that come up too often, as `sense_levels.FairShare` says; for audio by whether the
@@ -104,13 +104,6 @@ def visible(views: Path) -> SenseWindows:
     return SenseWindows(torch.from_numpy(shards.pooled()), targets, weights, known)
 
 
-def kept_shares(name: str, known: Tensor) -> Tensor:
-    """(classes,): how much of a label's first weights stays. `known` is as in `SenseWindows`."""
-    if name == "video":
-        return torch.full_like(known, STAYS_OF_VIDEO)
-    return torch.where(known > KNOWN, STAYS_IF_KNOWN, STAYS)
-
-
 def fair_share(name: str, known: Tensor) -> FairShare:
     """How often a label may come up in vain. `known` is as in `SenseWindows`."""
     if name == "video":
@@ -118,17 +111,12 @@ def fair_share(name: str, known: Tensor) -> FairShare:
     return FairShare(TOP[name], FAIR[name], torch.where(known > KNOWN, LOWERED_IF_KNOWN, LOWERED))
 
 
-def draw_back(sense: Sense, start: Sense, shares: Tensor) -> None:
-    """Average a classifier, in place, with the one that it began as; `shares` (classes,) is that one's part.
-
-    What no single label owns, a classifier of ImageNet's classes, gets the mean of the shares.
-    """
+def draw_back(sense: Sense, start: Sense, share: float) -> None:
+    """Average a classifier, in place, with the one that it began as; `share` is that one's part."""
     with torch.no_grad():
         for (name, own), first in zip(sense.named_parameters(), start.parameters(), strict=True):
-            if name == "table":  # which does not learn
-                continue
-            part = shares.mean() if name.startswith("classes.") else shares
-            own.lerp_(first, part[:, None] if part.ndim and own.ndim == 2 else part)
+            if name != "table":  # which does not learn
+                own.lerp_(first, share)
 
 
 def fit(sense: Sense, windows: SenseWindows, how: SenseSteps) -> tuple[float, float]:
@@ -176,7 +164,7 @@ def fit_all(network: Perceiver, pools: Sequence[Path], views: Path, how: SenseSt
             windows = audible(pools) if name == "audio" else visible(views)
             start = deepcopy(sense)
             first, last = fit(sense, windows, how)
-            draw_back(sense, start, kept_shares(name, windows.known))
+            draw_back(sense, start, STAYS[name])
             lowered = lower(sense, windows.pooled, windows.targets == 1, fair_share(name, windows.known))
             log_event(
                 logger,
