@@ -17,10 +17,11 @@ import torch
 from perceiverd.bench import profiling
 from perceiverd.bench.readers import ReaderTiming, reader_timings
 from perceiverd.bench.roofline import limit_s
+from perceiverd.model.batch_sizes import batch_sizes
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import gpu_of
-from perceiverd.model.cuda.engine import SIZES, CudaEngine
+from perceiverd.model.cuda.engine import CudaEngine
 from perceiverd.model.cuda.network import DeviceMedia, DeviceNetwork
 from perceiverd.model.cuda.precision import HALF_TYPES
 from perceiverd.model.cuda.reading import read_plainly
@@ -90,11 +91,14 @@ class GpuTiming(msgspec.Struct, frozen=True):
 
 
 def measure(
-    card: Card, device: torch.device, rounds: int, precision: Precision = "auto", sizes: Sequence[int] = SIZES
+    card: Card, device: torch.device, rounds: int, precision: Precision = "auto", sizes: Sequence[int] = ()
 ) -> GpuTiming:
-    """Time one model. Raises ModelError, ConfigError, or torch.OutOfMemoryError."""
+    """Time one model, in these sizes of batches or in those that suit it.
+
+    Raises ModelError, ConfigError, or torch.OutOfMemoryError.
+    """
     began_s = time.perf_counter()
-    engine = CudaEngine(card, device, precision, sizes)
+    engine = CudaEngine(card, device, precision, sizes or batch_sizes(card.geometry))
     engine.prepare()
     start_s = time.perf_counter() - began_s
     half = HALF_TYPES[engine.precision]

@@ -49,8 +49,8 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Number format of products on a GPU: float32, bfloat16 or float16. auto: the fastest that its tensor cores have.
     Sums, softmax and normalisation are in float32 always."""
     max_batch: Annotated[int, Meta(ge=0, le=1024)] = 0
-    """The most windows that a GPU computes together; 0: 64. A smaller number needs less of its memory. If more streams
-    have a window, they take turns."""
+    """The most windows that a GPU computes together; 0: 64, or fewer if the model's windows are large. A smaller number
+    needs less of its memory. If more streams have a window, they take turns."""
     max_batch_wait_ms: Annotated[int, Meta(ge=0, le=10_000)] = 0
     """How long the first window of a batch may wait for windows of other streams, in milliseconds. Larger batches save
     energy, but labels come later. A busy device fills its batches without this."""

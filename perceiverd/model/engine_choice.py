@@ -59,14 +59,14 @@ def _torch_engine(card: Card, device: str, threads: int, precision: Precision, m
         return TorchEngine(card, "cpu", threads)
     import torch
 
-    from perceiverd.model.cuda.engine import SIZES, CudaEngine
+    from perceiverd.model.batch_sizes import batch_sizes
+    from perceiverd.model.cuda.engine import CudaEngine
     from perceiverd.model.cuda.lanes import lanes_of
     from perceiverd.model.resilient import ResilientEngine
 
     if threads:  # now, for every thread that starts later: the CPU's engine may be loaded in one of them
         torch.set_num_threads(threads)
-    sizes = tuple(size for size in SIZES if not max_batch or size < max_batch)
-    sizes = (*sizes, max_batch) if max_batch else sizes
+    sizes = batch_sizes(card.geometry, max_batch)
     return ResilientEngine(
         str(where),
         # An engine that is built again takes the streams of the one before: PyTorch has 32 of them and then gives the

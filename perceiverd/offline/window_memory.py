@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.logs import log_event
+from perceiverd.model.batch_sizes import window_bytes
 from perceiverd.model.geometry import Geometry
 
 logger = logging.getLogger("perceiverd.offline")
@@ -22,14 +23,6 @@ HELD_BYTES = 1 << 30
 limit of its own, 128 MB."""
 LONG_S = 10.0
 """A wait of this length is logged."""
-SAMPLE_BYTES, PIXEL_BYTES = 4, 3
-
-
-def window_bytes(geometry: Geometry) -> int:
-    """Bytes of one window: samples in float32, frames in uint8. Windows that share frames need less."""
-    audio, video = geometry.audio, geometry.video
-    found = audio.samples * SAMPLE_BYTES if audio else 0
-    return found + (video.frames * video.height * video.width * PIXEL_BYTES if video else 0)
 
 
 class WindowMemory:

@@ -22,9 +22,9 @@ from pathlib import Path
 import msgspec
 
 from perceiverd.core.errors import PerceiverdError
+from perceiverd.model.batch_sizes import SIZES
 from perceiverd.model.card import DEFAULT
 from perceiverd.model.cuda.devices import device_of
-from perceiverd.model.cuda.engine import SIZES
 from tests.gpu_check.parts import PARTS, SECONDS
 from tests.gpu_check.report import write
 from tests.gpu_check.result import Result, Setup

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from perceiverd.model.batch_sizes import SIZES
 from perceiverd.model.card import Card, load_card
-from perceiverd.model.cuda.engine import SIZES
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from perceiverd.core.errors import MediaError
 from perceiverd.core.media import NS_PER_S
+from perceiverd.model.batch_sizes import window_bytes
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.geometry import Video
 from perceiverd.offline import joint, window_memory
 from perceiverd.offline.folders.run import FolderOptions, tag_into
 from perceiverd.offline.tag import TagOptions
-from perceiverd.offline.window_memory import WindowMemory, WindowShare, share_of, window_bytes
+from perceiverd.offline.window_memory import WindowMemory, WindowShare, share_of
 from perceiverd.offline.writers.formats import chosen
 from tests.offline.test_joint import Watched, records, rounded
 from tests.support.clips import GEOMETRY, make_model, write_clip
@@ -47,13 +48,6 @@ def wait(what: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.01)
     raise AssertionError
-
-
-def test_a_window_has_the_bytes_of_its_arrays() -> None:
-    """Samples in float32 and pixels in uint8; a model may lack one of them."""
-    assert window_bytes(BIG) == 16_000 * 4 + 10 * 180 * 240 * 3
-    assert window_bytes(msgspec.structs.replace(BIG, video=None)) == 64_000
-    assert window_bytes(msgspec.structs.replace(BIG, audio=None)) == 1_296_000
 
 
 @given(

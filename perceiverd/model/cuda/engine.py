@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perceiverd.core.errors import ConfigError
+from perceiverd.model.batch_sizes import SIZES
 from perceiverd.model.card import Card
 from perceiverd.model.checkpoint import load_network
 from perceiverd.model.cuda.devices import gpu_of
@@ -28,8 +29,6 @@ from perceiverd.model.cuda.readers import read_shapes, reader_for
 from perceiverd.model.cuda.staging import MediaBuffers, Slot, SlotLogits
 from perceiverd.model.engine import Form, Precision, WindowMedia
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""Windows of a batch after padding. Padding costs at most half of a batch, and each size some seconds at the start."""
 SLOTS = 2
 """Batches under way: one is computed while the next is copied. More would only make labels later."""
 
