@@ -37,7 +37,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("eval")(output()(eval_command.evaluate))
 app.add_typer(groups.models, name="models")
 app.add_typer(groups.bridges, name="bridge")
 app.add_typer(groups.configs, name="config")
@@ -160,6 +159,7 @@ def explain(
 
 
 app.command()(output()(tag_command.tag))
+app.command("eval")(output()(eval_command.evaluate))
 
 
 @app.command()

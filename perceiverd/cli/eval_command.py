@@ -88,7 +88,10 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Measure one or two models on labelled files: quality of scores, false alarms, time to alert, calibration."""
+    """Measure one or two models on labelled files.
+
+    The measures are the quality of scores, false alarms, the time to alert, and calibration.
+    """
     from perceiverd.cli.evaluate import EvalCommand, run
 
     command = EvalCommand(

@@ -44,7 +44,10 @@ def serve(
     server_key: Annotated[Path | None, SERVER_KEY] = None,
     secret_key: Annotated[Path | None, SECRET_KEY] = None,
 ) -> None:
-    """Serve a web page with streams, events and statistics, until SIGTERM or Ctrl-C. Needs the extra `web`."""
+    """Serve a web page with streams, events and statistics.
+
+    It runs until SIGTERM or Ctrl-C. Needs the extra `web`.
+    """
     if context.invoked_subcommand:
         return
     try:

@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 
 from perceiverd import config
-from perceiverd.config import Config, StreamConfig
+from perceiverd.config import Config, ModelConfig, StreamConfig
 from perceiverd.core.errors import ConfigError, ModelError
 from perceiverd.core.media import MediaFormat, VideoFormat
 from perceiverd.core.paths import SERVICE_CONFIG
 from perceiverd.doctor import endpoints, history, machine, model, service, streams, web
 from perceiverd.doctor.checks import Check, Finding, run_checks
 from perceiverd.model.card import load_card
+from perceiverd.model.cuda.driver import Driver
 from perceiverd.pipeline.rules import resolve
 from perceiverd.sources.specs import Microphone, Url
 
@@ -66,6 +67,13 @@ def findings(path: Path | None, environment: Mapping[str, str]) -> Iterator[Find
     yield from run_checks(planned_checks(settings, path, environment))
 
 
+def _in_torch(options: ModelConfig) -> bool:
+    """Whether PyTorch computes the network, as far as files show."""
+    return options.engine == "torch" or (
+        options.engine == "auto" and options.device != "cpu" and Driver.found().is_loaded
+    )
+
+
 def planned_checks(settings: Config, path: Path | None, environment: Mapping[str, str]) -> list[Check]:
     """The checks for this configuration, in the order in which their findings are printed."""
     enabled = {name: stream for name, stream in settings.streams.items() if stream.enabled}
@@ -73,7 +81,7 @@ def planned_checks(settings: Config, path: Path | None, environment: Mapping[str
     needs_microphone = any(isinstance(source, Microphone) for source in sources)
     quick: list[tuple[str, Callable[[], Iterable[Finding]]]] = [
         ("clock", machine.clock),
-        ("memory", partial(machine.memory, len(sources))),
+        ("memory", partial(machine.memory, len(sources), in_torch=_in_torch(settings.model))),
         ("descriptors", partial(machine.descriptors, len(sources))),
         ("cameras", machine.cameras),
         ("sound cards", machine.sound_cards),

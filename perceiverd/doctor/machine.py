@@ -12,8 +12,9 @@ from pathlib import Path
 
 from perceiverd.doctor.checks import Finding
 
-DAEMON_MB, SOURCE_MB = 700, 120
-"""Memory of the daemon with the bundled model, and of one source's process."""
+DAEMON_MB, TORCH_DAEMON_MB, SOURCE_MB = 300, 700, 120
+"""Memory of the daemon with the bundled model in ONNX Runtime (measured: 206 MB) and in PyTorch (556 MB), and of one
+source's process (70 MB for 1080p, more for larger pictures)."""
 MIN_DESCRIPTORS = 1024
 DAEMON_DESCRIPTORS, SOURCE_DESCRIPTORS, MIN_SUBSCRIBERS = 64, 8, 32
 """Descriptors of the daemon and of one source, and the number of subscribers that must be possible (one each)."""
@@ -108,11 +109,13 @@ def _synchronised() -> Finding:
     return Finding("clock", "ok", "UTC is synchronised")
 
 
-def memory(sources: int, cgroups: Path = CGROUPS) -> Iterator[Finding]:
-    """Whether there is enough memory for the model and this many sources."""
-    need_mb = DAEMON_MB + SOURCE_MB * sources
+def memory(sources: int, cgroups: Path = CGROUPS, *, in_torch: bool = False) -> Iterator[Finding]:
+    """Whether there is enough memory for this many sources and the model, which may run in PyTorch."""
+    need_mb = (TORCH_DAEMON_MB if in_torch else DAEMON_MB) + SOURCE_MB * sources
     free_mb = _free_mb(cgroups)
-    what = f"{free_mb} MB are free; the daemon needs about {need_mb} MB with {sources} sources"
+    what = (
+        f"{free_mb} MB are free; the daemon needs about {need_mb} MB with {sources} source{'' if sources == 1 else 's'}"
+    )
     if free_mb < need_mb:
         yield Finding("memory", "warning", what, "stop other programs, use fewer streams, or use a larger machine")
     else:

@@ -145,5 +145,5 @@ def _notes(options: EvaluationOptions, first: ModelMeasures) -> list[str]:
     elif not psds.available():
         notes.append("PSDS needs an extra: pip install 'perceiverd[eval]'.")
     if len(first.draws) < FEWEST_RECORDINGS:
-        notes.append(f"There are only {len(first.draws)} recordings, so the intervals say little.")
+        notes.append(f"The number of recordings is only {len(first.draws)}, so the intervals say little.")
     return notes

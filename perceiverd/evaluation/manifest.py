@@ -174,7 +174,8 @@ def _own_rows(
         if not any(cell.strip() for cell in cells):
             continue
         if len(cells) != len(columns):
-            faults.add(table.line_num, f"{len(cells)} cells for {len(columns)} columns")
+            hint = "; put a cell that has a comma into quotes" if len(cells) > len(columns) else ""
+            faults.add(table.line_num, f"{len(cells)} cells for {len(columns)} columns{hint}")
             continue
         by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
         try:

@@ -6,6 +6,7 @@ times, the second for the right labels. A window's score stands for the time aro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,8 @@ def measure(
 
     Empty if no label has an event. Raises PerceiverdError if the library is missing.
     """
+    # The library imports Matplotlib, which logs on its first run that it looks for fonts. Nothing is drawn here.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         from sed_scores_eval.intersection_based import intermediate_statistics_deltas
     except ModuleNotFoundError as error:

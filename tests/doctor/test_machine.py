@@ -21,6 +21,9 @@ def test_memory_is_compared_with_the_need() -> None:
     (one,), (many,) = machine.memory(1), machine.memory(1_000_000)
     assert (one.verdict, many.verdict) == ("ok", "warning")
     assert one.what.split()[0].isdecimal()
+    assert one.what.endswith(" needs about 420 MB with 1 source")
+    (in_torch,) = machine.memory(2, in_torch=True)
+    assert in_torch.what.endswith(" needs about 940 MB with 2 sources")
 
 
 @pytest.mark.parametrize(

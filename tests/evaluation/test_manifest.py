@@ -68,7 +68,7 @@ def test_a_class_of_an_earlier_fit_is_known(folder: Path) -> None:
         ("file,start_s\n", "line 1: needs one column 'labels'"),
         ("", "line 1: needs one column 'file'"),
         ("file,labels\n", "has no clip; each line needs a file"),
-        ("file,labels\na.wav,Dog,more\n", "line 2: 3 cells for 2 columns"),
+        ("file,labels\na.wav,Dog,more\n", "line 2: 3 cells for 2 columns; put a cell that has a comma into quotes"),
         ("file,start_s,end_s,labels\na.wav,2,2,Dog\n", "line 2: a clip from 2 s to 2 s is empty"),
         ("file,start_s,end_s,labels\na.wav,-1,2,Dog\n", "line 2: a clip from -1 s to 2 s is empty"),
         ("file,start_s,end_s,labels\na.wav,nan,2,Dog\n", "line 2: a clip from nan s"),
