@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import tomli_w
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from perceiverd.core.errors import ModelError
 from perceiverd.core.labels import Label
@@ -33,13 +35,38 @@ def load_network(card: Card) -> Perceiver:
     """
     path = card.folder / WEIGHTS_FILE
     weights = _read(path, card.sha256)
-    with torch.device("meta"):
+    with _ZeroWeights():
         network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
     weights = _checked(path, {name: tensor.shape for name, tensor in network.state_dict().items()}, weights)
-    # Build it again for the position tables: they are not weights, and on the meta device they have no values.
-    network = Perceiver(card.geometry.modalities, card.geometry.trunk, card.geometry.classes)
-    network.load_state_dict(weights)
+    network.load_state_dict(weights, assign=True)
     return network.eval()
+
+
+INITS = (nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, nn.init.kaiming_normal_)
+RANDOM = (Tensor.normal_, Tensor.uniform_, *INITS)
+"""Of torch's functions, those that draw the values of a new network."""
+
+
+class _ZeroWeights(TorchFunctionMode):
+    """New networks have zeros, not random values, which take a second for 14 million weights.
+
+    The meta device would need no values at all, but torch computes shapes there with `torch._dynamo`, whose import
+    takes another second and 100 MB.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        given = kwargs or {}
+        if func in RANDOM:
+            drawn = args[0] if args else given["tensor"]
+            drawn.detach().zero_()
+            return drawn
+        return torch.zeros(*args, **given) if func is torch.randn else func(*args, **given)
 
 
 def _read(path: Path, sha256: str) -> dict[str, Tensor]:
@@ -78,7 +105,8 @@ def to_float32(name: str, tensor: Tensor) -> Tensor:
     if tensor.dtype not in FLOAT_TYPES or tensor.layout != torch.strided or tensor.is_meta:
         kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
         raise ModelError(f"tensor {name} is {kind}; weights must be dense float16, bfloat16, float32 or float64")
-    values = tensor.float()  # before the check: a finite float64 may be too large for float32
+    # Before the check: a finite float64 may be too large for float32. A copy: a file's tensors are parts of one block.
+    values = tensor.to(torch.float32, copy=True)
     if not bool(torch.isfinite(values).all()):
         raise ModelError(f"tensor {name} has values that are not finite in float32")
     return values

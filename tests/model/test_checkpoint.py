@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +45,24 @@ def test_a_saved_model_can_be_loaded(tmp_path: Path) -> None:
     found = load_network(card).state_dict()
     for name, tensor in network.state_dict().items():
         assert torch.equal(found[name], tensor), name
+
+
+LIGHT = """
+import sys, torch
+from perceiverd.model.card import load_card
+from perceiverd.model.checkpoint import load_network
+torch.manual_seed(7)
+before = torch.get_rng_state()
+network = load_network(load_card(sys.argv[1]))
+assert torch.equal(before, torch.get_rng_state()), "it has drawn random values"
+assert all(each.requires_grad for each in network.parameters())
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_loading_is_light(folder: Path) -> None:
+    """No value is drawn that the file's weights would replace, and torch's compiler, 1 s and 100 MB, is not loaded."""
+    subprocess.run([sys.executable, "-c", LIGHT, folder], check=True)
 
 
 def test_a_saved_model_can_be_read_by_any_user(folder: Path) -> None:
