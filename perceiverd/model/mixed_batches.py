@@ -12,7 +12,7 @@ from perceiverd.model.engine import Engine, WindowMedia, is_featured
 
 def grouped_logits(engine: Engine, windows: Sequence[WindowMedia]) -> NDArray[np.float32]:
     """Logits (windows, classes) by an engine whose batches have windows with the same modalities only."""
-    kinds = [(window.audio is not None, window.frames is not None) for window in windows]
+    kinds = [_kind(window) for window in windows]
     found: list[NDArray[np.float32] | None] = [None] * len(windows)
     for kind in dict.fromkeys(kinds):
         rows = [row for row, each in enumerate(kinds) if each == kind]
@@ -23,3 +23,12 @@ def grouped_logits(engine: Engine, windows: Sequence[WindowMedia]) -> NDArray[np
         for row, one in zip(rows, logits, strict=True):
             found[row] = one
     return np.stack([one for one in found if one is not None])
+
+
+def one_of_each(windows: Sequence[WindowMedia]) -> list[WindowMedia]:
+    """A window for each mix of modalities that there is."""
+    return list({_kind(window): window for window in windows}.values())
+
+
+def _kind(window: WindowMedia) -> tuple[bool, bool]:
+    return window.audio is not None, window.frames is not None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -30,7 +31,7 @@ from perceiverd.model.engine import (
 )
 from perceiverd.model.faults import clear_frames, fault_of, first_line, keep_for_ever
 from perceiverd.model.fitting import FittedEngine, PreparedEngine, ShortMemory, built, fitted, larger, smaller
-from perceiverd.model.mixed_batches import grouped_logits
+from perceiverd.model.mixed_batches import grouped_logits, one_of_each
 
 logger = logging.getLogger("perceiverd.model")
 
@@ -151,7 +152,7 @@ class ResilientEngine:
                 self._answer(error)  # nobody has the engine then, but a job
         if self._is_held(until_s):
             return None
-        self._spare = self._spare or self._spare_thread.start(self._make_spare)
+        self._spare = self._spare or self._spare_thread.start(partial(_loaded, self._make_spare, one_of_each(windows)))
         return [Computed(self._on_cpu(self._spare.result(), windows))] if self._spare.done() else None
 
     def wait(self, until_s: float) -> None:
@@ -303,6 +304,14 @@ class ResilientEngine:
 
     def _may_log(self) -> bool:
         return self._log_limit.admit(time.monotonic_ns()) is not None
+
+
+def _loaded(make: Callable[[], Engine], windows: Sequence[WindowMedia]) -> Engine:
+    """The CPU's engine, after windows of the kinds that wait: it loads what each kind needs with the first one."""
+    engine = make()
+    with suppress(Exception):  # a fault of a window is raised where its logits are asked for
+        grouped_logits(engine, windows)
+    return engine
 
 
 class _Batch:

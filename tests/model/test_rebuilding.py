@@ -13,6 +13,7 @@ from perceiverd.core.errors import ModelError
 from perceiverd.model import resilient as resilient_module
 from perceiverd.model.card import Card, load_card
 from perceiverd.model.engine import Engine, PendingLogits
+from perceiverd.model.onnx_engine import OnnxEngine
 from perceiverd.model.resilient import MOST_FAILURES, ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
 from tests.model.test_resilient import Clock, assert_right, media
@@ -173,6 +174,17 @@ def test_windows_wait_while_the_cpus_engine_is_loaded(card: Card, clock: Clock) 
     assert engine.health.is_lost and not is_ready(pending)
     gate.set()
     assert pending.logits().shape[0] == 2 and is_ready(pending) and engine.health.windows_on_cpu == 2
+
+
+def test_the_cpus_engine_is_loaded_for_the_kinds_that_wait(card: Card, clock: Clock) -> None:
+    """What a kind of window needs is loaded in the thread too: the first batch on the CPU does not wait for it."""
+    small = SmallDevice(8)
+    engine = ResilientEngine("cuda:0", partial(SmallEngine, card, small), partial(OnnxEngine, card), clock)
+    small.is_broken = True
+    engine.submit(media(card, 3))
+    assert engine._spare is not None
+    spare = engine._spare.result(LONG_S)
+    assert isinstance(spare, OnnxEngine) and list(spare._trunks) == [frozenset({"audio"})]
 
 
 @pytest.mark.parametrize("error", [ValueError("no such layer"), torch.AcceleratorError("CUDA error: unknown error")])
