@@ -21,6 +21,7 @@ from perceiverd.model.blocks import token_width
 from perceiverd.model.cuda.devices import gpu_of
 from perceiverd.model.cuda.reading import Content, GridQueries, GridTables, Layout, Reader, read_plainly
 from perceiverd.model.factorised import TokenGrid
+from perceiverd.model.faults import fault_of, first_line
 from perceiverd.model.geometry import Geometry
 
 logger = logging.getLogger("perceiverd.model")
@@ -101,9 +102,9 @@ def tried_kernel(
         try:
             with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton starts kernels there
                 off = max((trial(reader, device, shape) for shape in shapes), default=0.0)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # its compiler, C compiler and driver have no common error
+            if fault_of(error) == "memory":  # nothing is wrong with the kernel; Triton has an error of its own for it
+                raise
             fault = first_line(error)
             continue
         if off <= TOLERANCE[half or torch.float32]:
@@ -153,8 +154,3 @@ def _random_tables(shape: ReadShape, device: torch.device, generator: torch.Gene
         own.copy_(torch.randn(own.shape, generator=generator))
         first += places
     return GridTables(TokenGrid(shape.grid, shape.channels, basis, shape.rows), 1e-5, torch.empty(0, device=device))
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, or its type if it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

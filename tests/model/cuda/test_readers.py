@@ -58,6 +58,21 @@ def test_a_tile_that_does_not_fit_makes_room_for_a_smaller_one(monkeypatch: pyte
     assert found is None and "shared memory" in fault
 
 
+@pytest.mark.parametrize(
+    "error", [torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("Triton Error [CUDA]: out of memory")]
+)
+def test_short_memory_is_no_fault_of_the_kernel(error: RuntimeError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised, so that an engine that is built again later has the kernel."""
+    pytest.importorskip("triton", reason="needs Triton, which has no wheel for this machine")
+
+    def short(*_: object) -> float:
+        raise error
+
+    monkeypatch.setattr(readers, "trial", short)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        tried_kernel(CPU, None, (8, 0), SHAPES)
+
+
 def test_the_trial_measures_the_distance() -> None:
     """The plain form is not off; one with an error of a tenth is off by a tenth."""
 
