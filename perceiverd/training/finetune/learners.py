@@ -22,6 +22,8 @@ from perceiverd.training.fitting.settings import FitSettings
 
 REHEARSED = 4
 """Rehearsal vectors in a step for each clip."""
+CONSTANT = 1e-5
+"""A channel with a smaller deviation is constant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,16 @@ class HeadRows(nn.Module):
         self.centre, self.spread = nn.Buffer(torch.zeros(last.in_features)), nn.Buffer(torch.ones(last.in_features))
 
     def standardise(self, vectors: Tensor) -> None:
-        """Move and scale each channel of `vectors` (N, width) to mean 0 and deviation 1, so that steps are even.
+        """Move and scale each channel of `vectors` (N, width) to mean 0 and deviation 1 at most: steps are then even.
 
-        The trained rows are converted to that scale. Call it once, before training.
+        A channel that varies less than the mean of all that vary keeps its small part: a channel that is nearly always
+        zero would be as loud as others, and a few clips would be learnt by heart from such channels. The trained rows
+        are converted to that scale. Call it once, before training.
         """
+        spread = vectors.std(dim=0)
+        varies = spread[spread > CONSTANT]
         self.centre.copy_(vectors.mean(dim=0))
-        self.spread.copy_(vectors.std(dim=0).clamp(min=1e-5))
+        self.spread.copy_(spread.clamp(min=varies.mean() if len(varies) else 1.0))
         with torch.no_grad():
             places = list(self.places)
             self.trained.weight.copy_(self.weight[places] * self.spread)

@@ -19,7 +19,7 @@ class FitSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optimiser: Literal["adamw", "lamb"] = "adamw"
     rate: Positive = 1e-3
     """Peak learning rate when the whole network is trained."""
-    head_rate: Positive = 1e-2
+    head_rate: Positive = 3e-2
     """Peak learning rate when only the rows of labels are trained."""
     old_rate: Share = 0.1
     """Learning rate of a network that already existed, as a share of `rate`."""
