@@ -1,0 +1,47 @@
+"""The rows of a last layer: their own scale for learning, and the same scores as before."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from perceiverd.training.finetune.learners import HeadRows
+
+WIDTH, CLASSES = 5, 3
+
+
+def rows() -> HeadRows:
+    torch.manual_seed(4)
+    return HeadRows(nn.Linear(WIDTH, CLASSES), CLASSES + 1, [1, 3], torch.full((CLASSES + 1,), -2.0))
+
+
+def vectors() -> torch.Tensor:
+    """Channels with deviations of about 3, 2, 0.01 and 0.001, and a constant one."""
+    torch.manual_seed(5)
+    return torch.randn(200, WIDTH) * torch.tensor([3.0, 2.0, 0.01, 1e-3, 0.0]) + 7.0
+
+
+def test_the_scale_keeps_the_scores() -> None:
+    """In the new scale, trained rows give what the layer gave; assembled, they are what they were."""
+    one, data = rows(), vectors()
+    before = data @ one.weight[[1, 3]].T + one.bias[[1, 3]]
+    one.standardise(data)
+    torch.testing.assert_close(one(data), before, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.assembled().weight, one.weight, atol=1e-4, rtol=1e-4)
+
+
+def test_a_quiet_channel_is_not_scaled_up() -> None:
+    """A channel with less than the mean deviation is divided by that mean, a louder one by its own deviation."""
+    one, data = rows(), vectors()
+    one.standardise(data)
+    deviation = data.std(dim=0)
+    mean = deviation[:4].mean()
+    assert deviation[2] < mean < deviation[1]
+    torch.testing.assert_close(one.spread, torch.stack([deviation[0], deviation[1], mean, mean, mean]))
+
+
+def test_constant_vectors_have_a_scale() -> None:
+    """If no channel varies, the scale is one."""
+    one = rows()
+    one.standardise(torch.full((20, WIDTH), 2.0))
+    assert one.spread.tolist() == [1.0] * WIDTH
