@@ -27,6 +27,10 @@ UNDER_WAY = 2
 BUSY_MS = 1
 """The longest wait for media while a batch is under way, or waits for more windows: its labels must not wait."""
 
+LAST_S = 3.0
+"""How long the end waits for the windows that are under way: longer than they may wait for a GPU, shorter than the
+unit's TimeoutStopSec. They are dropped and counted after it."""
+
 
 class Turns:
     """Decides whose windows are in the next batch. Values only."""
@@ -117,9 +121,10 @@ class WindowBatches:
         pending = tagger.begin([window for _, window in taken])
         self._under_way.append(_Batch(taken, pending, began_s, time.process_time() - began_cpu_s))
 
-    def finished(self, *, wait: bool = False) -> Iterator[TaggedScores]:
-        """The windows of batches that are ready, oldest batch first; with `wait`, of all batches."""
-        while self._under_way and (wait or self._under_way[0].pending.is_ready):
+    def finished(self, *, wait_s: float = 0.0) -> Iterator[TaggedScores]:
+        """The windows of batches that are ready, or are so within `wait_s`, oldest batch first."""
+        ends_s = time.monotonic() + wait_s
+        while self._under_way and self._is_ready(ends_s):
             batch = self._under_way[0]
             began_cpu_s = time.process_time()
             scores = batch.pending.scores()
@@ -129,6 +134,13 @@ class WindowBatches:
             self._under_way.popleft()
             for (stream, window), row, reused in zip(batch.windows, scores, batch.pending.reused_frames, strict=True):
                 yield TaggedScores(stream, window, row, reused)
+
+    def _is_ready(self, ends_s: float) -> bool:
+        """Whether the oldest batch is ready before this time. To ask for its scores could take for ever."""
+        pending = self._under_way[0].pending
+        while not (is_ready := pending.is_ready) and time.monotonic() < ends_s:
+            time.sleep(BUSY_MS / 1000)
+        return is_ready
 
     def discard(self) -> None:
         """Drop the windows that are under way, and count them."""

@@ -29,7 +29,7 @@ from perceiverd.core.media import NS_PER_S
 from perceiverd.core.signals import SignalFlags
 from perceiverd.core.systemd import Notifier, watchdog_ns
 from perceiverd.daemon import metrics, reload, reports
-from perceiverd.daemon.batching import WindowBatches
+from perceiverd.daemon.batching import LAST_S, WindowBatches
 from perceiverd.daemon.health import START_S
 from perceiverd.daemon.reports import Identity, state_of
 from perceiverd.daemon.stream import StreamState, known_down
@@ -160,7 +160,8 @@ class Daemon:
     def shutdown(self) -> None:
         """Publish the end. The context closes what was opened, in reverse order."""
         self._notifier.stopping()
-        self._publish_tagged(wait=True)
+        self._publish_tagged(wait_s=LAST_S)
+        self._batches.discard()  # nothing, unless an engine hangs
         self._publisher.handle_subscribers()
         for stream in self._streams.values():
             self._publish(stream.end_events("stopped"))
@@ -295,8 +296,8 @@ class Daemon:
         self._batches.start(self._tagger, self._streams, now_ns())
         self._publish_tagged()
 
-    def _publish_tagged(self, *, wait: bool = False) -> None:
-        for one in self._batches.finished(wait=wait):
+    def _publish_tagged(self, *, wait_s: float = 0.0) -> None:
+        for one in self._batches.finished(wait_s=wait_s):
             stream = one.stream
             if self._streams.get(stream.name) is stream:  # a reload may have removed it
                 explain = self._publisher.is_requested(messages.explain_topic(stream.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -23,7 +24,7 @@ from perceiverd.model.torch_engine import TorchEngine
 from perceiverd.pipeline import tagger as tagger_module
 from perceiverd.pipeline.tagger import Tagger
 from perceiverd.pipeline.windower import Window
-from tests.support.small_devices import HeldEngine, SmallDevice, SmallEngine
+from tests.support.small_devices import LONG_S, HeldEngine, SmallDevice, SmallEngine
 from tests.support.streams import stream
 
 MS = 1_000_000
@@ -118,15 +119,23 @@ def test_two_batches_are_under_way_at_most(tiny_model: Path, monkeypatch: pytest
 
 
 def test_discarded_windows_are_counted(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a suspend, windows under way are dropped; the end of a run waits for them."""
-    tagger, batches = tagger_of(monkeypatch, tiny_model, HeldEngine), WindowBatches(LoopCounts(), 0)
+    """After a suspend, windows under way are dropped. The end of a run waits for them, but not for ever."""
+    made: list[HeldEngine] = []
+
+    def make(card: Card) -> HeldEngine:
+        made.append(HeldEngine(card))
+        return made[0]
+
+    tagger, batches = tagger_of(monkeypatch, tiny_model, make), WindowBatches(LoopCounts(), 0)
     streams = due_streams("a")
     batches.start(tagger, streams, 0)
     batches.discard()
-    assert streams["a"].progress.dropped == 2 and list(batches.finished(wait=True)) == []
+    assert streams["a"].progress.dropped == 2 and list(batches.finished(wait_s=LONG_S)) == []
     streams["a"].due = [window(2)]
     batches.start(tagger, streams, 0)
-    assert [each.window.start_ns for each in batches.finished(wait=True)] == [NS_PER_S]
+    assert list(batches.finished(wait_s=0.01)) == [] and batches.has(streams["a"])
+    threading.Timer(0.05, setattr, (made[0], "open", True)).start()
+    assert [each.window.start_ns for each in batches.finished(wait_s=LONG_S)] == [NS_PER_S]
 
 
 def test_labels_go_on_when_memory_runs_out(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +149,7 @@ def test_labels_go_on_when_memory_runs_out(tiny_model: Path, monkeypatch: pytest
         for each in streams.values():
             each.due = [window(turn)]
         batches.start(tagger, streams, turn)
-        for one in batches.finished(wait=True):
+        for one in batches.finished(wait_s=LONG_S):
             assert np.isfinite(one.scores).all()
             served[one.stream.name] += 1
     assert tagger.health and tagger.health.out_of_memory > 0 and tagger.health.windows_on_cpu > 0

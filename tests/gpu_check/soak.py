@@ -122,7 +122,7 @@ class Crowd:
 
     def finish(self) -> None:
         """Wait for what is under way."""
-        for one in self._batches.finished(wait=True):
+        for one in self._batches.finished(wait_s=120.0):
             self._compare(one)
 
     def together(self, later_s: float = 0.0) -> None:
