@@ -89,7 +89,7 @@ class Bench:
         taught, held = (_hour(data, card, embedder, which) for which in (0, 1))
         runs = [slice(at, min(at + STRETCH, len(taught.vectors))) for at in range(0, len(taught.vectors), STRETCH)]
         remembered = np.asarray(rehearsal.features(card, embedder.network).numpy(), np.float32)
-        ordinary = Ordinary(taught.vectors, runs, HOP_S, remembered)
+        ordinary = Ordinary(taught.vectors, runs, HOP_S, remembered, tuple(card.geometry.vector_parts.values()))
         weight, bias = (each.detach().numpy() for each in (embedder.last.weight, embedder.last.bias))
         learner = CorrectionLearner(card.labels, card.calibration, weight, bias, ordinary)
         return cls(data, card, embedder, taught, held, learner)

@@ -117,7 +117,7 @@ class CorrectionRun:
             self._task.start.calibration,
             last.weight.detach().numpy(),
             last.bias.detach().numpy(),
-            background.ordinary(remembered),
+            background.ordinary(remembered, self._task.start.geometry),
         )
         return learner.learn(clips, self._labels)
 

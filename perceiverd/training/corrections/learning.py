@@ -75,6 +75,8 @@ class Ordinary:
     """The consecutive windows in `background`."""
     hop_s: float
     remembered: Vectors
+    parts: tuple[int, ...] = ()
+    """Channels of each part of a vector, as `Geometry.vector_parts` has them; empty: it is one part."""
 
 
 class CorrectionLearner:
@@ -91,7 +93,7 @@ class CorrectionLearner:
         """Labels and last layer of the old model: `weight` (classes, width), `bias` (classes,)."""
         self._labels, self._calibration = tuple(labels), tuple(calibration)
         self._weight, self._bias, self._ordinary = weight, bias, ordinary
-        self._whitening = Whitening.of(np.concatenate([ordinary.background, ordinary.remembered]))
+        self._whitening = Whitening.of(np.concatenate([ordinary.background, ordinary.remembered]), ordinary.parts)
         self._whitening.remember(ordinary.background)
         self._whitening.remember(ordinary.remembered)
 

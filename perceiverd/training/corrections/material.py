@@ -68,9 +68,10 @@ class Background:
             for first in range(run.start, run.stop, STRETCH)
         )
 
-    def ordinary(self, remembered: Vectors) -> Ordinary:
-        """With the model's own memories, as a learner takes it."""
-        return Ordinary(self.vectors, self.stretches(), HOP_S, remembered)
+    def ordinary(self, remembered: Vectors, geometry: Geometry) -> Ordinary:
+        """With the memories of the model that has this geometry, as a learner takes it."""
+        parts = tuple(geometry.vector_parts.values())
+        return Ordinary(self.vectors, self.stretches(), HOP_S, remembered, parts)
 
 
 def usable(corrections: Corrections) -> tuple[Correction, ...]:

@@ -23,6 +23,8 @@ SHRINKAGE = 0.2
 """How much of the covariance is taken as that of independent channels (Ledoit & Wolf 2004 give the idea)."""
 NEW_LOGIT = -6.0
 """Old logit of a label that the model lacks: a score of 0.25 %."""
+LEAST_SPREAD = 1e-4
+"""Of a channel, so that one that never varies is harmless."""
 ANCHORS = 1000.0
 """Weight of the background and of the remembered windows, each in all; a clip has the weight of the fit. With less, a
 sound that was taught with five clips had more false alarms at the same recall."""
@@ -48,16 +50,23 @@ class Whitening:
     """Large arrays that many fits share, by identity, with their results."""
 
     @classmethod
-    def of(cls, vectors: Vectors) -> Whitening:
-        """Raises ConfigError if there are too few."""
+    def of(cls, vectors: Vectors, parts: Sequence[int] = ()) -> Whitening:
+        """Raises ConfigError if there are too few.
+
+        `parts`: channels of each part of a vector, in order; without them it is one part. A channel that varies less
+        than the mean of its part stays smaller than the others: scaled up, channels that are nearly always zero would
+        let a few clips be learnt by heart, and twice as many false alarms follow.
+        """
         if len(vectors) < 2:
             advice = "give --recent or --rehearse, or use a model with rehearsal vectors"
             raise ConfigError(f"there is no background; {advice}")
         data = torch.from_numpy(vectors).double()
-        centre, spread = data.mean(dim=0), data.std(dim=0).clamp(min=1e-4)
-        correlation = torch.corrcoef(((data - centre) / spread).T).nan_to_num(0.0)
-        correlation = (1 - SHRINKAGE) * correlation + SHRINKAGE * torch.eye(len(centre), dtype=torch.float64)
-        values, directions = torch.linalg.eigh(correlation)
+        centre, deviations = data.mean(dim=0), data.std(dim=0).split(list(parts) or data.shape[1])
+        spread = torch.cat([each.clamp(min=max(LEAST_SPREAD, float(each.mean()))) for each in deviations])
+        scaled = (data - centre) / spread
+        covariance = (1 - SHRINKAGE) * (scaled.T @ scaled) / (len(scaled) - 1)
+        covariance += SHRINKAGE * torch.eye(len(centre), dtype=torch.float64)
+        values, directions = torch.linalg.eigh(covariance)
         matrix = directions @ torch.diag(values.clamp(min=SHRINKAGE / 2) ** -0.5) @ directions.T
         return cls(centre, matrix / spread[:, None])
 

@@ -102,6 +102,16 @@ def test_whitened_vectors_have_unit_covariance() -> None:
         Whitening.of(np.zeros((1, WIDTH), np.float32))
 
 
+def test_a_channel_that_hardly_varies_stays_small() -> None:
+    """Within its part; another part has a scale of its own."""
+    rng = np.random.default_rng(8)
+    vectors = (rng.normal(0, 1, (997, 7)) * [1, 1, 1, 0.001, 100, 100, 100]).astype(np.float32)
+    deviations = Whitening.of(vectors, (4, 3))(vectors).std(dim=0)
+    assert deviations[3] < 0.01
+    assert deviations[[0, 1, 2, 4, 5, 6]].min() > 0.7
+    assert deviations.max() < 1.2
+
+
 def test_constant_channels_are_harmless() -> None:
     """A channel that never changes has no correlation with others; the result stays finite."""
     flat = np.concatenate([BACKGROUND, np.ones((len(BACKGROUND), 1), np.float32)], axis=1)
