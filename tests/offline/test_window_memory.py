@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -98,7 +99,7 @@ def test_a_file_that_waits_goes_before_larger_batches() -> None:
 def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names the file, and what is held and needed."""
     monkeypatch.setattr(window_memory, "LONG_S", 0.01)
-    memory = WindowMemory(100 << 20)
+    memory = WindowMemory(100 << 20, clock_s=partial(next, count(0.0, 12.0)))
 
     def second() -> None:
         with memory.share("late.mp4", 30 << 20):
@@ -111,7 +112,7 @@ def test_a_long_wait_is_logged_once(caplog: pytest.LogCaptureFixture, monkeypatc
         threading.Event().wait(0.05)
     thread.join(LONG_S)
     (line,) = [record.message for record in caplog.records]
-    assert line == "file-waiting file=late.mp4 waited_s=0 held_mb=90 needs_mb=60"
+    assert line == "file-waiting file=late.mp4 waited_s=12 held_mb=90 needs_mb=60"
 
 
 def test_the_end_of_a_run_ends_the_waits() -> None:
