@@ -24,6 +24,8 @@ REHEARSED = 4
 """Rehearsal vectors in a step for each clip."""
 CONSTANT = 1e-5
 """A channel with a smaller deviation is constant."""
+PRESENT = 0.5
+"""A clip whose target is below this lacks the label."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +133,19 @@ class VectorSet:
     rehearsed_targets: Tensor
     """(N, rows)"""
 
+    def informative(self) -> Tensor:
+        """(rows, width), 0 or 1: the channels from which each row may learn.
+
+        A channel that is the same in all windows without the label tells nothing about them. If, say, all clips of a
+        label have pictures and nothing else has, the label must not learn that there are pictures.
+        """
+        found = torch.ones(self.targets.shape[1], self.vectors.shape[1], device=self.vectors.device)
+        for row, absent in enumerate(((self.targets < PRESENT) & (self.weights > 0)).T):
+            without = torch.cat([self.vectors[absent], self.rehearsed])
+            if len(without) > 1:
+                found[row] = (without.std(dim=0) > CONSTANT).float()
+        return found
+
 
 class HeadLearner:
     """Trains rows of the last layer on vectors."""
@@ -139,6 +154,8 @@ class HeadLearner:
         self, rows: HeadRows, vectors: VectorSet, settings: FitSettings, seed: int, processes: ProcessGroup
     ) -> None:
         self._rows, self._set, self._settings, self._seed, self._processes = rows, vectors, settings, seed, processes
+        learns = vectors.informative()
+        rows.trained.weight.register_hook(lambda gradient: gradient * learns)
 
     @property
     def module(self) -> nn.Module:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from perceiverd.training.finetune.learners import HeadRows
+from perceiverd.training.finetune.learners import HeadLearner, HeadRows, VectorSet
+from perceiverd.training.fitting.distributed import ProcessGroup
+from perceiverd.training.fitting.settings import FitSettings
 
 WIDTH, CLASSES = 5, 3
 
@@ -45,3 +47,21 @@ def test_constant_vectors_have_a_scale() -> None:
     one = rows()
     one.standardise(torch.full((20, WIDTH), 2.0))
     assert one.spread.tolist() == [1.0] * WIDTH
+
+
+def test_a_label_does_not_learn_that_there_are_pictures() -> None:
+    """Only clips of the first label vary in channel 4, so it may not learn from it; windows without the second do."""
+    torch.manual_seed(6)
+    clips, targets = torch.randn(12, WIDTH), torch.zeros(12, 2)
+    targets[:6, 0] = targets[6:, 1] = 1
+    clips[6:, 4] = 0
+    rehearsed = torch.randn(50, WIDTH)
+    rehearsed[:, 4] = 0
+    found = VectorSet(1, clips, targets, torch.ones(12, 2), rehearsed, torch.zeros(50, 2))
+    assert found.informative().tolist() == [[1, 1, 1, 1, 0], [1] * 5]
+    one = rows()
+    one.standardise(torch.cat([clips, rehearsed]))
+    learner = HeadLearner(one, found, FitSettings(batch=12), 1, ProcessGroup.join(torch.device("cpu")))
+    learner.backward(0, torch.amp.GradScaler("cpu", enabled=False))
+    gradient = one.trained.weight.grad
+    assert gradient is not None and gradient[0, 4] == 0 and gradient[1, 4] != 0 and (gradient[:, :4] != 0).all()
