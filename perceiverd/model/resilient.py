@@ -149,7 +149,7 @@ class ResilientEngine:
             try:
                 return [self._gpu.submit(windows[at : at + limit]) for at in range(0, len(windows), limit)]
             except RuntimeError as error:
-                self._answer(error)  # nobody has the engine then, but a job
+                self.answer(error)  # nobody has the engine then, but a job
         if self._is_held(until_s):
             return None
         self._spare = self._spare or self._spare_thread.start(partial(_loaded, self._make_spare, one_of_each(windows)))
@@ -167,7 +167,7 @@ class ResilientEngine:
         try:
             return np.concatenate([part.logits() for part in parts])
         except RuntimeError as error:
-            self._answer(error)
+            self.answer(error)
         return self.submit(windows).logits()
 
     def _is_held(self, until_s: float) -> bool:
@@ -181,7 +181,7 @@ class ResilientEngine:
 
     # Failing.
 
-    def _answer(self, error: RuntimeError) -> None:
+    def answer(self, error: RuntimeError) -> None:
         """Make do with less. Raises the error if it is none of the device."""
         match fault_of(error):
             case "memory":
@@ -324,12 +324,30 @@ class _Batch:
 
     @property
     def is_ready(self) -> bool:
+        if self._found is not None:
+            return True
         try:
-            if self._found is None and self._parts is None:
+            if self._parts is None:
                 self._parts = self._engine.start(self._windows, self._until_s)
-            return self._found is not None or (self._parts is not None and all(part.is_ready for part in self._parts))
+            if self._parts is None or not all(part.is_ready for part in self._parts):
+                return False
+            self._keep(np.concatenate([part.logits() for part in self._parts]))
+        except RuntimeError as error:
+            return not self._is_answered(error)
+        return True
+
+    def _is_answered(self, error: RuntimeError) -> bool:
+        """Whether the device failed, so that the windows wait once more; another error is for `logits` to raise."""
+        try:
+            self._engine.answer(error)
         except RuntimeError:
-            return True  # `logits` answers the error
+            return False
+        self._parts, self._until_s = None, time.monotonic() + HOLD_S
+        return True
+
+    def _keep(self, found: NDArray[np.float32]) -> None:
+        self._found = found
+        self._windows, self._parts = (), ()  # media of a batch need much memory
 
     def logits(self) -> NDArray[np.float32]:
         if self._found is not None:
@@ -337,6 +355,6 @@ class _Batch:
         while self._parts is None:
             self._engine.wait(self._until_s)
             self._parts = self._engine.start(self._windows, self._until_s)
-        self._found = self._engine.collect(self._windows, self._parts)
-        self._windows, self._parts = (), ()  # media of a batch need much memory
-        return self._found
+        found = self._engine.collect(self._windows, self._parts)
+        self._keep(found)
+        return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from perceiverd.model.onnx_engine import OnnxEngine
 from perceiverd.model.resilient import MOST_FAILURES, ResilientEngine
 from perceiverd.model.torch_engine import TorchEngine
 from tests.model.test_resilient import Clock, assert_right, media
-from tests.support.small_devices import LONG_S, Factory, SmallDevice, SmallEngine, settle
+from tests.support.small_devices import LONG_S, Factory, LateEngine, SmallDevice, SmallEngine, settle
 
 
 def is_ready(pending: PendingLogits) -> bool:
@@ -79,6 +81,28 @@ def test_the_cpu_computes_while_the_engine_is_built(
     assert_right(engine, card, 3)
     assert engine.health.windows_on_cpu == on_cpu
     assert [record.message.split()[0] for record in caplog.records] == ["device-rebuilt"]
+
+
+def test_an_error_that_comes_with_the_results_makes_nobody_wait(card: Card, small: SmallDevice, clock: Clock) -> None:
+    """The batch is not ready until the CPU's engine is loaded; asking costs nothing, and then its logits are right."""
+    gate = threading.Event()
+
+    def spare() -> Engine:
+        assert gate.wait(LONG_S)
+        return TorchEngine(card, "cpu")
+
+    engine = ResilientEngine("cuda:0", partial(LateEngine, card, small), spare, clock)
+    pending = engine.submit(media(card, 3))
+    small.is_broken = True
+    assert [is_ready(pending) for _ in range(5)] == [False] * 5
+    assert engine.health.is_lost and not gate.is_set()
+    gate.set()
+    ends_s = time.monotonic() + LONG_S
+    while not is_ready(pending):
+        assert time.monotonic() < ends_s
+        time.sleep(0.002)
+    audio = np.stack([each.audio for each in media(card, 3) if each.audio is not None])
+    np.testing.assert_allclose(pending.logits(), TorchEngine(card, "cpu").logits(audio, None), atol=1e-4)
 
 
 @pytest.mark.usefixtures("building")
