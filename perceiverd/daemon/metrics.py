@@ -123,7 +123,7 @@ def _of_device(health: DeviceHealth | None) -> Iterator[Metric]:
     )
     yield _counter(
         "perceiverd_device_builds",
-        "How often the GPU's engine was built again after a failure, or the attempt has begun.",
+        "Attempts to build the GPU's engine again after a failure.",
         *((), one(lambda found: found.builds)),
     )
     yield _counter(

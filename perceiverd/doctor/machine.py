@@ -13,8 +13,8 @@ from pathlib import Path
 from perceiverd.doctor.checks import Finding
 
 DAEMON_MB, TORCH_DAEMON_MB, SOURCE_MB = 300, 700, 120
-"""Memory of the daemon with the bundled model in ONNX Runtime (measured: 206 MB) and in PyTorch (556 MB), and of one
-source's process (70 MB for 1080p, more for larger pictures)."""
+"""Memory of the daemon with the bundled model in ONNX Runtime (measured: 206 MB) and in PyTorch on a CPU
+(392 MB; a GPU needs more), and of one source's process (70 MB for 1080p, more for larger pictures)."""
 MIN_DESCRIPTORS = 1024
 DAEMON_DESCRIPTORS, SOURCE_DESCRIPTORS, MIN_SUBSCRIBERS = 64, 8, 32
 """Descriptors of the daemon and of one source, and the number of subscribers that must be possible (one each)."""

@@ -8,7 +8,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Windows of a batch after padding. Padding costs at most half of a batch, and each size some seconds at the start."""
 SLOT_BYTES = 512 << 20
 """Windows of the largest batch that is chosen for a model. The host pins memory for two batches, which it cannot swap
-out, and the device has room for three. With the bundled model 64 windows have a twentieth of it."""
+out, and the device has room for three. 64 windows of the bundled model have 19 MB."""
 SAMPLE_BYTES, PIXEL_BYTES = 4, 3
 
 

@@ -30,7 +30,7 @@ class WindowMemory:
 
     A file has room for two windows from its begin to its end: the one that it collects, and one of its batch. It waits
     for that. For more windows in its batch it has room only if nobody waits; otherwise it tags the batch as it is. So
-    whoever holds something never waits, and all files get on. A single file always has room.
+    a file that holds something never waits, so all files end. A single file always has room.
     """
 
     def __init__(self, limit_bytes: int = HELD_BYTES, clock_s: Callable[[], float] = time.monotonic) -> None:

@@ -13,7 +13,7 @@ from perceiverd.core.scheduler import all_waited_ns, waited_ns
 
 BUSY = "import time\nend_s = time.monotonic() + 60\nwhile time.monotonic() < end_s: pass"
 THREAD = f"import threading, time\nthreading.Thread(target=exec, args=({BUSY!r}, {{}})).start()\ntime.sleep(60)"
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; print(flush=True); time.sleep(60)"
 
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="this kernel does not count such times")
@@ -22,17 +22,20 @@ def test_waiting_for_a_core_is_measured() -> None:
     core = str(min(os.sched_getaffinity(0)))
     with ExitStack() as running:
         pids = list[int]()
-        for code in (BUSY, THREAD, SLEEP):
-            process = subprocess.Popen(["taskset", "-c", core, sys.executable, "-c", code])
-            running.callback(process.wait)
+        for code in (SLEEP, BUSY, THREAD):
+            command = ["taskset", "-c", core, sys.executable, "-c", code]
+            process = running.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
             running.callback(process.kill)
             pids.append(process.pid)
-        busy, threaded, sleeping = pids
+            if code == SLEEP:
+                assert process.stdout and process.stdout.readline()  # from now on it sleeps
+        sleeping, busy, threaded = pids
         end_s = time.monotonic() + 60
-        # The start of each waits as well, so the busy ones must have waited for much longer.
-        while min(waited_ns(busy), all_waited_ns(threaded)) < 3 * all_waited_ns(sleeping) + 500_000_000:
+        before_ns = all_waited_ns(sleeping)
+        while min(waited_ns(busy), all_waited_ns(threaded)) < 500_000_000:
             assert time.monotonic() < end_s
             time.sleep(0.05)
+        assert all_waited_ns(sleeping) - before_ns < 400_000_000
         main_ns = waited_ns(busy)  # both times grow, so the smaller one is read first
         assert main_ns <= all_waited_ns(busy)
         main_ns = waited_ns(threaded)

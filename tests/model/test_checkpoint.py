@@ -62,7 +62,7 @@ assert "torch._dynamo" not in sys.modules
 
 def test_loading_is_light(folder: Path) -> None:
     """No value is drawn that the file's weights would replace, and torch's compiler, 1 s and 100 MB, is not loaded."""
-    subprocess.run([sys.executable, "-c", LIGHT, folder], check=True)
+    subprocess.run([sys.executable, "-c", LIGHT, folder], check=True, timeout=100)
 
 
 def test_a_saved_model_can_be_read_by_any_user(folder: Path) -> None:

@@ -84,5 +84,6 @@ print(sizes[1] - sizes[0])
 def test_a_live_source_holds_few_frames(large: Path, tmp_path: Path) -> None:
     """A source that plays the clip in real time grows by FFmpeg's own frames only; one thread decodes on each core."""
     small = write_clip(tmp_path / "a.mp4", video_s=1)
-    done = subprocess.run([sys.executable, "-c", LIVE, small, large], capture_output=True, text=True, check=True)
+    root, command = Path(__file__).parents[2], [sys.executable, "-c", LIVE, str(small), str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, timeout=100)
     assert int(done.stdout) < (CODEC_FRAMES + 2 * len(os.sched_getaffinity(0))) * FRAME_BYTES

@@ -42,7 +42,7 @@ class WeightsIndex:
     path: Path
     tensors: Mapping[str, proto.ExternalData]
     data: mmap.mmap
-    """The file as it was checked, also after another one has its name."""
+    """The file as it was checked, also after another file has its name. Nobody may write into it meanwhile."""
 
     def values(self, name: str) -> NDArray[np.generic]:
         """A tensor in the file's memory, without a copy. bfloat16 and float16 are uint16, float64 is uint64."""

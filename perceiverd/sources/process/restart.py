@@ -40,6 +40,8 @@ class Action(Enum):
     KILL = "kill"
 
 
+MOST_EXCUSED_NS = 120 * NS_PER_S
+"""However long a process waits for a core, it is not silent for longer than its limit and this."""
 SAMPLE_NS = NS_PER_S
 """How often we look how long a process has waited for a core. So much of that time is counted twice at most."""
 
@@ -99,7 +101,7 @@ class Supervision:
             self._sampled_ns, self._waited_before_ns, self._excused_ns = now_ns, waited_ns(), 0
         if now_ns < self._deadline_ns:
             return None
-        self._excused_ns = waited_ns() - self._waited_before_ns
+        self._excused_ns = min(max(0, waited_ns() - self._waited_before_ns), MOST_EXCUSED_NS)
         if now_ns < self._deadline_ns:
             return None
         silent_s = (now_ns - self._received_ns) / NS_PER_S

@@ -80,8 +80,8 @@ class HeadRows(nn.Module):
         """Move and scale each channel of `vectors` (N, width) to mean 0 and deviation 1 at most: steps are then even.
 
         A channel that varies less than the mean of all that vary keeps its small part: a channel that is nearly always
-        zero would be as loud as others, and a few clips would be learnt by heart from such channels. The trained rows
-        are converted to that scale. Call it once, before training.
+        zero would have as much weight as others, and a few clips would be learnt by heart from such channels. The
+        trained rows are converted to that scale. Call it once, before training.
         """
         spread = vectors.std(dim=0)
         varies = spread[spread > CONSTANT]
