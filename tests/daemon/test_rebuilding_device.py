@@ -72,6 +72,15 @@ class House:
         """Wait until every stream must have had some more windows."""
         self.wait(lambda seen=self.scores: self.scores >= seen + 6)  # type: ignore[misc]
 
+    def label_while_it_builds(self) -> None:
+        """Memory becomes full, then free again; returns when the CPU has labelled beside the build."""
+        self.more_scores()
+        self.small.free = 0
+        self.wait(lambda: self.engine.device == "cpu")
+        self.small.free = 8
+        assert self.factory.begun.wait(LONG_S)
+        self.more_scores()
+
 
 @pytest.fixture
 def house(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
@@ -87,12 +96,7 @@ def test_labels_go_on_while_the_engine_is_built(house: House, caplog: pytest.Log
     done: list[str] = []
 
     def story() -> None:
-        house.more_scores()
-        house.small.free = 0
-        house.wait(lambda: house.engine.device == "cpu")
-        house.small.free = 8
-        assert house.factory.begun.wait(LONG_S)
-        house.more_scores()
+        house.label_while_it_builds()
         done.append(house.engine.device)
         house.factory.gate.set()
         house.wait(lambda: house.engine.device == "cuda:0")
@@ -112,12 +116,7 @@ def test_a_stop_while_the_engine_is_built(house: House) -> None:
     hanging: list[bool] = []
 
     def story() -> None:
-        house.more_scores()
-        house.small.free = 0
-        house.wait(lambda: house.engine.device == "cpu")
-        house.small.free = 8
-        assert house.factory.begun.wait(LONG_S)
-        house.more_scores()
+        house.label_while_it_builds()
 
     with house.watched(story):
         house.daemon.run()

@@ -118,7 +118,8 @@ def test_a_snapshot_of_a_real_clip(received: Callable[..., Iterator[Event | Stat
             break
     folder = tmp_path / "kept"
     pictures, clips = sorted(folder.glob("*.jpg")), sorted(folder.glob("*.mkv"))
-    assert len({str(path) for path in pictures} & named) >= 2  # another event may begin before the daemon stops
+    unnamed = {str(path) for path in pictures} - named
+    assert len(unnamed) <= 1 < len(pictures)  # one more event may begin before the daemon stops
     assert (folder.stat().st_mode & 0o777, pictures[0].stat().st_mode & 0o777) == (0o700, 0o600)
     with av.open(str(pictures[0])) as shown, av.open(str(CLIP)) as clip:
         picture = next(shown.decode(video=0)).to_ndarray(format="rgb24")
@@ -146,7 +147,9 @@ def test_sound_of_a_stream_that_only_hears(received: Callable[..., Iterator[Even
             named |= {item.clip, item.snapshot}
         if isinstance(item, Status) and item.sources[0].snapshots:
             break
-    written = sorted(path for path in (tmp_path / "kept").iterdir() if str(path) in named)
+    every = sorted((tmp_path / "kept").iterdir())
+    written = [path for path in every if str(path) in named]
+    assert len(every) - len(written) <= 2  # the files of one more event, which may begin before the daemon stops
     assert {path.suffix for path in written} == {".flac", ".jpg"}
     with av.open(str(next(path for path in written if path.suffix == ".flac"))) as sound:
         assert 0.5 < sum(frame.samples / frame.sample_rate for frame in sound.decode(audio=0)) <= 1.0
@@ -163,7 +166,8 @@ def test_a_reload_switches_snapshots_on(received: Callable[..., Iterator[Event |
             kept = item.sources[0].snapshots
         if kept:
             break
-    assert 1 <= kept <= len(list((tmp_path / "kept").glob("*.jpg")))  # one more may be written before the daemon stops
+    written = len(list((tmp_path / "kept").glob("*.jpg")))
+    assert 1 <= kept <= written <= kept + 1  # one more may be written before the daemon stops
 
 
 @pytest.mark.timeout(180)
